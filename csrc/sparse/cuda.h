@@ -1,0 +1,27 @@
+// The CUDA launchers of the sparse family: same arguments and semantics as the CPU launchers of the headers named below,
+// every pointer in device memory. They enqueue on ctx.stream and throw std::runtime_error on a CUDA error.
+// index_range and the bounds check of csr_build and scatter synchronise the stream once.
+#pragma once
+#include "core/cuda/context.h"
+#include "sparse/csr.h"
+#include "sparse/scatter.h"
+#include "sparse/sddmm.h"
+#include "sparse/select.h"
+#include "sparse/softmax.h"
+#include "sparse/spmm.h"
+
+namespace structops::cuda {
+
+bool compiled();  // false in the stub that stands in where nvcc is absent; its launchers throw
+
+void spmm_fwd(const SpmmArgs& a, const CudaContext& ctx);
+void sddmm_fwd(const SddmmArgs& a, const CudaContext& ctx);
+void softmax_fwd(const SoftmaxArgs& a, const CudaContext& ctx);
+void softmax_bwd(const SoftmaxArgs& a, const CudaContext& ctx);
+bool scatter_fwd(const ScatterArgs& a, const CudaContext& ctx);
+void select_fwd(const SelectArgs& a, const CudaContext& ctx);
+void select_bwd(const SelectArgs& a, const CudaContext& ctx);
+bool csr_build(const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const CudaContext& ctx);
+Range index_range(const Index& index, int64_t n, bool* sorted, const CudaContext& ctx);
+
+}  // namespace structops::cuda

@@ -1,0 +1,76 @@
+// CPU select. The contract is select.h. The backward walks panels of a cache line's width: a thread that owns columns needs
+// neither locks nor a second ordering of the structure, and the panel of the output it writes stays in cache.
+#include <cstdlib>
+
+#include "core/simd.h"
+#include "sparse/select.h"
+
+namespace structops::STRUCTOPS_ISA {
+namespace {
+
+template <class T, class I> void gather(const SelectArgs& a, int64_t begin, int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const T* const src = static_cast<const T*>(a.src) + r / a.N * a.M * a.F;
+    const I* const idx = static_cast<const I*>(a.idx.data) + r * a.F;
+    T* const out = static_cast<T*>(a.out) + r * a.F;
+    for (int64_t f = 0; f < a.F; ++f) {
+      const bool inside = uint64_t(idx[f]) < uint64_t(a.M);
+      out[f] = inside ? src[idx[f] * a.F + f] : T{};
+    }
+  }
+}
+
+template <class T, class I> void scatter(const SelectArgs& a, Acc<T>* acc, int64_t batch, int64_t f0, int64_t f1) {
+  const T* const grad = static_cast<const T*>(a.src) + batch * a.N * a.F;
+  const I* const idx = static_cast<const I*>(a.idx.data) + batch * a.N * a.F;
+  Acc<T>* const out = acc + batch * a.M * a.F;
+  for (int64_t m = 0; m < a.M; ++m)
+    for (int64_t f = f0; f < f1; ++f) out[m * a.F + f] = 0;
+  for (int64_t n = 0; n < a.N; ++n)
+    for (int64_t f = f0; f < f1; ++f) {
+      const I i = idx[n * a.F + f];
+      if (uint64_t(i) < uint64_t(a.M)) out[i * a.F + f] += widen(grad[n * a.F + f]);
+    }
+}
+
+}  // namespace
+
+void select_fwd(const SelectArgs& a, const ParallelFor& pf) {
+  if (a.F == 0) return;
+  auto body = [&](int64_t begin, int64_t end) {
+    with_dtype(a.dtype, [&](auto* t) {
+      using T = Pointee<decltype(t)>;
+      if (a.idx.wide) gather<T, int64_t>(a, begin, end); else gather<T, int32_t>(a, begin, end);
+    });
+  };
+  parallel_for(pf, a.B * a.N, 16384 / a.F + 1, body);
+}
+
+void select_bwd(const SelectArgs& a, const ParallelFor& pf) {
+  if (a.B == 0 || a.M == 0 || a.F == 0) return;
+  with_dtype(a.dtype, [&](auto* t) {
+    using T = Pointee<decltype(t)>;
+    using A = Acc<T>;
+    const int64_t cells = a.B * a.M * a.F;
+    A* const acc = sizeof(A) == sizeof(T) ? static_cast<A*>(a.out) : static_cast<A*>(std::malloc(size_t(cells) * sizeof(A)));
+    int64_t width = 64 / sizeof(A);
+    while (width > 1 && a.B * ((a.F + width - 1) / width) < pf.threads) width /= 2;
+    const int64_t panels = (a.F + width - 1) / width;
+    auto body = [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t f0 = task % panels * width, f1 = f0 + width < a.F ? f0 + width : a.F;
+        if (a.idx.wide) scatter<T, int64_t>(a, acc, task / panels, f0, f1);
+        else scatter<T, int32_t>(a, acc, task / panels, f0, f1);
+      }
+    };
+    parallel_for(pf, a.B * panels, a.B * (a.N + a.M) * a.F < 32768 ? a.B * panels : 1, body);
+    if (sizeof(A) != sizeof(T)) {
+      T* const out = static_cast<T*>(a.out);
+      auto narrow = [&](int64_t begin, int64_t end) { for (int64_t i = begin; i < end; ++i) narrow_to(out + i, acc[i]); };
+      parallel_for(pf, cells, 16384, narrow);
+      std::free(acc);
+    }
+  });
+}
+
+}  // namespace structops::STRUCTOPS_ISA

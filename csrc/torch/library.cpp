@@ -1,0 +1,19 @@
+// The only list of operator schemas. Codes of message, reduce, arg, op and target are the enums of csrc/sparse/*.h, mirrored
+// in kernels/codes.py. Operands are [rows], [rows, F] or [B, rows, F]; see the header of each operator.
+#include <torch/csrc/stable/library.h>
+
+STABLE_TORCH_LIBRARY(structops, m) {
+  // sparse
+  // colptr, row_t, eid_t: the transposed structure (rowptr, col, eid of the reversed edges), read by the backward only.
+  m.def("spmm(Tensor? x, Tensor? e, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor? bcast, int message, int reduce, int arg, float fill, bool skip_nan, bool unbiased) -> (Tensor, Tensor)");
+  m.def("sddmm(Tensor lhs, Tensor? rhs, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor? bcast, int op, int lhs_target, int rhs_target, int num_edges, int out_features, int reduce_features) -> Tensor");
+  m.def("segment_softmax(Tensor src, Tensor rowptr, Tensor? eid, bool log) -> Tensor");
+  m.def("segment_softmax_bwd(Tensor out, Tensor grad, Tensor rowptr, Tensor? eid, bool log) -> Tensor");
+  m.def("scatter(Tensor src, Tensor index, int dim_size, int reduce, bool return_arg, float fill, bool skip_nan) -> (Tensor, Tensor)");
+  m.def("select(Tensor src, Tensor idx) -> Tensor");
+  m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
+  m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
+  m.def("index_range(Tensor index) -> (int, int, bool)");
+}

@@ -1,0 +1,1 @@
+"""Kernels behind the operators: one stem per operator, one file per backend."""

@@ -1,0 +1,195 @@
+"""Which backends exist on this machine, why the others do not, and which one every operator uses.
+
+Resolution order: ``override(...)`` context > ``STRUCTOPS_BACKEND_<OP>`` and ``STRUCTOPS_BACKEND`` environment variables
+(read once, at import) > automatic: the compiled library, else numba, else the reference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+LIB = Path(__file__).resolve().parent.parent / "pyops" / "lib"
+BACKENDS = ("cpp", "triton", "numba", "reference")
+
+# Operator -> module stem under kernels/<family>/ that holds its reference and other backends.
+OPS = {
+    "spmm": "sparse.spmm",
+    "sddmm": "sparse.sddmm",
+    "segment_softmax": "sparse.softmax",
+    "segment_softmax_bwd": "sparse.softmax",
+    "scatter": "sparse.scatter",
+    "select": "sparse.select",
+    "select_bwd": "sparse.select",
+    "csr_build": "sparse.csr",
+    "index_range": "sparse.csr",
+}
+
+native = None  # the pybind11 module, where the compiled library loaded
+_cpp_reason = ""
+
+
+def load_library(folder: Path) -> None:
+    """Load the compiled operators from ``folder``; on failure remember why."""
+    global native, _cpp_reason
+    library = folder / "_ops.so"
+    if os.environ.get("STRUCTOPS_DISABLE_CPP") == "1":
+        _cpp_reason = "switched off by STRUCTOPS_DISABLE_CPP=1"
+    elif not library.is_file():
+        _cpp_reason = "not built (reinstall with a C++ compiler and without STRUCTOPS_NO_BUILD)"
+    else:
+        try:
+            torch.ops.load_library(str(library))
+            native = importlib.import_module("structops.lib._native")
+            torch.ops.structops.spmm.default  # noqa: B018  raises if the schemas did not register
+        except (OSError, ImportError, AttributeError) as error:
+            native, _cpp_reason = None, f"failed to load: {error}"
+
+
+def cpp() -> tuple[bool, str]:
+    """The compiled CPU library."""
+    return (True, f"{native.isa()} of {native.detected_isa()}") if native else (False, _cpp_reason)
+
+
+def cuda() -> tuple[bool, str]:
+    """The compiled CUDA kernels."""
+    if not native:
+        return False, f"no compiled library: {_cpp_reason}"
+    if not native.cuda_compiled():
+        return False, "built without nvcc (reinstall with nvcc on the PATH, or STRUCTOPS_CUDA=ON)"
+    if not torch.cuda.is_available():
+        return False, "compiled, but torch sees no CUDA device"
+    return True, torch.cuda.get_device_name()
+
+
+def _importable(name: str) -> tuple[bool, str]:
+    if importlib.util.find_spec(name) is None:
+        return False, f"{name} is not installed"
+    return True, "importable"
+
+
+def numba() -> tuple[bool, str]:
+    """numba: CPU kernels without a compiler, and user-defined messages and reductions."""
+    return _importable("numba")
+
+
+def triton() -> tuple[bool, str]:
+    """Triton: the GPU path where the library was built without nvcc; on a CPU only in interpreter mode."""
+    ok, reason = _importable("triton")
+    if not ok:
+        return ok, reason
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return True, "interpreter mode"
+    return (True, "CUDA device") if torch.cuda.is_available() else (False, "no CUDA device (TRITON_INTERPRET=1 runs it slowly on a CPU)")
+
+
+def cupy() -> tuple[bool, str]:
+    """CuPy: arrays in and out by DLPack."""
+    return _importable("cupy")
+
+
+def reference() -> tuple[bool, str]:
+    """Plain torch: slow, obvious, always there."""
+    return True, "always available"
+
+
+def status() -> dict[str, tuple[bool, str]]:
+    """Every backend as (available, reason)."""
+    return {f.__name__: f() for f in (cpp, cuda, triton, numba, cupy, reference)}
+
+
+def isa() -> str:
+    """The CPU instruction set in use: baseline, avx2 or avx512."""
+    return native.isa() if native else "none"
+
+
+def set_isa(name: str) -> None:
+    """Choose the CPU instruction set: baseline, avx2, avx512 or auto. ``STRUCTOPS_ISA`` does it at import."""
+    if not native:
+        raise RuntimeError(f"set_isa: no compiled library: {_cpp_reason}")
+    native.set_isa(name)
+
+
+@lru_cache(maxsize=None)
+def _implementation(op: str, backend: str) -> Callable | None:
+    if backend == "cpp":
+        return getattr(torch.ops.structops, op).default if native else None
+    if backend != "reference" and not globals()[backend]()[0]:
+        return None
+    suffix = {"reference": "ref"}.get(backend, backend)
+    name = f"structops.kernels.{OPS[op]}_{suffix}"
+    if importlib.util.find_spec(name) is None:
+        return None
+    return getattr(importlib.import_module(name), op, None)
+
+
+_override: dict[str, str] = {}
+_generation = 0  # changes whenever a resolution may change, so that callers can cache
+
+
+def implementation(op: str) -> Callable:
+    """The function that runs ``op`` now: same signature on every backend."""
+    chosen = _override.get(op) or _override.get("*")
+    if chosen:
+        fn = _implementation(op, chosen)
+        # An operator that a backend does not have goes to the next in line only when the override was for all operators.
+        if fn is None and op in _override:
+            raise RuntimeError(f"{op}: backend '{chosen}' is not available here: {_why(op, chosen)}")
+        if fn is not None:
+            return fn
+    for backend in ("cpp", "numba", "reference"):
+        fn = _implementation(op, backend)
+        if fn is not None:
+            return fn
+    raise AssertionError("the reference is always available")
+
+
+def _why(op: str, backend: str) -> str:
+    ok, reason = globals()[backend]()
+    return f"{op} has no {backend} kernel" if ok else reason
+
+
+def _check(op: str, backend: str) -> None:
+    if op != "*" and op not in OPS:
+        raise ValueError(f"backends: unknown operator '{op}'; known: {', '.join(OPS)}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backends: unknown backend '{backend}' for {op}; known: {', '.join(BACKENDS)}")
+
+
+@contextlib.contextmanager
+def override(all_ops: str | None = None, **ops: str) -> Iterator[None]:
+    """Use a backend inside the block: ``override("reference")`` for every operator, ``override(spmm="numba")`` for one."""
+    global _generation
+    wanted = dict(ops) if all_ops is None else {"*": all_ops, **ops}
+    for op, backend in wanted.items():
+        _check(op, backend)
+    saved = dict(_override)
+    _override.update(wanted)
+    _generation += 1
+    try:
+        for op in ops:
+            implementation(op)
+        yield
+    finally:
+        _override.clear()
+        _override.update(saved)
+        _generation += 1
+
+
+def _read_environment() -> None:
+    for op in ("*", *OPS):
+        name = "STRUCTOPS_BACKEND" if op == "*" else f"STRUCTOPS_BACKEND_{op.upper()}"
+        backend = os.environ.get(name, "auto")
+        if backend != "auto":
+            _check(op, backend)
+            _override[op] = backend
+
+
+_read_environment()

@@ -1,0 +1,18 @@
+"""The integer codes of the operator schemas. Mirrors the enums of csrc/sparse/{spmm,sddmm}.h."""
+
+MESSAGES = {"copy_u": 0, "copy_e": 1, "add": 2, "sub": 3, "mul": 4, "div": 5}
+COPY_U, COPY_E, ADD, SUB, MUL, DIV = range(6)
+
+REDUCES = {"sum": 0, "mean": 1, "min": 2, "max": 3, "prod": 4, "var": 5, "std": 6, "logsumexp": 7}
+SUM, MEAN, MIN, MAX, PROD, VAR, STD, LOGSUMEXP = range(8)
+
+ARG_NONE, ARG_POSITION, ARG_EDGE, ARG_SOURCE = range(4)
+
+EDGE_OPS = {"copy": 0, "add": 1, "sub": 2, "mul": 3, "div": 4}
+EDGE_COPY, EDGE_ADD, EDGE_SUB, EDGE_MUL, EDGE_DIV = range(5)
+
+TARGETS = {"u": 0, "v": 1, "e": 2}
+U, V, E = range(3)
+
+# What an empty group gives when the caller does not say.
+EMPTY = {SUM: 0.0, MEAN: 0.0, MIN: 0.0, MAX: 0.0, PROD: 1.0, VAR: 0.0, STD: 0.0, LOGSUMEXP: float("-inf")}

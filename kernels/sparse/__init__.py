@@ -1,0 +1,1 @@
+"""Sparse aggregation kernels: references, numba and Triton paths."""

@@ -1,0 +1,100 @@
+"""Argument checks shared by the public functions. Every message names the operator, the argument, what was expected and what came."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INDICES = (torch.int32, torch.int64)
+NARROW = (torch.int8, torch.uint8, torch.int16)
+
+
+def fail(kind: type[Exception], op: str, expected: str, got: Any) -> NoReturn:
+    raise kind(f"{op}: expected {expected}, got {got}")
+
+
+def describe(t: Any) -> str:
+    if not isinstance(t, Tensor):
+        return type(t).__name__
+    return f"{t.dtype} {list(t.shape)} on {t.device}"
+
+
+def tensor(op: str, name: str, t: Any) -> Tensor:
+    if not isinstance(t, Tensor):
+        fail(TypeError, op, f"{name} to be a torch.Tensor", type(t).__name__)
+    if t.layout != torch.strided:
+        fail(TypeError, op, f"{name} to be a dense tensor", t.layout)
+    return t
+
+
+def dense(op: str, name: str, t: Any, integers: bool = False) -> Tensor:
+    """A dense operand of a supported dtype."""
+    tensor(op, name, t)
+    if t.dtype in FLOATS or (integers and (t.dtype in INDICES or t.dtype in NARROW)):
+        return t
+    kinds = "float32, float64, bfloat16 or float16" + (" or an integer type" if integers else "")
+    fail(TypeError, op, f"{name} of dtype {kinds}", t.dtype)
+
+
+def index(op: str, name: str, t: Any, like: Tensor | None = None) -> Tensor:
+    tensor(op, name, t)
+    if t.dtype not in INDICES:
+        fail(TypeError, op, f"{name} of dtype int32 or int64", t.dtype)
+    if like is not None and t.device != like.device:
+        fail(ValueError, op, f"{name} on {like.device}", t.device)
+    return t
+
+
+def choice(op: str, name: str, value: Any, allowed) -> Any:
+    if not isinstance(value, str) or value not in allowed:
+        fail(ValueError, op, f"{name} to be one of {', '.join(allowed)}", repr(value))
+    return value
+
+
+def size(op: str, name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        fail(TypeError, op, f"{name} to be an int", type(value).__name__)
+    if value < 0:
+        fail(ValueError, op, f"{name} >= 0", value)
+    if isinstance(value, int) and value >= 2**63:
+        fail(ValueError, op, f"{name} below 2**63", value)
+    return value
+
+
+def axis(op: str, dim: Any, rank: int) -> int:
+    if isinstance(dim, bool) or not isinstance(dim, int):
+        fail(TypeError, op, "dim to be an int", type(dim).__name__)
+    if rank == 0:
+        fail(ValueError, op, "a tensor with at least one dimension", "a scalar")
+    if not -rank <= dim < rank:
+        fail(IndexError, op, f"dim in [{-rank}, {rank})", dim)
+    return dim % rank
+
+
+def fill(op: str, value: Any, dtype: torch.dtype, default: float) -> float:
+    """The value of empty groups as the double that kernels take."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        fail(TypeError, op, "fill_value to be a number", type(value).__name__)
+    if not dtype.is_floating_point:
+        info = torch.iinfo(dtype)
+        if value != value or value != int(value) or not info.min <= value <= info.max or abs(value) > 2**53:
+            fail(ValueError, op, f"fill_value to be an integer of dtype {dtype} below 2**53 in magnitude", value)
+    return float(value)
+
+
+def same_device(op: str, **tensors: Tensor | None) -> torch.device:
+    first = None
+    for name, t in tensors.items():
+        if t is None:
+            continue
+        if first is None:
+            first = (name, t.device)
+        elif t.device != first[1]:
+            fail(ValueError, op, f"{name} on {first[1]}, as {first[0]}", t.device)
+    assert first is not None
+    return first[1]

@@ -1,0 +1,72 @@
+"""One route into every operator, and the autograd formulas attached to it.
+
+``define(op, fake, setup, backward, differentiable)`` returns the function that the package calls. In eager mode it takes the
+shortest way: the kernel below autograd when no gradient is wanted, a ``torch.autograd.Function`` otherwise. (A formula from
+``torch.library.register_autograd`` costs about 3 microseconds on every eager call.) Under torch.compile, export and functorch
+it calls ``torch.ops.structops.<op>``, on which the same formula is registered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kernels import backends
+
+_below_autograd = torch._C._AutoDispatchBelowAutograd
+_functorch_level = torch._C._functorch.maybe_current_level
+
+
+def define(op: str, fake: Callable, setup: Callable | None, backward: Callable | None, differentiable: tuple[int, ...]):
+    """Attach ``fake`` and the autograd formula to ``op`` and return its entry function (positional arguments only).
+
+    ``differentiable``: positions of the arguments that may need a gradient. ``setup(ctx, inputs, output)`` and
+    ``backward(ctx, *grads)`` are as in torch.library; ``backward`` may only use differentiable functions, so that the
+    second order follows.
+    """
+    packet = None
+    if backends.native:
+        packet = getattr(torch.ops.structops, op).default
+        torch.library.register_fake(f"structops::{op}", fake)
+        if backward is not None:
+            torch.library.register_autograd(f"structops::{op}", backward, setup_context=setup)
+
+    cached: list[Any] = [-1, None]
+
+    def kernel() -> Callable:
+        if cached[0] != backends._generation:
+            cached[:] = [backends._generation, backends.implementation(op)]
+        return cached[1]
+
+    def below(*args):
+        with _below_autograd():
+            return kernel()(*args)
+
+    if backward is not None:
+
+        class Differentiable(torch.autograd.Function):
+            @staticmethod
+            def forward(ctx, *args):
+                with _below_autograd():
+                    output = kernel()(*args)
+                setup(ctx, args, output)
+                return output
+
+        Differentiable.backward = staticmethod(backward)
+        Differentiable.__name__ = Differentiable.__qualname__ = op
+
+    def call(*args):
+        if packet is not None and (torch.compiler.is_compiling() or _functorch_level() is not None):
+            return packet(*args)
+        if backward is not None and torch.is_grad_enabled():
+            for i in differentiable:
+                a = args[i]
+                if isinstance(a, Tensor) and a.requires_grad:
+                    return Differentiable.apply(*args)
+        return below(*args)
+
+    call.__name__ = call.__qualname__ = op
+    return call

@@ -1,0 +1,1 @@
+"""Compiled libraries, put here by the build."""
