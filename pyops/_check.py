@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NoReturn
 
 import torch
@@ -43,6 +44,8 @@ def index(op: str, name: str, t: Any, like: Tensor | None = None) -> Tensor:
     tensor(op, name, t)
     if t.dtype not in INDICES:
         fail(TypeError, op, f"{name} of dtype int32 or int64", t.dtype)
+    if t.device.type == "meta":
+        fail(NotImplementedError, op, f"{name} with data: its values are checked", "a meta tensor")
     if like is not None and t.device != like.device:
         fail(ValueError, op, f"{name} on {like.device}", t.device)
     return t
@@ -55,17 +58,42 @@ def choice(op: str, name: str, value: Any, allowed) -> Any:
 
 
 def size(op: str, name: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+    if isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, bool):
+        fail(TypeError, op, f"{name} to be an int", "a bool")
+    try:
+        value = operator.index(value)
+    except TypeError:
         fail(TypeError, op, f"{name} to be an int", type(value).__name__)
     if value < 0:
         fail(ValueError, op, f"{name} >= 0", value)
-    if isinstance(value, int) and value >= 2**63:
-        fail(ValueError, op, f"{name} below 2**63", value)
+    if value >= 2**62:
+        fail(ValueError, op, f"{name} below 2**62", value)
     return value
 
 
+def flags(op: str, **values: Any) -> None:
+    for name, value in values.items():
+        if value is not True and value is not False:
+            fail(TypeError, op, f"{name} to be True or False", repr(value))
+
+
+def fits(op: str, dtype: torch.dtype, *sizes: int) -> None:
+    """The result must be addressable; whether it also fits the memory is for the allocator to say."""
+    n = dtype.itemsize
+    for s in sizes:
+        if isinstance(s, torch.SymInt):
+            return
+        n *= max(s, 1)
+    if n >= 2**62:
+        fail(ValueError, op, "a result below 2**62 bytes", f"shape {list(sizes)}")
+
+
 def axis(op: str, dim: Any, rank: int) -> int:
-    if isinstance(dim, bool) or not isinstance(dim, int):
+    try:
+        dim = operator.index(dim)
+    except TypeError:
         fail(TypeError, op, "dim to be an int", type(dim).__name__)
     if rank == 0:
         fail(ValueError, op, "a tensor with at least one dimension", "a scalar")
@@ -82,9 +110,13 @@ def fill(op: str, value: Any, dtype: torch.dtype, default: float) -> float:
         fail(TypeError, op, "fill_value to be a number", type(value).__name__)
     if not dtype.is_floating_point:
         info = torch.iinfo(dtype)
-        if value != value or value != int(value) or not info.min <= value <= info.max or abs(value) > 2**53:
-            fail(ValueError, op, f"fill_value to be an integer of dtype {dtype} below 2**53 in magnitude", value)
-    return float(value)
+        whole = value == value and abs(value) <= 2**53 and value == int(value)
+        if not whole or not info.min <= value <= info.max:
+            fail(ValueError, op, f"fill_value to be an integer of dtype {dtype} of at most 2**53 in magnitude", value)
+    try:
+        return float(value)
+    except OverflowError:
+        fail(ValueError, op, "fill_value within the range of float64", "a larger integer")
 
 
 def same_device(op: str, **tensors: Tensor | None) -> torch.device:

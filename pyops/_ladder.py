@@ -151,6 +151,10 @@ class _SpmmGrad:
             return self.linear(g)
         if reduce == C.MEAN:
             count = self.s[0].diff().clamp(min=1).to(g.dtype)
+            if self.message == C.COPY_U and g.dim() == 2 and not torch.is_grad_enabled():
+                # Weights 1 / n of the rows, read through row_t, spare a scaled copy of g.
+                colptr, row_t, *_ = _reverse(self.s)
+                return self.fit_x(_spmm((colptr, row_t, row_t, None, None, None), g, 1 / count[:, None], C.MUL)), None
             return self.linear(g / _column(count, g))
         if reduce in (C.MIN, C.MAX):
             return self.extreme(g, arg, winners)

@@ -52,6 +52,10 @@ class Graph:
     def __init__(self, edge_index: Tensor, num_nodes: int | None = None, *, num_src: int | None = None, num_dst: int | None = None):
         op = "Graph"
         check.index(op, "edge_index", edge_index)
+        with torch.inference_mode(False):
+            self._build(op, edge_index, num_nodes, num_src, num_dst)
+
+    def _build(self, op: str, edge_index: Tensor, num_nodes, num_src, num_dst) -> None:
         if edge_index.dim() != 2 or edge_index.shape[0] != 2:
             check.fail(ValueError, op, "edge_index of shape [2, E]", list(edge_index.shape))
         src, dst = edge_index[0].contiguous(), edge_index[1].contiguous()
@@ -63,9 +67,10 @@ class Graph:
         num_src = src_max + 1 if num_src is None else num_src
         num_dst = dst_max + 1 if num_dst is None else num_dst
         itype = _index_type(num_src, num_dst, src.numel())
-        src, dst = src.to(itype), dst.to(itype)
-        rowptr, perm = ladder.csr_build(dst, num_dst)
-        self._set(rowptr, src if sorted_by_dst else src[perm], None if sorted_by_dst else perm, num_src)
+        rowptr, perm = ladder.csr_build(dst.to(itype), num_dst)
+        # Structure is never shared with the caller: writing to the argument afterwards must not unsettle the checks.
+        col = src.to(itype, copy=True) if sorted_by_dst else src.to(itype)[perm]
+        self._set(rowptr, col, None if sorted_by_dst else perm, num_src)
 
     @classmethod
     def from_csr(cls, rowptr: Tensor, col: Tensor, num_src: int | None = None) -> Graph:
@@ -84,8 +89,8 @@ class Graph:
         num_src = largest + 1 if num_src is None else num_src
         itype = _index_type(num_src, rowptr.numel() - 1, col.numel())
         graph = cls.__new__(cls)
-        # Structure is never shared with the caller: writing to the arguments afterwards must not unsettle the checks.
-        graph._set(rowptr.to(itype, copy=True).contiguous(), col.to(itype, copy=True).contiguous(), None, num_src)
+        with torch.inference_mode(False):
+            graph._set(rowptr.to(itype, copy=True).contiguous(), col.to(itype, copy=True).contiguous(), None, num_src)
         return graph
 
     @classmethod
@@ -136,7 +141,8 @@ class Graph:
     @cached_property
     def reversed_structure(self) -> tuple[Tensor, Tensor, Tensor]:
         """(colptr, row_t, eid_t): rowptr, col and eid of the reversed edges. Built at the first gradient, then kept."""
-        return ladder.with_reverse((self.rowptr, self.col, self.eid, None, None, None), self.num_src)[3:]
+        with torch.inference_mode(False):
+            return ladder.with_reverse((self.rowptr, self.col, self.eid, None, None, None), self.num_src)[3:]
 
     @property
     def structure(self) -> tuple:
@@ -228,6 +234,8 @@ def _bounds(op: str, name: str, index: Tensor, size: int | None) -> tuple[int, b
         check.fail(IndexError, op, f"{name} >= 0", low)
     if size is not None and high >= size:
         check.fail(IndexError, op, f"{name} < {size}", high)
+    if high >= 2**62:
+        check.fail(IndexError, op, f"{name} < 2**62", high)
     return high, ascending
 
 

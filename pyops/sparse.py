@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from functools import lru_cache
@@ -74,6 +75,7 @@ def segment_reduce(
     if indptr.dim() != 1 or indptr.numel() < 1:
         check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
     code = C.REDUCES[check.choice(op, "reduce", reduce, C.REDUCES)]
+    check.flags(op, return_arg=return_arg, unbiased=unbiased, skip_nan=skip_nan)
     indptr = indptr.contiguous()
     if not torch.compiler.is_compiling():
         checked_indptr(op, "indptr", indptr, src.shape[dim])
@@ -91,6 +93,7 @@ def segment_softmax(src: Tensor, indptr: Tensor, dim: int = 0, *, log: bool = Fa
     tensor([1.0000, 0.5000, 0.5000, 1.0000])
     """
     op = "segment_softmax"
+    check.flags(op, log=log)
     check.dense(op, "src", src)
     check.index(op, "indptr", indptr, like=src)
     dim = check.axis(op, dim, src.dim())
@@ -196,21 +199,17 @@ def scatter_reduce(
     check.dense(op, "src", src, integers=True)
     dim = check.axis(op, dim, src.dim())
     code = C.REDUCES[check.choice(op, "reduce", reduce, C.REDUCES)]
+    check.flags(op, return_arg=return_arg, unbiased=unbiased, skip_nan=skip_nan)
     if isinstance(index, ScatterPlan):
-        plan = index
-        if plan.num_edges != src.shape[dim]:
-            check.fail(ValueError, op, f"src with {plan.num_edges} elements along dim {dim}, as the plan", src.shape[dim])
-        if dim_size is not None and dim_size != plan.dim_size:
-            check.fail(ValueError, op, f"dim_size {plan.dim_size}, as the plan", dim_size)
-        check.same_device(op, src=src, index=plan.perm)
-        return _reduce_groups(op, src, dim, (plan.indptr, plan.perm), code, fill_value, return_arg, unbiased, skip_nan)
+        _check_plan(op, index, src, dim, dim_size)
+        return _reduce_groups(op, src, dim, (index.indptr, index.perm), code, fill_value, return_arg, unbiased, skip_nan)
     check.index(op, "index", index, like=src)
     if index.dim() != 1:
         return _scatter_elements(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan)
     if index.shape[0] != src.shape[dim]:
         check.fail(ValueError, op, f"index of shape [{src.shape[dim]}]", list(index.shape))
     index = index.contiguous()
-    dim_size = _checked_index(op, index, dim_size)
+    dim_size = _checked_index(op, index, None) if dim_size is None else check.size(op, "dim_size", dim_size)
     return _scatter_rows(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan)
 
 
@@ -224,14 +223,26 @@ def scatter_softmax(src: Tensor, index: Tensor | ScatterPlan, dim_size: int | No
     tensor([0.5000, 1.0000, 0.5000])
     """
     op = "scatter_softmax"
+    check.flags(op, log=log)
     check.dense(op, "src", src)
     dim = check.axis(op, dim, src.dim())
-    if not isinstance(index, ScatterPlan):
+    if isinstance(index, ScatterPlan):
+        _check_plan(op, index, src, dim, dim_size)
+    else:
         check.index(op, "index", index, like=src)
         index = ScatterPlan(index, dim_size)
     if index.num_edges != src.shape[dim]:
         check.fail(ValueError, op, f"index of shape [{src.shape[dim]}]", [index.num_edges])
     return ladder.segment_softmax(_flat(src, dim), index.indptr, index.perm, log).reshape(src.shape)
+
+
+def _check_plan(op: str, plan: ScatterPlan, src: Tensor, dim: int, dim_size: int | None) -> None:
+    if plan.num_edges != src.shape[dim]:
+        check.fail(ValueError, op, f"src with {plan.num_edges} elements along dim {dim}, as the plan", src.shape[dim])
+    if dim_size is not None and dim_size != plan.dim_size:
+        check.fail(ValueError, op, f"dim_size {plan.dim_size}, as the plan", dim_size)
+    if plan.perm.device != src.device:
+        check.fail(ValueError, op, f"src on {plan.perm.device}, as the plan", src.device)
 
 
 def _checked_index(op: str, index: Tensor, dim_size: int | None) -> int:
@@ -243,13 +254,24 @@ def _checked_index(op: str, index: Tensor, dim_size: int | None) -> int:
     if index.numel() and low < 0:
         check.fail(IndexError, op, "index >= 0", low)
     if dim_size is None:
-        return high + 1
+        return check.size(op, "the largest index + 1", high + 1)
     if high >= dim_size:
         check.fail(IndexError, op, f"index < dim_size = {dim_size}", high)
     return dim_size
 
 
 def _scatter_rows(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan):
+    """By an index [E]. The kernels check it as they read it, so only a bad one is read twice, to say what is wrong."""
+    check.fits(op, src.dtype, *src.shape[:dim], dim_size, *src.shape[dim + 1 :])
+    try:
+        return _scatter_unchecked(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan)
+    except RuntimeError as error:
+        if "index out of range" in str(error):
+            _checked_index(op, index, dim_size)
+        raise
+
+
+def _scatter_unchecked(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan):
     F = math.prod(src.shape[dim + 1 :])
     grad = src.requires_grad and torch.is_grad_enabled()
     direct = (
@@ -282,7 +304,7 @@ def _scatter_elements(op, src, index, dim_size, code, dim, fill_value, return_ar
     trailing_varies = any(index.stride(d) != 0 and index.shape[d] > 1 for d in range(dim + 1, index.dim()))
     offset = torch.arange(B, device=src.device)[:, None] * dim_size
     if not trailing_varies:  # one index per (batch, element): rows of F features
-        flat = index.reshape(B, E, -1)[:, :, 0] if F else index.new_zeros(B, E)
+        flat = index.reshape(B, E, F)[:, :, 0] if F else index.new_zeros(B, E)
         flat = (flat.long() + offset).reshape(-1)
         rows, groups = src.reshape(B * E, F), B * dim_size
     else:
@@ -326,7 +348,7 @@ def _flat(src: Tensor, dim: int) -> Tensor:
     if src.dim() <= 2 and dim == 0:
         return src.contiguous()
     if dim == 0:
-        return src.reshape(src.shape[0], -1) if src.numel() else src.new_empty(src.shape[0], math.prod(src.shape[1:]))
+        return src.reshape(src.shape[0], math.prod(src.shape[1:])).contiguous()
     shape = (math.prod(src.shape[:dim]), src.shape[dim], math.prod(src.shape[dim + 1 :]))
     return src.reshape(shape).contiguous()
 
@@ -436,6 +458,7 @@ def spmm(
     kind = C.MESSAGES[check.choice(op, "message", message, C.MESSAGES)]
     code = C.REDUCES[check.choice(op, "reduce", reduce, C.REDUCES)]
     check.size(op, "batch_dims", batch_dims)
+    check.flags(op, return_arg=return_arg, unbiased=unbiased, skip_nan=skip_nan)
     if return_arg:
         _no_arg(op, code)
     x = None if kind == C.COPY_E else _operand(op, "x", x, graph, graph.num_src, batch_dims)
@@ -447,7 +470,10 @@ def spmm(
     e_batch = edge is not None and batch_dims > 0 and _has_batch(edge, graph.num_edges, batch_dims, x)
     x_features = None if x is None else tuple(x.shape[batch_dims + 1 :])
     e_features = None if edge is None else tuple(edge.shape[(batch_dims if e_batch else 0) + 1 :])
-    features, expand_x, bcast = _broadcast(op, x_features, e_features)
+    if batch_dims and x is not None and edge is not None and not e_batch and edge.shape[0] != graph.num_edges:
+        check.fail(ValueError, op, f"edge of shape [{graph.num_edges}, *features], or with the batch of x", list(edge.shape))
+    features, expand_x, offsets = _broadcast(op, x_features, e_features)
+    check.fits(op, like.dtype, *like.shape[:batch_dims], graph.num_dst, *features)
     batch = tuple((x if x is not None else edge).shape[:batch_dims]) if (x is not None or e_batch) else ()
     F = math.prod(features)
     if x is not None:
@@ -467,8 +493,9 @@ def spmm(
             arg = C.ARG_POSITION
     if grad and kind not in (C.COPY_E,) and code not in _EXTREMES:
         graph.reversed_structure  # noqa: B018  built once here rather than in every backward
-    if bcast is not None:
-        bcast = bcast.to(graph.device)
+    bcast = None if offsets is None else torch.tensor([range(F), offsets], dtype=torch.int32, device=graph.device)
+    if x is not None and edge is not None and x.dim() != edge.dim():
+        x, edge = (x[:, None] if x.dim() == 1 else x), (edge[:, None] if edge.dim() == 1 else edge)
     out, winners = ladder.spmm(x, edge, *graph.structure, bcast, kind, code, arg, fill, skip_nan, unbiased)
     shape = (*batch, graph.num_dst, *features)
     out = out if out.shape == shape else out.reshape(shape)
@@ -506,8 +533,8 @@ def _kernel_layout(t: Tensor, batch_dims: int, F: int) -> Tensor:
 
 
 @lru_cache(maxsize=256)
-def _broadcast(op: str, x: tuple | None, e: tuple | None) -> tuple[tuple, bool, Tensor | None]:
-    """(broadcast features, whether x must be expanded to them, offset tables int32 [2, F] if e needs them)."""
+def _broadcast(op: str, x: tuple | None, e: tuple | None) -> tuple[tuple, bool, tuple | None]:
+    """(broadcast features, whether x must be expanded to them, e's offset of each feature where that needs a table)."""
     if x is None or e is None:
         return (x if e is None else e), False, None
     try:
@@ -518,8 +545,10 @@ def _broadcast(op: str, x: tuple | None, e: tuple | None) -> tuple[tuple, bool, 
     expand_x = Fx not in (1, F)
     if Fe in (1, F):
         return out, expand_x, None
-    offsets = torch.arange(Fe, dtype=torch.int32).reshape(e).expand(out).reshape(-1)
-    return out, True, torch.stack([torch.arange(F, dtype=torch.int32), offsets])
+    strides = [0 if n == 1 else math.prod(e[i + 1 :]) for i, n in enumerate(e)]
+    strides = [0] * (len(out) - len(e)) + strides
+    offsets = tuple(sum(i * s for i, s in zip(at, strides, strict=True)) for at in itertools.product(*map(range, out)))
+    return out, True, offsets
 
 
 # ---- g-SDDMM ---------------------------------------------------------------------------------------------------------
@@ -600,9 +629,9 @@ def sddmm(
         R = features[-1]
         features = (*features[:-1], 1)
     if F == 0:
-        out = (lhs.sum() if copy else lhs.sum() + rhs.sum()).expand(0) if op != "dot" else None
         shape = (*(l_batch or r_batch), graph.num_edges, *features)
-        return out.reshape(shape) if out is not None and math.prod(shape) == 0 else lhs.new_zeros(shape)
+        nothing = lhs.sum() if copy else lhs.sum() + rhs.sum()  # 0, and part of the graph
+        return nothing.expand(shape).contiguous()
     grad = torch.is_grad_enabled() and (lhs.requires_grad or (not copy and rhs.requires_grad))
     if grad and C.U in (lt, None if copy else rt):
         graph.reversed_structure  # noqa: B018  built once here rather than in every backward

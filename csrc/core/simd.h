@@ -168,14 +168,33 @@ template <> inline __attribute__((always_inline)) void store<f16_t>(f16_t* p, Ve
 // ---- lane arithmetic -------------------------------------------------------------------------------------------
 template <class A> STRUCTOPS_INLINE Vec<A> select(Vec<Int<A>> mask, Vec<A> yes, Vec<A> no) { return mask ? yes : no; }
 
+// Makes v one rounded value: without it a product that feeds two expressions may be contracted into a different fused
+// multiply-add in each, and m - m need not be 0.
+template <class V> STRUCTOPS_INLINE void pin(V& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#endif
+}
+
 // Tree-ordered, so that the rounding does not depend on how the compiler schedules it.
 template <class A> STRUCTOPS_INLINE A hsum(Vec<A> v) {
-  A lane[W<A>];
-  __builtin_memcpy(lane, &v, sizeof v);
 #pragma GCC unroll 4
-  for (int w = W<A> / 2; w >= 1; w /= 2)
-    for (int i = 0; i < w; ++i) lane[i] += lane[i + w];
-  return lane[0];
+  for (int w = W<A> / 2; w >= 1; w /= 2) {
+    Vec<Int<A>> other;
+    for (int i = 0; i < W<A>; ++i) other[i] = i ^ w;
+#ifdef __clang__
+    Vec<A> moved;
+    for (int i = 0; i < W<A>; ++i) moved[i] = v[i ^ w];
+    v += moved;
+#else
+    v += __builtin_shuffle(v, other);
+#endif
+  }
+  return v[0];
 }
 
 }  // namespace structops::STRUCTOPS_ISA

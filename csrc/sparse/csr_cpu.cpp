@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/memory.h"
 #include "core/simd.h"
 #include "sparse/csr.h"
 
@@ -12,7 +13,8 @@ namespace {
 // knows where its first element of each group goes. Stable, and the same for every P.
 template <class I> bool build(const I* index, int64_t E, int64_t N, I* rowptr, I* perm, const ParallelFor& pf) {
   const int64_t parts = E < 65536 || N > E * 4 ? 1 : pf.threads;
-  I* const count = static_cast<I*>(std::calloc(size_t(parts * N) + 1, sizeof(I)));
+  I* const count = allocate<I>(size_t(parts * N));
+  std::memset(count, 0, size_t(parts * N) * sizeof(I));
   auto slice = [&](int64_t p) { return E * p / parts; };
   bool ok = true;
   auto histogram = [&](int64_t begin, int64_t end) {
@@ -51,7 +53,7 @@ template <class I> bool build(const I* index, int64_t E, int64_t N, I* rowptr, I
 template <class I> Range range(const I* index, int64_t n, bool* sorted, const ParallelFor& pf) {
   constexpr int64_t chunk = 1 << 16;
   const int64_t chunks = (n + chunk - 1) / chunk;
-  Range* const part = static_cast<Range*>(std::malloc(size_t(chunks) * sizeof(Range)));
+  Range* const part = allocate<Range>(size_t(chunks));
   bool ascending = true;
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {

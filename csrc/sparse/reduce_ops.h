@@ -79,6 +79,7 @@ template <class A_, bool Root> struct MomentOp {
   static constexpr bool has_arg = false, splits = false;
   STRUCTOPS_INLINE void init(V* s) { s[0] = s[1] = V{}; }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t count, VI) {
+    pin(m);
     const V d = m - s[0];
     s[0] += d * (A(1) / A(count));
     s[1] += d * (m - s[0]);
@@ -111,7 +112,7 @@ template <class A_> struct LseOp {
     s[1] = rises ? s[1] * e + weight : s[1] + weight * e;
     s[0] = rises ? m : s[0];
   }
-  STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { add(s, m, splat(A(1))); }
+  STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { pin(m); add(s, m, splat(A(1))); }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI) { add(a, b[0], b[1]); }
   STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0] + vlog<A>(s[1]); }
 };

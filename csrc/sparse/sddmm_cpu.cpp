@@ -57,12 +57,38 @@ elementwise(EdgeOp op, const T* l, bool l_one, const T* r, bool r_one, T* out, i
   if (f < F) piece(f, int(F - f));
 }
 
+// dot of whole rows, the common case: every decision is taken outside the edge loop.
+template <class T, class I> void dots(const SddmmArgs& a, const T* lhs, const T* rhs, T* out, Cut from, Cut to) {
+  const I* const col = static_cast<const I*>(a.col.data);
+  const I* const eid = static_cast<const I*>(a.eid.data);
+  const int64_t F = a.R, line = 64 / int64_t(sizeof(T));
+  const bool l_gathers = a.lhs_target == Target::u, r_gathers = a.rhs_target == Target::u;
+  const T* const gathered = l_gathers ? lhs : rhs;
+  const bool prefetch = col && (l_gathers || r_gathers) && F > 1;
+  int64_t k = from.k;
+  for (int64_t v = from.row; k < to.k; ++v) {
+    const int64_t row_end = a.rowptr[v + 1], stop = row_end < to.k ? row_end : to.k;
+    for (; k < stop; ++k) {
+      const int64_t j = eid ? int64_t(eid[k]) : k, u = col ? int64_t(col[k]) : k;
+      if (prefetch && k + kAhead < a.E)
+        for (int64_t f = 0; f < F; f += line) __builtin_prefetch(gathered + col[k + kAhead] * F + f);
+      const T* const l = lhs + (l_gathers ? u : a.lhs_target == Target::v ? v : j) * F;
+      const T* const r = rhs + (r_gathers ? u : a.rhs_target == Target::v ? v : j) * F;
+      narrow_to(out + j, F == 1 ? Acc<T>(widen(*l) * widen(*r)) : dot(l, r, F));
+    }
+  }
+}
+
 template <class T> void run(const SddmmArgs& a, int64_t batch, Cut from, Cut to) {
   using A = Acc<T>;
   const T* const lhs = static_cast<const T*>(a.lhs) + batch * a.lhs_batch;
   const T* const rhs = a.rhs ? static_cast<const T*>(a.rhs) + batch * a.rhs_batch : nullptr;
   T* const out = static_cast<T*>(a.out) + batch * a.E * a.Fo;
   const bool tables = a.l_off || a.r_off;
+  if (a.op == EdgeOp::mul && a.Fo == 1 && !tables && a.Fl == a.R && a.Fr == a.R) {
+    if (a.rowptr.wide) dots<T, int64_t>(a, lhs, rhs, out, from, to); else dots<T, int32_t>(a, lhs, rhs, out, from, to);
+    return;
+  }
   const bool l_one = a.Fl == 1, r_one = a.Fr == 1;
   const bool gathers_l = a.lhs_target == Target::u, gathers_r = rhs && a.rhs_target == Target::u;
   const int64_t line = 64 / sizeof(T);

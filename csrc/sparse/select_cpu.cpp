@@ -2,6 +2,7 @@
 // neither locks nor a second ordering of the structure, and the panel of the output it writes stays in cache.
 #include <cstdlib>
 
+#include "core/memory.h"
 #include "core/simd.h"
 #include "sparse/select.h"
 
@@ -21,16 +22,20 @@ template <class T, class I> void gather(const SelectArgs& a, int64_t begin, int6
 }
 
 template <class T, class I> void scatter(const SelectArgs& a, Acc<T>* acc, int64_t batch, int64_t f0, int64_t f1) {
-  const T* const grad = static_cast<const T*>(a.src) + batch * a.N * a.F;
-  const I* const idx = static_cast<const I*>(a.idx.data) + batch * a.N * a.F;
-  Acc<T>* const out = acc + batch * a.M * a.F;
-  for (int64_t m = 0; m < a.M; ++m)
-    for (int64_t f = f0; f < f1; ++f) out[m * a.F + f] = 0;
-  for (int64_t n = 0; n < a.N; ++n)
+  constexpr int64_t kAhead = 8;
+  const int64_t F = a.F, M = a.M;
+  const T* const grad = static_cast<const T*>(a.src) + batch * a.N * F;
+  const I* const idx = static_cast<const I*>(a.idx.data) + batch * a.N * F;
+  Acc<T>* const out = acc + batch * M * F;
+  for (int64_t n = 0; n < a.N; ++n) {
+    const I* const row = idx + n * F;
+    if (n + kAhead < a.N)
+      for (int64_t f = f0; f < f1; ++f) __builtin_prefetch(out + row[kAhead * F + f] * F + f, 1);
     for (int64_t f = f0; f < f1; ++f) {
-      const I i = idx[n * a.F + f];
-      if (uint64_t(i) < uint64_t(a.M)) out[i * a.F + f] += widen(grad[n * a.F + f]);
+      const int64_t i = row[f];
+      if (uint64_t(i) < uint64_t(M)) out[i * F + f] += widen(grad[n * F + f]);
     }
+  }
 }
 
 }  // namespace
@@ -52,10 +57,12 @@ void select_bwd(const SelectArgs& a, const ParallelFor& pf) {
     using T = Pointee<decltype(t)>;
     using A = Acc<T>;
     const int64_t cells = a.B * a.M * a.F;
-    A* const acc = sizeof(A) == sizeof(T) ? static_cast<A*>(a.out) : static_cast<A*>(std::malloc(size_t(cells) * sizeof(A)));
+    A* const acc = sizeof(A) == sizeof(T) ? static_cast<A*>(a.out) : allocate<A>(size_t(cells));
     int64_t width = 64 / sizeof(A);
     while (width > 1 && a.B * ((a.F + width - 1) / width) < pf.threads) width /= 2;
     const int64_t panels = (a.F + width - 1) / width;
+    auto clear = [&](int64_t begin, int64_t end) { std::memset(acc + begin, 0, size_t(end - begin) * sizeof(A)); };
+    parallel_for(pf, cells, 1 << 16, clear);
     auto body = [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t f0 = task % panels * width, f1 = f0 + width < a.F ? f0 + width : a.F;

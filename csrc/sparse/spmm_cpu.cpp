@@ -5,8 +5,7 @@
 //    features walks the block with its accumulators in registers, so x is read once per tile and never spilled.
 // 3. Gathered rows are prefetched kAhead edges before use: gather latency is the limit when x exceeds the cache.
 // 4. A tile is NV full vectors or one masked vector, chosen once per call.
-#include <cstdlib>
-
+#include "core/memory.h"
 #include "core/parallel.h"
 #include "sparse/reduce_ops.h"
 #include "sparse/spmm.h"
@@ -61,13 +60,17 @@ STRUCTOPS_INLINE int table_kind(const int32_t* off, int n) {  // 0 constant, 1 c
   return same ? 0 : next ? 1 : 2;
 }
 
-template <class I> void write_arg(const Block& b, int64_t row, int64_t first, int f, int n, const int64_t* lane) {
+// Winners of n outputs from their lanes in the row that begins at edge `first`.
+template <class I, class L> STRUCTOPS_INLINE void write_arg(const Block& b, int64_t row, int64_t first, int f, int n, const L* lane) {
   const SpmmArgs& a = *b.a;
-  I* arg = reinterpret_cast<I*>(b.arg) + row * a.F + f;
-  const Index& map = a.arg_kind == ArgKind::edge ? a.eid : a.arg_kind == ArgKind::source ? a.col : a.rowptr;
-  const bool mapped = a.arg_kind != ArgKind::position && map;
-  for (int i = 0; i < n; ++i)
-    arg[i] = I(lane[i] < 0 ? a.E : mapped ? static_cast<const I*>(map.data)[first + lane[i]] : first + lane[i]);
+  I* const arg = reinterpret_cast<I*>(b.arg) + row * a.F + f;
+  const Index& map = a.arg_kind == ArgKind::edge ? a.eid : a.arg_kind == ArgKind::source ? a.col : Index{};
+  bool all = true;
+  for (int i = 0; i < n; ++i) all &= lane[i] >= 0;
+  const I* const to = map ? static_cast<const I*>(map.data) + first : nullptr;
+  if (all && to) for (int i = 0; i < n; ++i) arg[i] = to[lane[i]];
+  else if (all) for (int i = 0; i < n; ++i) arg[i] = I(first + lane[i]);
+  else for (int i = 0; i < n; ++i) arg[i] = lane[i] < 0 ? I(a.E) : to ? to[lane[i]] : I(first + lane[i]);
 }
 
 template <class T, class Op> STRUCTOPS_INLINE void
@@ -81,8 +84,8 @@ emit(const Block& b, const Vec<Acc<T>>* s, int64_t row, int64_t count, int64_t f
     const VI lanes = bitcast<VI>(s[1]);
     r = lanes < 0 ? splat(A(b.a->fill)) : r;
     if (b.arg) {
-      int64_t lane[W<A>];
-      for (int i = 0; i < W<A>; ++i) lane[i] = lanes[i];
+      Int<A> lane[W<A>];
+      __builtin_memcpy(lane, &lanes, sizeof lanes);
       if (b.a->rowptr.wide) write_arg<int64_t>(b, row, first, f, n, lane);
       else write_arg<int32_t>(b, row, first, f, n, lane);
     }
@@ -202,7 +205,43 @@ template <class T, class Op> void finish_row(const Block& b, const char* state, 
   }
 }
 
-template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p) {
+// One feature: a row is a sum of scalars, in four interleaved partial sums.
+template <class T, class Op, Mode mode> void tile_scalar(const Block& b, int, int) {
+  using A = Acc<T>;
+  using V = Vec<A>;
+  const T* const x = reinterpret_cast<const T*>(b.x);
+  const T* const e = reinterpret_cast<const T*>(b.e);
+  auto message = [&](int k) __attribute__((always_inline)) -> A {
+    if constexpr (mode == one) return widen(x[b.xo[k]]);
+    else return widen(x[b.xo[k]]) * widen(e[b.eo[k]]);
+  };
+  int k = 0;
+  for (int s = 0; s < b.n; ++s) {
+    const int begin = k, end = b.end[s];
+    A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    if (s == 0 && b.carry_in) __builtin_memcpy(&s0, b.state_in, sizeof s0);
+    for (; k + 4 <= end; k += 4) {
+      __builtin_prefetch(x + b.xo[k + kAhead]);
+      __builtin_prefetch(x + b.xo[k + kAhead + 1]);
+      __builtin_prefetch(x + b.xo[k + kAhead + 2]);
+      __builtin_prefetch(x + b.xo[k + kAhead + 3]);
+      s0 += message(k); s1 += message(k + 1); s2 += message(k + 2); s3 += message(k + 3);
+    }
+    for (; k < end; ++k) s0 += message(k);
+    V st[1] = {V{}};
+    st[0][0] = (s0 + s1) + (s2 + s3);
+    const int64_t count = end - begin + (s ? 0 : b.seen);
+    if (s == b.n - 1 && b.carry_out) {
+      __builtin_memcpy(b.state_out, st, sizeof st);
+    } else {
+      T* const out = reinterpret_cast<T*>(b.out) + b.row0 + s;
+      if (count == 0) narrow_to(out, A(b.a->fill));
+      else narrow_to(out, b.a->reduce == Reduce::mean ? st[0][0] / A(count) : st[0][0]);
+    }
+  }
+}
+
+template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p, int64_t F) {
   constexpr int NV = mode == table ? (Op::max_nv < 4 ? Op::max_nv : 4) : Op::max_nv;
   p.wide = tile<T, Op, product, mode, NV, false>;
   p.wide_nv = NV;
@@ -210,22 +249,24 @@ template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p) {
   else { p.mid = p.wide; p.mid_nv = NV; }
   p.narrow = tile<T, Op, product, mode, 1, false>;
   p.masked = tile<T, Op, product, mode, 1, true>;
+  if constexpr (Op::splits && W<typename Op::A> > 1 && (mode == one || (product && mode == both)))
+    if (F == 1) p.masked = tile_scalar<T, Op, mode>;
 }
 
-template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode) {
+template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode, int64_t F) {
   p.lanes = W<Acc<T>>;
   p.state_bytes = int(sizeof(Vec<Acc<T>>)) * Op::C;
   p.merge = merge_states<T, Op>;
   p.finish = finish_row<T, Op>;
-  if (mode == one) return fill_tiles<T, Op, false, one>(p);
+  if (mode == one) return fill_tiles<T, Op, false, one>(p, F);
   if constexpr (is_float_storage<T>) {
-    if (m == Message::mul && mode == both) return fill_tiles<T, Op, true, both>(p);
-    if (m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, true, e_scalar>(p);
+    if (m == Message::mul && mode == both) return fill_tiles<T, Op, true, both>(p, F);
+    if (m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, true, e_scalar>(p, F);
     switch (mode) {
-      case both: return fill_tiles<T, Op, false, both>(p);
-      case e_scalar: return fill_tiles<T, Op, false, e_scalar>(p);
-      case x_scalar: return fill_tiles<T, Op, false, x_scalar>(p);
-      default: return fill_tiles<T, Op, false, table>(p);
+      case both: return fill_tiles<T, Op, false, both>(p, F);
+      case e_scalar: return fill_tiles<T, Op, false, e_scalar>(p, F);
+      case x_scalar: return fill_tiles<T, Op, false, x_scalar>(p, F);
+      default: return fill_tiles<T, Op, false, table>(p, F);
     }
   }
 }
@@ -234,18 +275,18 @@ template <class T> void fill_plan(Plan& p, const SpmmArgs& a, Mode mode) {
   using A = Acc<T>;
   const bool arg = a.arg_kind != ArgKind::none || a.skip_nan;
   switch (a.reduce) {
-    case Reduce::sum: return fill_plan<T, SumOp<A>>(p, a.message, mode);
-    case Reduce::prod: return fill_plan<T, ProdOp<A>>(p, a.message, mode);
-    case Reduce::min: return arg ? fill_plan<T, ArgOp<A, false>>(p, a.message, mode) : fill_plan<T, ExtremeOp<A, false>>(p, a.message, mode);
-    case Reduce::max: return arg ? fill_plan<T, ArgOp<A, true>>(p, a.message, mode) : fill_plan<T, ExtremeOp<A, true>>(p, a.message, mode);
+    case Reduce::sum: return fill_plan<T, SumOp<A>>(p, a.message, mode, a.F);
+    case Reduce::prod: return fill_plan<T, ProdOp<A>>(p, a.message, mode, a.F);
+    case Reduce::min: return arg ? fill_plan<T, ArgOp<A, false>>(p, a.message, mode, a.F) : fill_plan<T, ExtremeOp<A, false>>(p, a.message, mode, a.F);
+    case Reduce::max: return arg ? fill_plan<T, ArgOp<A, true>>(p, a.message, mode, a.F) : fill_plan<T, ExtremeOp<A, true>>(p, a.message, mode, a.F);
     default: break;
   }
   if constexpr (is_float_storage<T>)
     switch (a.reduce) {
-      case Reduce::mean: return fill_plan<T, MeanOp<A>>(p, a.message, mode);
-      case Reduce::var: return fill_plan<T, MomentOp<A, false>>(p, a.message, mode);
-      case Reduce::std: return fill_plan<T, MomentOp<A, true>>(p, a.message, mode);
-      default: return fill_plan<T, LseOp<A>>(p, a.message, mode);
+      case Reduce::mean: return fill_plan<T, MeanOp<A>>(p, a.message, mode, a.F);
+      case Reduce::var: return fill_plan<T, MomentOp<A, false>>(p, a.message, mode, a.F);
+      case Reduce::std: return fill_plan<T, MomentOp<A, true>>(p, a.message, mode, a.F);
+      default: return fill_plan<T, LseOp<A>>(p, a.message, mode, a.F);
     }
 }
 
@@ -348,7 +389,7 @@ void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf) {
   const int vectors = int((a.F + p.lanes - 1) / p.lanes);
   const int64_t slot = int64_t(p.state_bytes) * vectors;
   // Partial states of cut rows, head and tail of every item; touched, and so paid for, only where a row is cut.
-  char* const states = items > 1 ? static_cast<char*>(std::malloc(size_t(2 * slot * items * a.B))) : nullptr;
+  char* const states = items > 1 ? allocate<char>(size_t(2 * slot * items * a.B)) : nullptr;
   bool any_cut = false;
 
   auto prepare = [&](Block& b, int64_t batch) {
@@ -362,7 +403,7 @@ void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf) {
 
   auto body = [&](int64_t begin, int64_t end) {
     Block b;
-    char* const scratch = static_cast<char*>(std::malloc(size_t(slot)));
+    char* const scratch = allocate<char>(size_t(slot));
     for (int64_t task = begin; task < end; ++task) {
       const Item it = make_item(a, chunk, task % items);
       prepare(b, task / items);

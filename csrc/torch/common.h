@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/cuda/context.h"
+#include "core/memory.h"
 #include "core/parallel.h"
 #include "core/types.h"
 
@@ -52,7 +53,9 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, S
   AtenTensorHandle handle;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), code, device_type,
                                                          like.get_device_index(), &handle));
-  return Tensor(handle);
+  Tensor t(handle);
+  if (t.is_cpu()) advise_huge(t.data_ptr(), size_t(t.numel()) * t.element_size());
+  return t;
 }
 
 // A dense operand seen as [B, rows, F]; rank 1 is [rows] with F = 1, rank 2 has B = 1.
