@@ -8,13 +8,15 @@
 namespace structops {
 
 static Isa detect() {
-#ifdef STRUCTOPS_X86
+#ifdef STRUCTOPS_HAS_AVX2
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+#ifdef STRUCTOPS_HAS_AVX512
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512cd");
   if (avx512) return Isa::avx512;
+#endif
   if (avx2) return Isa::avx2;
 #endif
   return Isa::baseline;

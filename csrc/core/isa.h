@@ -13,21 +13,29 @@ const char* isa_name(Isa isa);
 
 }  // namespace structops
 
-// Declares fn in every ISA namespace and defines structops::fn as the dispatching launcher.
-#ifdef STRUCTOPS_X86
-#define STRUCTOPS_DISPATCH(ret, fn, params, args)                 \
-  namespace baseline { ret fn params; }                           \
-  namespace avx2 { ret fn params; }                               \
-  namespace avx512 { ret fn params; }                             \
-  ret fn params {                                                 \
-    switch (active_isa()) {                                       \
-      case Isa::avx512: return avx512::fn args;                   \
-      case Isa::avx2: return avx2::fn args;                       \
-      default: return baseline::fn args;                          \
-    }                                                             \
-  }
+// Declares fn in every compiled ISA namespace and defines structops::fn as the dispatching launcher.
+#ifdef STRUCTOPS_HAS_AVX2
+#define STRUCTOPS_AVX2(decl) namespace avx2 { decl; }
+#define STRUCTOPS_CASE_AVX2(call) case Isa::avx2: return avx2::call;
 #else
-#define STRUCTOPS_DISPATCH(ret, fn, params, args)                 \
-  namespace baseline { ret fn params; }                           \
-  ret fn params { return baseline::fn args; }
+#define STRUCTOPS_AVX2(decl)
+#define STRUCTOPS_CASE_AVX2(call)
 #endif
+#ifdef STRUCTOPS_HAS_AVX512
+#define STRUCTOPS_AVX512(decl) namespace avx512 { decl; }
+#define STRUCTOPS_CASE_AVX512(call) case Isa::avx512: return avx512::call;
+#else
+#define STRUCTOPS_AVX512(decl)
+#define STRUCTOPS_CASE_AVX512(call)
+#endif
+#define STRUCTOPS_DISPATCH(ret, fn, params, args) \
+  namespace baseline { ret fn params; }           \
+  STRUCTOPS_AVX2(ret fn params)                   \
+  STRUCTOPS_AVX512(ret fn params)                 \
+  ret fn params {                                 \
+    switch (active_isa()) {                       \
+      STRUCTOPS_CASE_AVX512(fn args)              \
+      STRUCTOPS_CASE_AVX2(fn args)                \
+      default: return baseline::fn args;          \
+    }                                             \
+  }

@@ -1,6 +1,7 @@
 // What every family's registration file needs: stable-ABI tensors to the plain arguments of csrc/core, and back.
 // Checks here are the backstop for direct torch.ops callers; users get Python errors first (pyops/_check.py).
 #pragma once
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -94,7 +95,7 @@ inline ParallelFor torch_for() {
           int(threads)};
 }
 
-// The current stream of a tensor's device, and scratch memory from torch's caching allocator.
+// Makes a tensor's device current, and holds its current stream and scratch memory from torch's caching allocator.
 class CudaCall {
  public:
   explicit CudaCall(const Tensor& like);
@@ -102,6 +103,7 @@ class CudaCall {
 
  private:
   static void* scratch(void* owner, size_t n);
+  torch::stable::accelerator::DeviceGuard guard_;
   const Tensor& like_;
   std::vector<Tensor> held_;
   void* stream_ = nullptr;

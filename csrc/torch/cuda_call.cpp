@@ -5,7 +5,7 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
 
 namespace structops::torch_layer {
 
-CudaCall::CudaCall(const Tensor& like) : like_(like) {
+CudaCall::CudaCall(const Tensor& like) : guard_(like.get_device_index()), like_(like) {
   STRUCTOPS_CHECK(&aoti_torch_get_current_cuda_stream, "this torch has no CUDA");
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(like.get_device_index(), &stream_));
 }

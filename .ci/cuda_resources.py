@@ -1,0 +1,17 @@
+"""Fail on stack frames in the hot CUDA kernels of a built library; print registers."""
+
+import re
+import subprocess
+import sys
+
+HOT = ("spmm", "sddmm", "softmax")
+
+text = subprocess.run(["cuobjdump", "--dump-resource-usage", sys.argv[1]], check=True, capture_output=True, text=True).stdout
+names = re.findall(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", text)
+assert names, "no kernels found"
+bad = [n for n in names if any(h in n[0] for h in HOT) and (int(n[2]) or int(n[4]))]
+registers = max(int(n[1]) for n in names)
+print(f"{len(names)} kernels, at most {registers} registers; {len(bad)} hot kernels with a stack frame")
+for name, reg, stack, _, local in bad:
+    print(f"  {name}: REG {reg} STACK {stack} LOCAL {local}")
+sys.exit(1 if bad else 0)
