@@ -2,8 +2,8 @@
 
 ``define(op, fake, setup, backward, differentiable)`` returns the function that the package calls. In eager mode it takes the
 shortest way: the kernel below autograd when no gradient is wanted, a ``torch.autograd.Function`` otherwise. (A formula from
-``torch.library.register_autograd`` costs about 3 microseconds on every eager call.) Under torch.compile, export and functorch
-it calls ``torch.ops.structops.<op>``, on which the same formula is registered.
+``torch.library.register_autograd`` costs about 3 microseconds on every eager call.) Under torch.compile and export it calls
+``torch.ops.structops.<op>``, on which the same formula is registered; under torch.func a Function that functorch accepts.
 """
 
 from __future__ import annotations
@@ -58,9 +58,35 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         Differentiable.backward = staticmethod(backward)
         Differentiable.__name__ = Differentiable.__qualname__ = op
 
+        class Transformed(torch.autograd.Function):
+            """The same for torch.func: functorch wants forward and setup apart, and a batching rule."""
+
+            @staticmethod
+            def forward(*args):
+                return call(*args)
+
+            @staticmethod
+            def setup_context(ctx, inputs, output):
+                setup(ctx, inputs, output)
+
+            @staticmethod
+            def vmap(info, in_dims, *args):
+                calls = [
+                    call(*(a if d is None else a.select(d, i).contiguous() for a, d in zip(args, in_dims, strict=True)))
+                    for i in range(info.batch_size)
+                ]
+                if isinstance(calls[0], Tensor):
+                    return torch.stack(calls), 0
+                return tuple(torch.stack(t) for t in zip(*calls, strict=True)), (0,) * len(calls[0])
+
+        Transformed.backward = staticmethod(backward)
+        Transformed.__name__ = Transformed.__qualname__ = op
+
     def call(*args):
-        if packet is not None and (torch.compiler.is_compiling() or _functorch_level() is not None):
+        if packet is not None and torch.compiler.is_compiling():
             return packet(*args)
+        if backward is not None and _functorch_level() is not None:
+            return Transformed.apply(*args)
         if backward is not None and torch.is_grad_enabled():
             for i in differentiable:
                 a = args[i]

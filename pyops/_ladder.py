@@ -65,10 +65,18 @@ def _edge_dot(s: tuple, x: Tensor, g: Tensor, e: Tensor, bcast) -> Tensor:
     """sum over the features that e broadcasts of x[u] * g[v], as [E, Fe]."""
     Fe, F = _features(e), _features(g)
     table = None
-    if bcast is not None:
+    if bcast is not None and not _consecutive(bcast, Fe):
         order = torch.argsort(bcast[1], stable=True).to(torch.int32)
         table = torch.stack([order, order])
     return sddmm(x, g, *s, table, C.EDGE_MUL, C.U, C.V, _rows(e), Fe, F // Fe)
+
+
+def _consecutive(bcast: Tensor, Fe: int) -> bool:
+    """Whether e broadcasts over runs of neighbouring features, as heads do: then no table is needed."""
+    if bcast.device.type != "cpu" or torch.compiler.is_compiling():
+        return False
+    F = bcast.shape[1]
+    return F % Fe == 0 and bcast[1].tolist() == [f // (F // Fe) for f in range(F)]
 
 
 def _reduce_features(t: Tensor, e: Tensor, bcast) -> Tensor:
@@ -437,18 +445,15 @@ def _sddmm_backward(ctx, g):
         s = with_reverse(s, shape[0] if len(shape) < 3 else shape[1])
     F = Fo * R
     g = g.contiguous()
+    if bcast is not None:  # operands as the table reads them; their gradients are added back at the end
+        lhs = None if lhs is None else lhs.index_select(-1, bcast[0].long())
+        rhs = None if rhs is None else rhs.index_select(-1, bcast[1].long())
     if op == C.EDGE_DIV:
         inverse = 1 / rhs
-    # e_off[f]: the output feature that feature f was summed into
-    e_off = None
-    if bcast is not None:
-        e_off = torch.empty_like(bcast[0]).scatter(0, bcast[0].long(), torch.arange(F, dtype=torch.int32, device=g.device) // R)
-        table = torch.stack([torch.arange(F, dtype=torch.int32, device=g.device), e_off])
-    elif R > 1 and Fo > 1:
+    table = None  # feature f reads other[f] and g[f // R]
+    if R > 1 and Fo > 1:
         order = torch.arange(F, dtype=torch.int32, device=g.device)
         table = torch.stack([order, order // R])
-    else:
-        table = None
 
     def toward(target: int, other: Tensor | None, other_target: int) -> Tensor:
         """sum over the edges at each row of ``target`` of g times ``other`` (1 if None), as [.., rows, F]."""
@@ -458,7 +463,6 @@ def _sddmm_backward(ctx, g):
                 return g
             if table is None:
                 return sddmm(_expand_edge(g, F), other, *s, None, C.EDGE_MUL, C.E, other_target, num_edges, F, 1)
-            # feature f reads g[e_off[f]] and other[f]
             return sddmm(g, other, *s, torch.stack([table[1], table[0]]), C.EDGE_MUL, C.E, other_target, num_edges, F, 1)
         if other is None:
             return _spmm(way, None, g, C.COPY_E)
@@ -470,17 +474,24 @@ def _sddmm_backward(ctx, g):
             return (wide.index_select(-1, table[1].long()) if table is not None else wide) * other
         return _spmm(way, other, g, C.MUL, bcast=table)
 
+    def fold(d: Tensor, row: int, shape) -> Tensor:
+        if bcast is not None:
+            wide = d if _features(d) == F else d.expand(*d.shape[:-1], F)
+            d = wide.new_zeros(*wide.shape[:-1], shape[-1]).index_add(-1, bcast[row].long(), wide)
+        return _as_shape(d, shape)
+
     dl = dr = None
     if wants_l:
         other = {C.EDGE_MUL: rhs, C.EDGE_DIV: inverse if op == C.EDGE_DIV else None}.get(op)
-        dl = _as_shape(toward(lhs_target, other, rhs_target), l_shape)
+        dl = fold(toward(lhs_target, other, rhs_target), 0, l_shape)
     if wants_r:
         other = lhs if op in (C.EDGE_MUL, C.EDGE_DIV) else None
-        dr = _as_shape(toward(rhs_target, other, lhs_target), r_shape)
+        dr = toward(rhs_target, other, lhs_target)
         if op == C.EDGE_SUB:
             dr = -dr
         if op == C.EDGE_DIV:
             dr = -dr * inverse * inverse
+        dr = fold(dr, 1, r_shape)
     return dl, dr, *(None,) * 13
 
 

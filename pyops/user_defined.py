@@ -232,6 +232,7 @@ def _multiply(acc, m):
     return acc * m
 
 
+@lru_cache(maxsize=_CACHED)
 def _jit(fn: Callable) -> Callable:
     return fn if hasattr(fn, "py_func") else numba.njit(nogil=True, error_model="numpy")(fn)
 
@@ -394,7 +395,7 @@ def _pull_kernel(message: Callable, grad: Callable, step_grad: Callable | None, 
 @lru_cache(maxsize=256)
 def _offsets(own: tuple[int, ...], features: tuple[int, ...]) -> np.ndarray:
     index = np.arange(math.prod(own), dtype=np.int32).reshape(own)
-    return np.ascontiguousarray(np.broadcast_to(index, features)).reshape(-1)
+    return np.broadcast_to(index, features).flatten()  # a copy: numba compiles anew for read-only arrays
 
 
 def _table(own: tuple[int, ...], features: tuple[int, ...]) -> np.ndarray:
@@ -444,7 +445,7 @@ class _Job:
             fixed = (xa, ea, ptr, col, eid, xt, et, Fx, Fe, out, winners, U(F), low, fill)
             nb.run(lambda v0, v1: kernel(*fixed, v0, v1), ranges)
         else:
-            step = self.functions.step or (_jitted_multiply() if self.reduce == "prod" else _jitted_add())
+            step = self.functions.step or _jit(_multiply if self.reduce == "prod" else _add)
             kernel = _fold_kernel(message, step)
             like_acc = np.empty(0, out.dtype if self.reduce == "user" else np.float64)
             same = int(Fx) in (0, 1, F) and int(Fe) in (0, 1, F)
@@ -478,16 +479,6 @@ class _Job:
                 nb.run(lambda r0, r1, kernel=kernel, fixed=fixed: kernel(*fixed, r0, r1), nb.rows(ptr, 4 * self.F))
             results.append(torch.from_numpy(out).reshape(like.shape))
         return tuple(results)
-
-
-@lru_cache(maxsize=1)
-def _jitted_add() -> Callable:
-    return _jit(_add)
-
-
-@lru_cache(maxsize=1)
-def _jitted_multiply() -> Callable:
-    return _jit(_multiply)
 
 
 class _Aggregate(torch.autograd.Function):

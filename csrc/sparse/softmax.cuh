@@ -41,10 +41,12 @@ template <class A, bool backward> struct SoftmaxOp {
     if (backward) s.a += t.a;
     else join(s, t.a, t.b);
   }
-  static STRUCTOPS_DEVICE A total(const State& s) { return backward ? s.a : s.a + log(s.b); }
-  static STRUCTOPS_DEVICE A value(A x, A g, A total, int log) {
-    if (backward) return log ? g - exp(x) * total : x * (g - total);
-    return log ? x - total : exp(x - total);
+  // (max, log of the sum), kept apart: their sum would round the logarithm away beside a large maximum.
+  static STRUCTOPS_DEVICE State total(const State& s) { return {s.a, backward ? A(0) : log(s.b)}; }
+  static STRUCTOPS_DEVICE A value(A x, A g, const State& total, int log) {
+    if (backward) return log ? g - exp(x) * total.a : x * (g - total.a);
+    const A y = (x - total.a) - total.b;
+    return log ? y : exp(y);
   }
 };
 
@@ -90,7 +92,7 @@ template <class T, bool backward, int V> struct SoftmaxWalk {
     });
   }
 
-  STRUCTOPS_DEVICE void write(const A (&total)[V], unsigned begin, unsigned end, int slots) const {
+  STRUCTOPS_DEVICE void write(const SoftmaxState<A> (&total)[V], unsigned begin, unsigned end, int slots) const {
     each(begin, end, slots, [&](int64_t at, const A (&x)[V], const A (&g)[V]) {
       A r[V];
 #pragma unroll
@@ -126,8 +128,7 @@ __global__ void __launch_bounds__(kSoftmaxThreads, backward || V == 1 ? 6 : 5) s
     const unsigned batch = plane / p.tiles, f = ((plane - batch * p.tiles) * L + l) * V;
     const bool owns = f < p.F;
     const SoftmaxWalk<T, backward, V> walk{p, int64_t(batch) * p.E * p.F + f};
-    State s[V];
-    A total[V];
+    State s[V], total[V];
 
     const unsigned k0 = begin + slot, stop = owns ? light_end : k0;
 #pragma unroll
@@ -138,7 +139,10 @@ __global__ void __launch_bounds__(kSoftmaxThreads, backward || V == 1 ? 6 : 5) s
 #pragma unroll
       for (int v = 0; v < V; ++v) Op::merge(s[v], shift_down(s[v], d));
 #pragma unroll
-    for (int v = 0; v < V; ++v) total[v] = __shfl_sync(kFull, Op::total(s[v]), group + l);
+    for (int v = 0; v < V; ++v) {
+      const State t = Op::total(s[v]);
+      total[v] = {__shfl_sync(kFull, t.a, group + l), backward ? A(0) : __shfl_sync(kFull, t.b, group + l)};
+    }
     walk.write(total, k0, stop, S);
 
     // Every warp reads the same `heavies`; the order of the list does not matter to the result.

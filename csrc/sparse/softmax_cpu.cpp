@@ -50,8 +50,8 @@ template <class A> void flat_fwd(A* buf, int n, int F, bool log) {
   }
   s = fold<A>(s, F, [](A a, A b) { return a + b; });
   if (log) {
-    const Vec<A> shift = m + vlog<A>(s);
-    for (int i = 0; i < n; i += L) put(i, at(i, 0) - shift);
+    const Vec<A> log_sum = vlog<A>(s);  // x - m first: m + log(sum) would round log(sum) away beside a large m
+    for (int i = 0; i < n; i += L) put(i, (at(i, 0) - m) - log_sum);
   } else {
     const Vec<A> inv = A(1) / s;
     for (int i = 0; i < n; i += L) put(i, at(i, 0) * inv);
@@ -91,10 +91,10 @@ column(const SoftmaxArgs& a, const T* src, const T* grad, T* out, int64_t begin,
     Vec<A> m = splat(A(-INFINITY)), s{};
     for (int64_t k = begin; k < end; ++k) m = nan_max<A>(m, get(src, offset(k)));
     for (int64_t k = begin; k < end; ++k) s += vexp<A>(get(src, offset(k)) - m);
-    const Vec<A> shift = m + vlog<A>(s), inv = A(1) / s;
+    const Vec<A> log_sum = vlog<A>(s), inv = A(1) / s;
     for (int64_t k = begin; k < end; ++k) {
       const Vec<A> x = get(src, offset(k));
-      put(offset(k), a.log ? x - shift : vexp<A>(x - m) * inv);
+      put(offset(k), a.log ? (x - m) - log_sum : vexp<A>(x - m) * inv);
     }
   }
 }
