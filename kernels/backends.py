@@ -10,8 +10,9 @@ import contextlib
 import importlib
 import importlib.util
 import os
+import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -87,7 +88,9 @@ def triton() -> tuple[bool, str]:
         return ok, reason
     if os.environ.get("TRITON_INTERPRET") == "1":
         return True, "interpreter mode"
-    return (True, "CUDA device") if torch.cuda.is_available() else (False, "no CUDA device (TRITON_INTERPRET=1 runs it slowly on a CPU)")
+    if torch.cuda.is_available():
+        return True, "CUDA device"
+    return False, "no CUDA device (TRITON_INTERPRET=1 runs it slowly on a CPU)"
 
 
 def cupy() -> tuple[bool, str]:
@@ -117,7 +120,7 @@ def set_isa(name: str) -> None:
     native.set_isa(name)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _implementation(op: str, backend: str) -> Callable | None:
     if backend == "cpp":
         return getattr(torch.ops.structops, op).default if native else None
@@ -127,15 +130,19 @@ def _implementation(op: str, backend: str) -> Callable | None:
     name = f"structops.kernels.{OPS[op]}_{suffix}"
     if importlib.util.find_spec(name) is None:
         return None
-    return getattr(importlib.import_module(name), op, None)
+    try:
+        return getattr(importlib.import_module(name), op, None)
+    except ImportError as error:
+        warnings.warn(f"structops: the {backend} backend is installed but does not import: {error}", stacklevel=2)
+        return None
 
 
 _override: dict[str, str] = {}
 _generation = 0  # changes whenever a resolution may change, so that callers can cache
 
 
-def implementation(op: str) -> Callable:
-    """The function that runs ``op`` now: same signature on every backend."""
+def implementation(op: str, device: str = "cpu") -> Callable:
+    """The function that runs ``op`` now on a kind of device: same signature on every backend."""
     chosen = _override.get(op) or _override.get("*")
     if chosen:
         fn = _implementation(op, chosen)
@@ -144,7 +151,8 @@ def implementation(op: str) -> Callable:
             raise RuntimeError(f"{op}: backend '{chosen}' is not available here: {_why(op, chosen)}")
         if fn is not None:
             return fn
-    for backend in ("cpp", "numba", "reference"):
+    gpu = ("cpp", "triton", "reference") if native and native.cuda_compiled() else ("triton", "reference")
+    for backend in ("cpp", "numba", "reference") if device == "cpu" else gpu:
         fn = _implementation(op, backend)
         if fn is not None:
             return fn

@@ -1,4 +1,4 @@
-"""Argument checks shared by the public functions. Every message names the operator, the argument, what was expected and what came."""
+"""Argument checks of the public functions. A message names the operator, the argument, what was expected and what came."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def size(op: str, name: str, value: Any) -> int:
     return value
 
 
-def flags(op: str, **values: Any) -> None:
+def flags(op: str, **values: bool) -> None:
     for name, value in values.items():
         if value is not True and value is not False:
             fail(TypeError, op, f"{name} to be True or False", repr(value))

@@ -9,7 +9,6 @@ shortest way: the kernel below autograd when no gradient is wanted, a ``torch.au
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch import Tensor
 from .kernels import backends
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
+_HAS_CUDA = torch.cuda.is_available()
 _functorch_level = torch._C._functorch.maybe_current_level
 
 
@@ -34,16 +34,19 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         if backward is not None:
             torch.library.register_autograd(f"structops::{op}", backward, setup_context=setup)
 
-    cached: list[Any] = [-1, None]
+    cached: dict[tuple[int, str], Callable] = {}
 
-    def kernel() -> Callable:
-        if cached[0] != backends._generation:
-            cached[:] = [backends._generation, backends.implementation(op)]
-        return cached[1]
+    def kernel(args: tuple) -> Callable:
+        device = next((a.device.type for a in args if isinstance(a, Tensor)), "cpu") if _HAS_CUDA else "cpu"
+        key = (backends._generation, device)
+        if key not in cached:
+            cached.clear()
+            cached[key] = backends.implementation(op, device)
+        return cached[key]
 
     def below(*args):
         with _below_autograd():
-            return kernel()(*args)
+            return kernel(args)(*args)
 
     if backward is not None:
 
@@ -51,7 +54,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
             @staticmethod
             def forward(ctx, *args):
                 with _below_autograd():
-                    output = kernel()(*args)
+                    output = kernel(args)(*args)
                 setup(ctx, args, output)
                 return output
 
@@ -83,8 +86,8 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         Transformed.__name__ = Transformed.__qualname__ = op
 
     def call(*args):
-        if packet is not None and torch.compiler.is_compiling():
-            return packet(*args)
+        if torch.compiler.is_compiling():
+            return packet(*args) if packet is not None else outside_graph(*args)
         if backward is not None and _functorch_level() is not None:
             return Transformed.apply(*args)
         if backward is not None and torch.is_grad_enabled():
@@ -94,5 +97,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
                     return Differentiable.apply(*args)
         return below(*args)
 
+    # Without the compiled library there is no operator to put in a graph: one clean break.
+    outside_graph = torch.compiler.disable(call) if packet is None else None
     call.__name__ = call.__qualname__ = op
     return call

@@ -46,7 +46,8 @@ def with_reverse(s: tuple, num_src: int) -> tuple:
         return s
     edges = col.numel()
     colptr, position = csr_build(col, num_src)
-    row = torch.repeat_interleave(torch.arange(rowptr.numel() - 1, dtype=rowptr.dtype, device=rowptr.device), rowptr.diff(), output_size=edges)
+    rows = torch.arange(rowptr.numel() - 1, dtype=rowptr.dtype, device=rowptr.device)
+    row = torch.repeat_interleave(rows, rowptr.diff(), output_size=edges)
     row_t = row[position]
     eid_t = eid[position] if eid is not None else position
     return rowptr, col, eid, colptr, row_t, eid_t
@@ -113,7 +114,7 @@ def _spmm_fake(x, e, rowptr, col, eid, colptr, row_t, eid_t, bcast, message, red
 
 
 def _spmm_setup(ctx, inputs, output):
-    x, e, rowptr, col, eid, colptr, row_t, eid_t, bcast, message, reduce, arg, fill, skip_nan, unbiased = inputs
+    x, e, rowptr, col, eid, colptr, row_t, eid_t, bcast, message, reduce, arg, _fill, _skip_nan, unbiased = inputs
     out, winners = output
     keep_out = reduce in (C.STD, C.LOGSUMEXP)
     keep_in = reduce not in (C.SUM, C.MEAN) or message in (C.MUL, C.DIV)
@@ -136,6 +137,9 @@ def _spmm_backward(ctx, g, _):
         return (None,) * 15
     x, e, rowptr, col, eid, colptr, row_t, eid_t, bcast, out, winners = ctx.saved_tensors
     message, reduce, arg, unbiased = ctx.args
+    if message == C.COPY_U and reduce == C.SUM and colptr is not None:
+        dx = _spmm((colptr, row_t, eid_t, rowptr, col, eid), g.contiguous(), None, C.COPY_U)
+        return dx, *(None,) * 14
     wants_x = ctx.needs_input_grad[0] and message != C.COPY_E
     wants_e = ctx.needs_input_grad[1] and message != C.COPY_U
     x_shape, e_shape = ctx.shapes
@@ -214,7 +218,7 @@ class _SpmmGrad:
 
     def extreme(self, g, arg, winners):
         """Only the winning message of each output has a cotangent: everything is [N, F]."""
-        rowptr, col, eid, *_ = self.s
+        _, col, eid, *_ = self.s
         m = self.message
         if m in (C.COPY_U, C.COPY_E):
             shape = self.x_shape if m == C.COPY_U else self.e_shape

@@ -67,6 +67,7 @@ class Graph:
         num_src = src_max + 1 if num_src is None else num_src
         num_dst = dst_max + 1 if num_dst is None else num_dst
         itype = _index_type(num_src, num_dst, src.numel())
+        check.fits(op, itype, num_dst)
         rowptr, perm = ladder.csr_build(dst.to(itype), num_dst)
         # Structure is never shared with the caller: writing to the argument afterwards must not unsettle the checks.
         col = src.to(itype, copy=True) if sorted_by_dst else src.to(itype)[perm]

@@ -128,6 +128,7 @@ def segment_gather(src: Tensor, indptr: Tensor, dim: int = 0) -> Tensor:
     indptr = indptr.contiguous()
     edges = int(indptr[-1])
     checked_indptr(op, "indptr", indptr, edges)
+    check.fits(op, src.dtype, *src.shape[:dim], edges, *src.shape[dim + 1 :])
     flat = _flat(_widen(src), dim)
     F = 1 if flat.dim() == 1 else flat.shape[-1]
     out = ladder.sddmm(flat, None, indptr, None, None, None, None, None, None, C.EDGE_COPY, C.V, C.V, edges, F, 1)
@@ -155,6 +156,7 @@ class ScatterPlan:
             check.fail(ValueError, op, "index of shape [E]", list(index.shape))
         index = index.contiguous()
         dim_size = _checked_index(op, index, dim_size)
+        check.fits(op, index.dtype, dim_size)
         self.indptr, self.perm = ladder.csr_build(index, dim_size)
         self.dim_size, self.num_edges = dim_size, index.numel()
 
@@ -213,7 +215,9 @@ def scatter_reduce(
     return _scatter_rows(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan)
 
 
-def scatter_softmax(src: Tensor, index: Tensor | ScatterPlan, dim_size: int | None = None, dim: int = 0, *, log: bool = False) -> Tensor:
+def scatter_softmax(
+    src: Tensor, index: Tensor | ScatterPlan, dim_size: int | None = None, dim: int = 0, *, log: bool = False
+) -> Tensor:
     """Softmax (``log``: its logarithm) over the elements that share an index along ``dim``, feature by feature.
 
     Args and errors as in :func:`scatter_reduce`, ``index`` one-dimensional; floating dtypes.
@@ -239,7 +243,7 @@ def scatter_softmax(src: Tensor, index: Tensor | ScatterPlan, dim_size: int | No
 def _check_plan(op: str, plan: ScatterPlan, src: Tensor, dim: int, dim_size: int | None) -> None:
     if plan.num_edges != src.shape[dim]:
         check.fail(ValueError, op, f"src with {plan.num_edges} elements along dim {dim}, as the plan", src.shape[dim])
-    if dim_size is not None and dim_size != plan.dim_size:
+    if dim_size is not None and check.size(op, "dim_size", dim_size) != plan.dim_size:
         check.fail(ValueError, op, f"dim_size {plan.dim_size}, as the plan", dim_size)
     if plan.perm.device != src.device:
         check.fail(ValueError, op, f"src on {plan.perm.device}, as the plan", src.device)
@@ -449,9 +453,14 @@ def spmm(
     op = "spmm"
     if not isinstance(graph, Graph):
         check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    defaults = edge is None and not batch_dims and fill_value is None
+    if defaults and _is_plain(graph, x, message, reduce, return_arg, unbiased, skip_nan):
+        return _copy_reduce(graph, x, C.REDUCES[reduce])
     if callable(message) or not isinstance(reduce, str):
         from .user_defined import spmm_user
 
+        if batch_dims or return_arg or skip_nan:
+            check.fail(ValueError, op, "batch_dims, return_arg and skip_nan unset with user-defined functions", "one of them set")
         return spmm_user(graph, x, edge, message, reduce, fill_value)
     if message is None:
         message = "mul" if x is not None and edge is not None else "copy_u" if edge is None else "copy_e"
@@ -506,12 +515,41 @@ def spmm(
     return out, winners.to(torch.int64).reshape(shape)
 
 
+def _is_plain(graph: Graph, x: Any, message, reduce, return_arg, unbiased, skip_nan) -> bool:
+    """Whether a call is the common one, already in the kernels' layout: its checks, and nothing to convert."""
+    return (
+        isinstance(x, Tensor)
+        and (message is None or message == "copy_u")
+        and isinstance(reduce, str)
+        and reduce in C.REDUCES
+        and return_arg is False
+        and unbiased is True
+        and skip_nan is False
+        and x.layout is torch.strided
+        and x.dim() == 2
+        and x.dtype in check.FLOATS
+        and x.shape[0] == graph.num_src
+        and x.device == graph.rowptr.device
+        and x.is_contiguous()
+    )
+
+
+def _copy_reduce(graph: Graph, x: Tensor, code: int) -> Tensor:
+    arg = C.ARG_NONE
+    if x.requires_grad and torch.is_grad_enabled():
+        if code in _EXTREMES:
+            arg = C.ARG_SOURCE
+        else:
+            graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    return ladder.spmm(x, None, *graph.structure, None, C.COPY_U, code, arg, C.EMPTY[code], False, True)[0]
+
+
 def _operand(op: str, name: str, t: Any, graph: Graph, rows: int, batch_dims: int, optional_batch: bool = False) -> Tensor:
     check.dense(op, name, t)
     if t.device != graph.device:
         check.fail(ValueError, op, f"{name} on {graph.device}, as the graph", t.device)
     at = batch_dims if t.dim() > batch_dims and t.shape[batch_dims] == rows else 0
-    if not optional_batch and at != batch_dims or t.dim() <= at or t.shape[at] != rows:
+    if (not optional_batch and at != batch_dims) or t.dim() <= at or t.shape[at] != rows:
         lead = "*batch, " if batch_dims else ""
         check.fail(ValueError, op, f"{name} of shape [{lead}{rows}, *features]", list(t.shape))
     return t

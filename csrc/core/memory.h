@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <new>
 #ifdef __linux__
 #include <sys/mman.h>
 #endif
@@ -20,10 +21,10 @@ inline void advise_huge([[maybe_unused]] void* p, [[maybe_unused]] size_t bytes)
 #endif
 }
 
-// malloc that never returns null for a size the caller checked; free with std::free.
+// Uninitialised memory, to be given to std::free. Throws std::bad_alloc: never call it for a large buffer inside a parallel body.
 template <class T> inline T* allocate(size_t n) {
   void* const p = std::malloc(n ? n * sizeof(T) : 1);
-  if (!p) std::abort();
+  if (!p) throw std::bad_alloc();
   advise_huge(p, n * sizeof(T));
   return static_cast<T*>(p);
 }

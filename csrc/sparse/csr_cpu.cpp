@@ -58,17 +58,15 @@ template <class I> Range range(const I* index, int64_t n, bool* sorted, const Pa
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       const int64_t stop = (c + 1) * chunk < n ? (c + 1) * chunk : n;
-      I lo = index[c * chunk], hi = lo, prev = c ? index[c * chunk - 1] : lo;
-      bool up = true;
-      for (int64_t i = c * chunk; i < stop; ++i) {
+      I lo = index[c * chunk], hi = lo, falls = c && index[c * chunk - 1] > lo;
+      for (int64_t i = c * chunk + 1; i < stop; ++i) {
         const I v = index[i];
         lo = v < lo ? v : lo;
         hi = v > hi ? v : hi;
-        up &= v >= prev;
-        prev = v;
+        falls |= I(index[i - 1] > v);
       }
       part[c] = {lo, hi};
-      if (!up) __atomic_store_n(&ascending, false, __ATOMIC_RELAXED);
+      if (falls) __atomic_store_n(&ascending, false, __ATOMIC_RELAXED);
     }
   };
   parallel_for(pf, chunks, 1, body);

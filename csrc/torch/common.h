@@ -7,7 +7,9 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <initializer_list>
+#include <new>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -52,8 +54,13 @@ inline Tensor new_empty(const Tensor& like, const std::vector<int64_t>& sizes, S
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   const int32_t code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
   AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), code, device_type,
-                                                         like.get_device_index(), &handle));
+  const AOTITorchError failed = aoti_torch_empty_strided(int64_t(sizes.size()), sizes.data(), strides.data(), code, device_type,
+                                                         like.get_device_index(), &handle);
+  if (failed) {
+    std::string text;
+    for (const int64_t n : sizes) text += (text.empty() ? "[" : ", ") + std::to_string(n);
+    STRUCTOPS_CHECK(false, "cannot allocate a result of shape ", text, "]");
+  }
   Tensor t(handle);
   if (t.is_cpu()) advise_huge(t.data_ptr(), size_t(t.numel()) * t.element_size());
   return t;

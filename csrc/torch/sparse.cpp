@@ -17,12 +17,20 @@ const int32_t* table(const OptTensor& t, int64_t row) {
 
 template <bool cuda, class CpuFn, class CudaFn, class Args>
 void launch(const Tensor& like, const Args& args, CpuFn cpu_fn, CudaFn cuda_fn) {
-  if constexpr (cuda) {
-    CudaCall call(like);
-    cuda_fn(args, call.context());
-  } else {
-    cpu_fn(args, torch_for());
+  try {
+    if constexpr (cuda) {
+      CudaCall call(like);
+      cuda_fn(args, call.context());
+    } else {
+      cpu_fn(args, torch_for());
+    }
+  } catch (const std::bad_alloc&) {
+    STRUCTOPS_CHECK(false, "not enough memory for scratch");
   }
+}
+
+void check_rowptr(const char* op, const Tensor& rowptr) {
+  STRUCTOPS_CHECK(rowptr.dim() == 1 && rowptr.size(0) >= 1, op, ": rowptr must be [N + 1]");
 }
 
 template <bool cuda>
@@ -44,7 +52,7 @@ Pair spmm(OptTensor x, OptTensor e, Tensor rowptr, OptTensor col, OptTensor eid,
   a.rowptr = index_of(rowptr);
   a.col = index_of(col);
   a.eid = index_of(eid);
-  STRUCTOPS_CHECK(rowptr.dim() == 1 && rowptr.size(0) >= 1, "spmm: rowptr must be [N + 1]");
+  check_rowptr("spmm", rowptr);
   STRUCTOPS_CHECK((!a.col || a.col.wide == a.rowptr.wide) && (!a.eid || a.eid.wide == a.rowptr.wide), "spmm: mixed index dtypes");
   a.N = rowptr.size(0) - 1;
   a.E = col ? col->size(0) : eid ? eid->size(0) : needs_e ? eo.rows : xo.rows;
@@ -90,6 +98,8 @@ Tensor sddmm(Tensor lhs, OptTensor rhs, Tensor rowptr, OptTensor col, OptTensor 
   a.rhs_target = Target(rhs_target);
   a.B = rhs && l.B == 1 ? r.B : l.B;
   STRUCTOPS_CHECK(!rhs || r.B == a.B || r.B == 1, "sddmm: batch sizes differ");
+  check_rowptr("sddmm", rowptr);
+  STRUCTOPS_CHECK(num_edges >= 0 && out_features >= 0 && reduce_features >= 0, "sddmm: sizes must not be negative");
   a.N = rowptr.size(0) - 1;
   a.E = num_edges;
   a.Fo = out_features;
@@ -113,6 +123,7 @@ Tensor sddmm(Tensor lhs, OptTensor rhs, Tensor rowptr, OptTensor col, OptTensor 
 
 SoftmaxArgs softmax_args(const Tensor& src, const Tensor& rowptr, const OptTensor& eid, bool log, Tensor* out) {
   const Operand s = operand(src);
+  check_rowptr("segment_softmax", rowptr);
   SoftmaxArgs a{};
   a.dtype = dtype_of(src);
   STRUCTOPS_CHECK(is_floating(a.dtype), "segment_softmax: floating dtypes only");
@@ -204,13 +215,10 @@ template <bool cuda> Pair csr_build(Tensor index, int64_t num_groups) {
   STRUCTOPS_CHECK(index.dim() == 1 && num_groups >= 0, "csr_build: index must be [E]");
   const int64_t E = index.size(0);
   Tensor rowptr = new_empty(index, {num_groups + 1}, index.scalar_type()), perm = new_empty(index, {E}, index.scalar_type());
-  bool ok;
-  if constexpr (cuda) {
-    CudaCall call(index);
-    ok = cuda::csr_build(idx, E, num_groups, rowptr.mutable_data_ptr(), perm.mutable_data_ptr(), call.context());
-  } else {
-    ok = structops::csr_build(idx, E, num_groups, rowptr.mutable_data_ptr(), perm.mutable_data_ptr(), torch_for());
-  }
+  bool ok = false;
+  void *const ptr = rowptr.mutable_data_ptr(), *const order = perm.mutable_data_ptr();
+  launch<cuda>(index, idx, [&](auto& i, auto pf) { ok = structops::csr_build(i, E, num_groups, ptr, order, pf); },
+               [&](auto& i, auto ctx) { ok = cuda::csr_build(i, E, num_groups, ptr, order, ctx); });
   STRUCTOPS_CHECK(ok, "csr_build: index out of range");
   return {rowptr, perm};
 }
@@ -220,13 +228,9 @@ template <bool cuda> std::tuple<int64_t, int64_t, bool> index_range(Tensor index
   const Index idx = index_of(index);
   if (index.numel() == 0) return {0, -1, true};
   bool sorted = false;
-  Range r;
-  if constexpr (cuda) {
-    CudaCall call(index);
-    r = cuda::index_range(idx, index.numel(), &sorted, call.context());
-  } else {
-    r = structops::index_range(idx, index.numel(), &sorted, torch_for());
-  }
+  Range r{};
+  launch<cuda>(index, idx, [&](auto& i, auto pf) { r = structops::index_range(i, index.numel(), &sorted, pf); },
+               [&](auto& i, auto ctx) { r = cuda::index_range(i, index.numel(), &sorted, ctx); });
   return {r.min, r.max, sorted};
 }
 

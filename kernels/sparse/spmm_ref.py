@@ -79,7 +79,8 @@ def spmm(
     x3 = rows_3d(x) if message != C.COPY_E else None
     e3 = rows_3d(e) if message != C.COPY_U else None
     N = rowptr.numel() - 1
-    edges = (col if col is not None else eid).numel() if (col is not None or eid is not None) else like.shape[-2 if like.dim() > 1 else 0]
+    index = col if col is not None else eid
+    edges = index.numel() if index is not None else rows_3d(like).shape[1]
     B = max(t.shape[0] for t in (x3, e3) if t is not None)
     empty = torch.zeros(0, dtype=torch.int64, device=like.device)
     F = messages(x3, e3, empty, empty, bcast, message).shape[-1]

@@ -21,6 +21,8 @@ from ...kernels import codes as C
 _is_compiling = torch.compiler.is_compiling
 # Larger operands take the general way, where the kernel is chosen by size and the overhead of a call does not show.
 _SMALL = 1 << 18
+# Up to here, on a CPU, a derivative written in Python costs more than the sums: torch's own, written in C++, is taken.
+_TINY = 1 << 12
 
 
 # ---- the short way ---------------------------------------------------------------------------------------------------
@@ -28,13 +30,13 @@ _SMALL = 1 << 18
 
 def _plain(src: Tensor, index: Tensor, dim: int) -> bool:
     """Whether the kernels take ``src`` [E] or [E, F] and ``index`` [E] as they are."""
+    if not (isinstance(src, Tensor) and isinstance(index, Tensor)):
+        return False
+    shape, rank = src.shape, src.dim()
     return (
-        isinstance(src, Tensor)
-        and isinstance(index, Tensor)
-        and index.dim() == 1
-        and 0 < (rank := src.dim()) <= 2
+        0 < rank <= 2
         and (dim == 0 or dim == -rank)
-        and src.shape[0] == index.shape[0]
+        and index.shape == shape[:1]
         and src.dtype in check.FLOATS
         and index.dtype in check.INDICES
         and src.numel() < _SMALL
@@ -66,11 +68,7 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):
         (index,) = ctx.saved_tensors
-        dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
-        ones = torch.ones(index.shape[0], dtype=dtype, device=g.device)
-        count = ladder.scatter(ones, index, g.shape[0], C.SUM, False, 0.0, False)[0].clamp_(min=1)
-        scaled = g / (count if g.dim() == 1 else count[:, None])
-        return _gather(scaled.to(g.dtype), index), None, None
+        return _gather((g / _counts(index, g.shape[0], g)).to(g.dtype), index), None, None
 
 
 class _Gather(torch.autograd.Function):
@@ -86,7 +84,9 @@ class _Gather(torch.autograd.Function):
 
 
 def _gather(src: Tensor, index: Tensor) -> Tensor:
-    """Rows of src [N] or [N, F] by index [E]. (The derivative of index_select itself adds in any order on a GPU.)"""
+    """Rows of src [N] or [N, F] by index [E]. (index_select's derivative is serial on a CPU, unordered on a GPU.)"""
+    if max(src.shape[0], index.shape[0]) * math.prod(src.shape[1:]) < _TINY and src.device.type == "cpu":
+        return src.index_select(0, index)
     return _wanting_grad(_Gather, _index_select, src, index)
 
 
@@ -159,6 +159,21 @@ def _wanting_grad(function, below, src: Tensor, *args) -> Tensor:
 
 
 _LINEAR = {C.SUM: _Sum, C.MEAN: _Mean, C.PROD: _Mul}
+
+
+def _with_grad(code: int, src: Tensor, index: Tensor, size: int) -> Tensor:
+    if code == C.PROD or src.numel() >= _TINY or src.dtype.itemsize < 4 or src.device.type != "cpu":
+        return _LINEAR[code].apply(src, index, size)
+    wide = index if src.dim() == 1 else index[:, None].expand_as(src)
+    total = src.new_zeros(size, *src.shape[1:]).scatter_add_(0, wide, src)
+    return total if code == C.SUM else total / _counts(index, size, total)
+
+
+def _counts(index: Tensor, size: int, like: Tensor) -> Tensor:
+    """Group sizes, at least 1, as a column that divides ``like`` [N] or [N, F]; float32, float64 for float64."""
+    ones = torch.ones(index.shape[0], dtype=torch.promote_types(like.dtype, torch.float32), device=index.device)
+    count = ladder.scatter(ones, index, size, C.SUM, False, 0.0, False)[0].clamp_(min=1)
+    return count if like.dim() == 1 else count[:, None]
 
 
 def _size(op: str, index: Tensor, dim_size: int | None) -> int:
@@ -320,7 +335,7 @@ def scatter_reduce(
         size = _size(op, index, dim_size)
         try:
             if src.requires_grad and torch.is_grad_enabled():
-                return _LINEAR[code].apply(src, index, size)
+                return _with_grad(code, src, index, size)
             return ladder.scatter(src, index, size, code, False, C.EMPTY[code], False)[0]
         except RuntimeError as error:
             _explain(op, error, index, size)
@@ -425,7 +440,7 @@ def segment_coo_linear(
     if out is None and _coo_plain(src, index):
         size = _coo_size(op, index, dim_size)
         if src.requires_grad and torch.is_grad_enabled():
-            return _LINEAR[code].apply(src, index, size)
+            return _with_grad(code, src, index, size)
         return ladder.scatter(src, index, size, code, False, 0.0, False)[0]
     return _linear(op, code, src, index, _index_dim(op, "index", index), out, dim_size, "trunc", True)
 
@@ -556,6 +571,10 @@ def _with_gaps(op: str, indptr: Tensor, lead, E: int) -> Tensor:
 
 
 def gather_csr(op: str, src: Tensor, indptr: Tensor, out: Tensor | None) -> Tensor:
+    if out is None and _csr_plain(src, indptr) and indptr.shape[0] == src.shape[0] + 1:
+        low, high, ordered = ladder.index_range(indptr)
+        if ordered and low == 0:
+            return _wanting_grad(_SegmentGather, _segment_gather, src, indptr, high)
     check.dense(op, "src", src, integers=True)
     check.index(op, "indptr", indptr, like=src)
     dim = _index_dim(op, "indptr", indptr)
