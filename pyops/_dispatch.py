@@ -87,7 +87,8 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
 
     def call(*args):
         if torch.compiler.is_compiling():
-            return packet(*args) if packet is not None else outside_graph(*args)
+            # Without the compiled library there is no operator to put in a graph: one clean break.
+            return packet(*args) if packet is not None else torch.compiler.disable(call)(*args)
         if backward is not None and _functorch_level() is not None:
             return Transformed.apply(*args)
         if backward is not None and torch.is_grad_enabled():
@@ -97,7 +98,5 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
                     return Differentiable.apply(*args)
         return below(*args)
 
-    # Without the compiled library there is no operator to put in a graph: one clean break.
-    outside_graph = torch.compiler.disable(call) if packet is None else None
     call.__name__ = call.__qualname__ = op
     return call

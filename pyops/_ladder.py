@@ -74,7 +74,9 @@ def _edge_dot(s: tuple, x: Tensor, g: Tensor, e: Tensor, bcast) -> Tensor:
 
 def _consecutive(bcast: Tensor, Fe: int) -> bool:
     """Whether e broadcasts over runs of neighbouring features, as heads do: then no table is needed."""
-    if bcast.device.type != "cpu" or torch.compiler.is_compiling():
+    if type(bcast) is not Tensor or bcast.device.type != "cpu" or torch.compiler.is_compiling():
+        return False  # values are not to be read while tracing, nor fetched from a GPU
+    if torch._C._functorch.maybe_current_level() is not None or torch._C._len_torch_dispatch_stack() > 0:
         return False
     F = bcast.shape[1]
     return F % Fe == 0 and bcast[1].tolist() == [f // (F // Fe) for f in range(F)]

@@ -22,8 +22,8 @@ __all__ = [
 
 _EXTREMES = (C.MIN, C.MAX)
 _FLOAT_ONLY = (C.VAR, C.STD, C.LOGSUMEXP)
-# Above this many bytes of output an unsorted scatter no longer fits a cache, and sorting the index first wins.
-_DIRECT_SCATTER_BYTES = 48 << 20
+# Above this many bytes of output an unsorted scatter no longer fits a core's cache, and sorting the index first wins.
+_DIRECT_SCATTER_BYTES = 8 << 20
 
 
 # ---- segments --------------------------------------------------------------------------------------------------------

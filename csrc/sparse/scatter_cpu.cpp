@@ -22,14 +22,15 @@ template <class A, Kind K> constexpr A identity() {
   else return K == Kind::min ? A(A(~A(0)) ^ (A(1) << (sizeof(A) * 8 - 1))) : A(A(1) << (sizeof(A) * 8 - 1));
 }
 
-template <class A, int n> struct Piece { typedef A type __attribute__((vector_size(n * sizeof(A)))); };
-template <class A> struct Piece<A, 1> { using type = A; };
+// n features as a vector; one feature sits in the first lane of a small vector, because scalar selects become branches,
+// and a branch on "is this the new maximum" is not predictable.
+template <class A, int n> struct Piece { typedef A type __attribute__((vector_size((n == 1 ? 16 / sizeof(A) : n) * sizeof(A)))); };
 
 // Accumulators of one task: values, winners' edges for min and max with arg, and whether a group received anything.
 template <class A> struct Cells {
   A* value;         // [rows, F]
   Int<A>* winner;   // [rows, F], -1 while none; or null
-  int32_t* count;   // [rows] or null
+  int32_t* count;   // [rows] or null; of the mean, otherwise 1 where a group received anything
 };
 
 // m at (edge e) into n features at o. NaN as in spmm.h.
@@ -39,35 +40,36 @@ STRUCTOPS_INLINE void combine(const Cells<Acc<T>>& c, const T* src, int64_t o, I
   using I = Int<A>;
   using V = typename Piece<A, n>::type;
   using VI = typename Piece<I, n>::type;
-  V m, v;
+  auto get = [](const A* p) __attribute__((always_inline)) {
+    V r{};
+    if constexpr (n == 1) r[0] = *p; else __builtin_memcpy(&r, p, sizeof r);
+    return r;
+  };
+  V m, v = get(c.value + o);
   if constexpr (sizeof(T) == sizeof(A)) {
-    __builtin_memcpy(&m, src, sizeof m);
+    m = get(reinterpret_cast<const A*>(src));
   } else {
     A lane[n];
     for (int i = 0; i < n; ++i) lane[i] = widen(src[i]);
-    __builtin_memcpy(&m, lane, sizeof m);
+    m = get(lane);
   }
-  __builtin_memcpy(&v, c.value + o, sizeof v);
   if constexpr (K == Kind::sum) v = v + m;
   if constexpr (K == Kind::prod) v = v * m;
   if constexpr (K == Kind::min || K == Kind::max) {
+    const VI is_nan = m != m, better = K == Kind::max ? m > v : m < v;
     if constexpr (arg) {
-      VI w, take;
-      __builtin_memcpy(&w, c.winner + o, sizeof w);
-      const VI is_nan = m != m, none = w < 0, keep_nan = VI{} - I(!skip_nan);
-      if constexpr (n == 1)
-        take = (K == Kind::max ? m > v : m < v) || (none && !is_nan) || (is_nan && v == v && keep_nan);
-      else
-        take = (K == Kind::max ? m > v : m < v) | (none & ~is_nan) | (is_nan & (v == v) & keep_nan);
+      VI w{};
+      if constexpr (n == 1) w[0] = c.winner[o]; else __builtin_memcpy(&w, c.winner + o, sizeof w);
+      const VI keep_nan = VI{} - I(!skip_nan);
+      const VI take = better | ((w < 0) & ~is_nan) | (is_nan & (v == v) & keep_nan);
       v = take ? m : v;
       w = take ? VI{} + e : w;
-      __builtin_memcpy(c.winner + o, &w, sizeof w);
+      if constexpr (n == 1) c.winner[o] = w[0]; else __builtin_memcpy(c.winner + o, &w, sizeof w);
     } else {
-      if constexpr (n == 1) v = (K == Kind::max ? m > v : m < v) || m != m ? m : v;
-      else v = (K == Kind::max ? m > v : m < v) | (m != m) ? m : v;
+      v = (better | is_nan) ? m : v;
     }
   }
-  __builtin_memcpy(c.value + o, &v, sizeof v);
+  if constexpr (n == 1) c.value[o] = v[0]; else __builtin_memcpy(c.value + o, &v, sizeof v);
 }
 
 template <class T, Kind K, bool arg, int F>  // F = 0: any number of features
@@ -104,7 +106,7 @@ template <class T, Kind K, bool arg> struct Run {
   template <class I, int F> bool walk(const Cells<A>& c, const T* src, int64_t e0, int64_t e1, int64_t r0, int64_t r1) const {
     const I* const index = static_cast<const I*>(a.index.data);
     const int64_t features = F ? F : a.F;
-    const bool all = r0 == 0 && r1 == a.N;
+    const bool all = r0 == 0 && r1 == a.N, mean = a.reduce == Reduce::mean;
     bool ok = true;
     if (all) {
       for (int64_t e = e0; e < e1; ++e) {
@@ -116,7 +118,7 @@ template <class T, Kind K, bool arg> struct Run {
         } else if (F > 1 && e + kAhead < e1) {
           __builtin_prefetch(c.value + index[e + kAhead] * F, 1);
         }
-        if (c.count) ++c.count[r];
+        if (c.count) c.count[r] = mean ? c.count[r] + 1 : 1;
         add_row<T, K, arg, F>(c, src + e * features, r, e, features, a.skip_nan);
       }
       return ok;
@@ -137,7 +139,7 @@ template <class T, Kind K, bool arg> struct Run {
           __builtin_prefetch(c.value + own[i + kAhead].row * features + f, 1);
           __builtin_prefetch(src + own[i + kAhead].e * features + f);
         }
-        if (c.count) ++c.count[own[i].row];
+        if (c.count) c.count[own[i].row] = mean ? c.count[own[i].row] + 1 : 1;
         add_row<T, K, arg, F>(c, src + own[i].e * features, own[i].row, own[i].e, features, a.skip_nan);
       }
     }

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int kBlock = 512;   // edges a block
 constexpr int kRows = 256;    // rows a block
-constexpr int kAhead = 12;    // prefetch distance, edges
+constexpr int kAhead = 16;    // prefetch distance, edges
 
 // How the two operands of a message reach the lanes of an output vector.
 enum Mode { one, both, e_scalar, x_scalar, table };
@@ -174,11 +174,75 @@ void tile(const Block& b, int f0, int n) {
   }
 }
 
+struct Item {
+  Cut begin, end;
+  bool head, tail;  // its first row continues from before; its last row goes on after
+};
+
+Item make_item(const SpmmArgs& a, int64_t chunk, int64_t i) {
+  Item it{spmm_cut(a.rowptr, a.N, a.E, chunk, i), spmm_cut(a.rowptr, a.N, a.E, chunk, i + 1), false, false};
+  it.head = it.begin.row < a.N && it.begin.k > a.rowptr[it.begin.row];
+  it.tail = it.end.row < a.N && it.end.k > a.rowptr[it.end.row];
+  return it;
+}
+
+// Sums of one feature: no tiles, no offset buffer, four partial sums (a vector of them where the row is contiguous).
+template <class T, bool product, class I>
+STRUCTOPS_INLINE Acc<T> scalar_row(const T* x, const I* xi, const T* e, const I* ei, int64_t k, int64_t end) {
+  using A = Acc<T>;
+  auto message = [&](int64_t i) __attribute__((always_inline)) {
+    const A v = widen(x[xi ? int64_t(xi[i]) : i]);
+    if constexpr (product) return A(v * widen(e[ei ? int64_t(ei[i]) : i]));
+    else return v;
+  };
+  A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  if constexpr (!product)
+    if (!xi && end - k >= W<A>) {
+      Vec<A> s{};
+      for (; k + W<A> <= end; k += W<A>) s += load(x + k);
+      s0 = hsum<A>(s);
+    }
+  for (; k + 4 <= end; k += 4) { s0 += message(k); s1 += message(k + 1); s2 += message(k + 2); s3 += message(k + 3); }
+  for (; k < end; ++k) s0 += message(k);
+  return (s0 + s1) + (s2 + s3);
+}
+
+template <class T, bool product, class I>
+void scalar_rows(const Block& b, const Index& xi, const Item& it, char* head, char* tail) {
+  using A = Acc<T>;
+  const SpmmArgs& a = *b.a;
+  const I* const rowptr = static_cast<const I*>(a.rowptr.data);
+  const T *const x = reinterpret_cast<const T*>(b.x), *const e = reinterpret_cast<const T*>(b.e);
+  const I *const xp = static_cast<const I*>(xi.data), *const ep = static_cast<const I*>(a.eid.data);
+  T* const out = reinterpret_cast<T*>(b.out);
+  const bool mean = a.reduce == Reduce::mean;
+  int64_t k = it.begin.k;
+  for (int64_t row = it.begin.row; row < it.end.row + it.tail; ++row) {
+    const bool cut = it.tail && row == it.end.row, continued = it.head && row == it.begin.row;
+    const int64_t end = cut ? it.end.k : int64_t(rowptr[row + 1]);
+    const A s = scalar_row<T, product, I>(x, xp, e, ep, k, end);
+    if (cut || continued) {
+      Vec<A> state{};
+      state[0] = s;
+      __builtin_memcpy(continued ? head : tail, &state, sizeof state);
+    } else {
+      narrow_to(out + row, end == k ? A(a.fill) : mean ? s / A(end - k) : s);
+    }
+    k = end;
+  }
+}
+
+template <class T, bool product> void scalar_item(const Block& b, const Index& xi, const Item& it, char* head, char* tail) {
+  if (b.a->rowptr.wide) scalar_rows<T, product, int64_t>(b, xi, it, head, tail);
+  else scalar_rows<T, product, int32_t>(b, xi, it, head, tail);
+}
+
 // The functions of one (dtype, reducer, message, mode).
 struct Plan {
   int lanes, state_bytes;
   TileFn wide, mid, narrow, masked;
   int wide_nv, mid_nv;
+  void (*scalars)(const Block&, const Index& xi, const Item&, char* head, char* tail) = nullptr;  // F == 1, sum and mean
   void (*merge)(const SpmmArgs&, char* a, int64_t na, const char* b, int64_t nb, int vectors);
   void (*finish)(const Block&, const char* state, int64_t row, int64_t count, int64_t first);
 };
@@ -205,42 +269,6 @@ template <class T, class Op> void finish_row(const Block& b, const char* state, 
   }
 }
 
-// One feature: a row is a sum of scalars, in four interleaved partial sums.
-template <class T, class Op, Mode mode> void tile_scalar(const Block& b, int, int) {
-  using A = Acc<T>;
-  using V = Vec<A>;
-  const T* const x = reinterpret_cast<const T*>(b.x);
-  const T* const e = reinterpret_cast<const T*>(b.e);
-  auto message = [&](int k) __attribute__((always_inline)) -> A {
-    if constexpr (mode == one) return widen(x[b.xo[k]]);
-    else return widen(x[b.xo[k]]) * widen(e[b.eo[k]]);
-  };
-  int k = 0;
-  for (int s = 0; s < b.n; ++s) {
-    const int begin = k, end = b.end[s];
-    A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    if (s == 0 && b.carry_in) __builtin_memcpy(&s0, b.state_in, sizeof s0);
-    for (; k + 4 <= end; k += 4) {
-      __builtin_prefetch(x + b.xo[k + kAhead]);
-      __builtin_prefetch(x + b.xo[k + kAhead + 1]);
-      __builtin_prefetch(x + b.xo[k + kAhead + 2]);
-      __builtin_prefetch(x + b.xo[k + kAhead + 3]);
-      s0 += message(k); s1 += message(k + 1); s2 += message(k + 2); s3 += message(k + 3);
-    }
-    for (; k < end; ++k) s0 += message(k);
-    V st[1] = {V{}};
-    st[0][0] = (s0 + s1) + (s2 + s3);
-    const int64_t count = end - begin + (s ? 0 : b.seen);
-    if (s == b.n - 1 && b.carry_out) {
-      __builtin_memcpy(b.state_out, st, sizeof st);
-    } else {
-      T* const out = reinterpret_cast<T*>(b.out) + b.row0 + s;
-      if (count == 0) narrow_to(out, A(b.a->fill));
-      else narrow_to(out, b.a->reduce == Reduce::mean ? st[0][0] / A(count) : st[0][0]);
-    }
-  }
-}
-
 template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p, int64_t F) {
   constexpr int NV = mode == table ? (Op::max_nv < 4 ? Op::max_nv : 4) : Op::max_nv;
   p.wide = tile<T, Op, product, mode, NV, false>;
@@ -249,8 +277,8 @@ template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p, i
   else { p.mid = p.wide; p.mid_nv = NV; }
   p.narrow = tile<T, Op, product, mode, 1, false>;
   p.masked = tile<T, Op, product, mode, 1, true>;
-  if constexpr (Op::splits && W<typename Op::A> > 1 && (mode == one || (product && mode == both)))
-    if (F == 1) p.masked = tile_scalar<T, Op, mode>;
+  if constexpr (Op::splits && (mode == one || (product && mode == both)))
+    if (F == 1) p.scalars = scalar_item<T, mode == both>;
 }
 
 template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode, int64_t F) {
@@ -311,18 +339,6 @@ void fill_offsets(Block& b, const Index& xi, int64_t x_stride, const Index& ei, 
   fill(b.xo, xi, x_stride, ahead);
   for (int i = ahead; i < n + kAhead; ++i) b.xo[i] = b.xo[n ? n - 1 : 0];
   if (b.e) fill(b.eo, ei, e_stride, n);
-}
-
-struct Item {
-  Cut begin, end;
-  bool head, tail;  // its first row continues from before; its last row goes on after
-};
-
-Item make_item(const SpmmArgs& a, int64_t chunk, int64_t i) {
-  Item it{spmm_cut(a.rowptr, a.N, a.E, chunk, i), spmm_cut(a.rowptr, a.N, a.E, chunk, i + 1), false, false};
-  it.head = it.begin.row < a.N && it.begin.k > a.rowptr[it.begin.row];
-  it.tail = it.end.row < a.N && it.end.k > a.rowptr[it.end.row];
-  return it;
 }
 
 // Walks one item. A row that began before the item or goes on after it ends in the state `head` or `tail` and is
@@ -407,7 +423,8 @@ void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf) {
     for (int64_t task = begin; task < end; ++task) {
       const Item it = make_item(a, chunk, task % items);
       prepare(b, task / items);
-      run_item(b, p, xi, xs, a.eid, a.Fe, it, head_of(task), head_of(task) + slot, scratch);
+      if (p.scalars) p.scalars(b, xi, it, head_of(task), head_of(task) + slot);
+      else run_item(b, p, xi, xs, a.eid, a.Fe, it, head_of(task), head_of(task) + slot, scratch);
       if (it.tail) __atomic_store_n(&any_cut, true, __ATOMIC_RELAXED);
     }
     std::free(scratch);

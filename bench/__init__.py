@@ -1,0 +1,34 @@
+"""Benchmarks: every operator against its peers in the same run, after its result was checked.
+
+``python -m bench`` prints a report; ``pytest bench`` runs the same cases under pytest-benchmark and
+``pytest bench --benchmark-disable`` only checks every case at reduced size.
+"""
+
+from __future__ import annotations
+
+# Compiled operator -> module of this package that times it.
+OPS = {
+    "spmm": "bench_sparse_spmm",
+    "sddmm": "bench_sparse_sddmm",
+    "segment_softmax": "bench_sparse_softmax",
+    "segment_softmax_bwd": "bench_sparse_softmax",
+    "scatter": "bench_sparse_scatter",
+    "select": "bench_sparse_select",
+    "select_bwd": "bench_sparse_select",
+    "csr_build": "bench_sparse_csr",
+    "index_range": "bench_sparse_csr",
+}
+
+# Family -> modules, in the order of the report.
+FAMILIES = {
+    "sparse": (
+        "bench_sparse_spmm",
+        "bench_sparse_scatter",
+        "bench_sparse_segment",
+        "bench_sparse_sddmm",
+        "bench_sparse_softmax",
+        "bench_sparse_select",
+        "bench_sparse_csr",
+    ),
+    "overhead": ("bench_overhead",),
+}

@@ -1,0 +1,285 @@
+"""Derivatives of spmm: against autograd through a loop, gradcheck, gradgradcheck, edge cases, and what is saved."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import structops
+import torch
+from cases import BINARY, MESSAGES, REDUCES, random_coo, small_integers, spmm_oracle, values
+from compare import assert_close
+from structops import Graph, spmm
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+
+NUM_SRC, NUM_DST, EDGES = 7, 6, 16
+# features of x and of the edges
+SHAPES = {
+    "both": ((3,), (3,)), "e_scalar": ((3,), (1,)), "x_scalar": ((1,), (3,)), "heads": ((2, 3), (2, 1)),
+    "outer": ((3, 1), (1, 2)), "vectors": ((), ()), "e_vector": ((3,), ()), "rank": ((2, 3), (3,)),
+}  # fmt: skip
+
+
+def small_graph(sort: bool = False) -> tuple[Graph, Tensor]:
+    """A rectangular multigraph with an empty row and an isolated source."""
+    coo = random_coo(NUM_SRC, NUM_DST, EDGES, seed=3)
+    if sort:
+        coo = coo[:, torch.sort(coo[1], stable=True).indices]
+    graph = Graph(coo, num_src=NUM_SRC, num_dst=NUM_DST)
+    assert (graph.in_degrees() == 0).any() and (graph.out_degrees() == 0).any()
+    assert coo.unique(dim=1).shape[1] < EDGES
+    return graph, coo
+
+
+def leaves(mode: str, kind: str, dtype: torch.dtype = torch.float64, seed: int = 5) -> tuple[Tensor | None, Tensor | None]:
+    fx, fe = SHAPES[mode]
+    make = lambda *s, seed: (torch.randn(*s, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))  # noqa: E731
+    x = None if kind == "copy_e" else make(NUM_SRC, *fx, seed=seed).to(dtype).requires_grad_()
+    e = None if kind == "copy_u" else (make(EDGES, *fe, seed=seed + 1).abs() + 0.5).to(dtype).requires_grad_()
+    return x, e
+
+
+def modes_of(kind: str) -> tuple[str, ...]:
+    return tuple(SHAPES) if kind in BINARY else ("both", "vectors", "heads")
+
+
+def first_and_second(out: Tensor, inputs: list[Tensor], seed: int = 9) -> list[Tensor]:
+    """The gradient of <out, c> for a random c, and the gradient of <gradient, d> for random d."""
+    rng = torch.Generator().manual_seed(seed)
+    c = torch.randn(out.shape, generator=rng, dtype=out.dtype)
+    first = torch.autograd.grad(out, inputs, c, create_graph=True)
+    dot = sum((g * torch.randn(g.shape, generator=rng, dtype=g.dtype)).sum() for g in first)
+    if not dot.requires_grad:
+        return [*first, *(torch.zeros_like(i) for i in inputs)]
+    second = torch.autograd.grad(dot, inputs, allow_unused=True)
+    return [*first, *(torch.zeros_like(i) if s is None else s for i, s in zip(inputs, second, strict=True))]
+
+
+def check_orders(graph: Graph, coo: Tensor, x, e, kind: str, reduce: str, what: object = "") -> None:
+    inputs = [t for t in (x, e) if t is not None]
+    out = spmm(graph, x, e, kind, reduce)
+    expected = spmm_oracle(coo, graph.num_dst, x, e, kind, reduce)
+    assert_close(out, expected, terms=32, magnitude=4.0, what=what)
+    got = first_and_second(out, inputs)
+    want = first_and_second(expected, inputs)
+    bulk = max(b.detach().abs().max().item() for b in (*want, torch.ones(1)))
+    for i, (a, b) in enumerate(zip(got, want, strict=True)):
+        assert_close(a, b, terms=4096, magnitude=bulk, what=(what, f"derivative {i}"))
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_two_orders_against_autograd(kind: str, reduce: str, poison: None) -> None:
+    for mode in modes_of(kind):
+        for sort in (False, True):
+            check_orders(*small_graph(sort), *leaves(mode, kind), kind, reduce, (mode, sort))
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_gradcheck(kind: str, reduce: str) -> None:
+    """Numerical derivatives; gradgradcheck too. Once per message and reduction, broadcast in the way that is hardest for it."""
+    graph, _ = small_graph()
+    x, e = leaves("heads" if kind in BINARY else "both", kind)
+    inputs = tuple(t for t in (x, e) if t is not None)
+
+    def fn(*args: Tensor) -> Tensor:
+        it = iter(args)
+        return spmm(graph, None if x is None else next(it), None if e is None else next(it), kind, reduce, fill_value=0.25)
+
+    assert gradcheck(fn, inputs, fast_mode=True)
+    assert gradgradcheck(fn, inputs, fast_mode=True)
+
+
+@pytest.mark.parametrize("only", ["x", "edge"])
+@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize("kind", BINARY)
+def test_one_operand_needs_a_gradient(kind: str, reduce: str, only: str) -> None:
+    graph, coo = small_graph()
+    for mode in ("both", "e_scalar", "heads"):
+        x, e = leaves(mode, kind)
+        if only == "x":
+            e = e.detach()
+        else:
+            x = x.detach()
+        wanted = x if only == "x" else e
+        got = torch.autograd.grad(spmm(graph, x, e, kind, reduce).square().sum(), wanted)[0]
+        want = torch.autograd.grad(spmm_oracle(coo, NUM_DST, x, e, kind, reduce).square().sum(), wanted)[0]
+        assert_close(got, want, terms=256, magnitude=max(want.abs().max().item(), 1.0), what=mode)
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize(("kind", "who"), [("mul", "both"), ("mul", "x"), ("add", "x"), ("div", "both"), ("copy_u", "x"), ("copy_e", "both"), ("sub", "both")])
+def test_batches(kind: str, who: str, reduce: str) -> None:
+    """A batch of three gives three times the answer of one; an edge without a batch gets the sum of its gradients."""
+    graph, coo = small_graph()
+    B, F = 3, 2
+    x = None if kind == "copy_e" else values(B, NUM_SRC, F, seed=1).requires_grad_()
+    e = None if kind == "copy_u" else values(*((B,) if who == "both" else ()), EDGES, F, seed=2).requires_grad_()
+    inputs = [t for t in (x, e) if t is not None]
+    out = spmm(graph, x, e, kind, reduce, batch_dims=1)
+    one = lambda b: spmm_oracle(  # noqa: E731
+        coo, NUM_DST, None if x is None else x[b], None if e is None else e[b] if who == "both" else e, kind, reduce
+    )
+    expected = torch.stack([one(b) for b in range(B)])
+    assert_close(out, expected, terms=32, magnitude=4.0)
+    for a, b in zip(first_and_second(out, inputs), first_and_second(expected, inputs), strict=True):
+        assert_close(a, b, terms=256, magnitude=max(b.abs().max().item(), 1.0))
+
+
+def test_two_batch_dims() -> None:
+    graph, coo = small_graph()
+    x = values(2, 3, NUM_SRC, 4, 2).requires_grad_()
+    e = values(EDGES, 4, 1).requires_grad_()
+    out = spmm(graph, x, e, batch_dims=2)
+    expected = torch.stack([torch.stack([spmm_oracle(coo, NUM_DST, x[i, j], e, "mul", "sum") for j in range(3)]) for i in range(2)])
+    assert_close(out, expected, terms=16)
+    for a, b in zip(first_and_second(out, [x, e]), first_and_second(expected, [x, e]), strict=True):
+        assert_close(a, b, terms=256, magnitude=8.0)
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_product_at_zeros(kind: str) -> None:
+    """Rows with no, one, two and three zeros, to second order."""
+    deg = 4
+    coo = torch.stack([torch.arange(4 * deg), torch.arange(4).repeat_interleave(deg)])
+    x, e = values(4 * deg, 2, seed=1), values(4 * deg, 2, seed=2)
+    for row in range(4):
+        for i in range(row):
+            (e if kind == "copy_e" else x)[row * deg + i] = 0
+    if kind == "add":
+        e = torch.where(x == 0, torch.zeros_like(e), e)
+    if kind == "sub":
+        x, e = torch.where(x == 0, e, x), e
+    if kind == "mul":
+        e[1 * deg + 2] = 0  # zeros from both sides
+    graph = Graph(coo, num_src=4 * deg, num_dst=4)
+    x = None if kind == "copy_e" else x.requires_grad_()
+    e = None if kind == "copy_u" else e.requires_grad_()
+    check_orders(graph, coo, x, e, kind, "prod")
+
+
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_deviation_of_constant_groups(kind: str) -> None:
+    """std is 0 and so are its derivatives; var is smooth there."""
+    coo = torch.stack([torch.tensor([0, 0, 0, 1, 2]), torch.tensor([0, 0, 0, 1, 3])])
+    graph = Graph(coo, num_src=3, num_dst=5)
+    for reduce in ("std", "var"):
+        x = None if kind == "copy_e" else torch.full((3, 2), 1.5, dtype=torch.float64).requires_grad_()
+        e = None if kind == "copy_u" else torch.full((5, 2), 0.5, dtype=torch.float64).requires_grad_()
+        check_orders(graph, coo, x, e, kind, reduce)
+
+
+@pytest.mark.parametrize("kind", ["copy_u", "copy_e", "add"])
+def test_logsumexp_with_minus_infinity(kind: str) -> None:
+    """Messages of -inf have no weight; a row of only -inf gives -inf and no gradient, not NaN."""
+    graph, coo = small_graph()
+    x, e = leaves("both", kind)
+    target = e if kind == "copy_e" else x
+    with torch.no_grad():
+        target[::3] = float("-inf")
+        row = coo[1].mode().values
+        target[(coo[1] == row) if kind == "copy_e" else coo[0][coo[1] == row]] = float("-inf")
+    inputs = [t for t in (x, e) if t is not None]
+    out = spmm(graph, x, e, kind, "logsumexp")
+    expected = spmm_oracle(coo, NUM_DST, x, e, kind, "logsumexp")
+    assert_close(out, expected, terms=32)
+    finite = expected.detach().isfinite()
+    for a, b in zip(
+        torch.autograd.grad(out[finite].sum(), inputs), torch.autograd.grad(expected[finite].sum(), inputs), strict=True
+    ):
+        assert a.isfinite().all()
+        assert_close(a, b, terms=64)
+
+
+@pytest.mark.parametrize("reduce", ["min", "max"])
+@pytest.mark.parametrize("kind", MESSAGES[:5])
+def test_ties_go_to_the_first_edge(kind: str, reduce: str) -> None:
+    graph, coo = small_graph()
+    x = None if kind == "copy_e" else small_integers(NUM_SRC, 5).requires_grad_()
+    e = None if kind == "copy_u" else small_integers(EDGES, 5, seed=1).requires_grad_()
+    check_orders(graph, coo, x, e, kind, reduce)
+
+
+@pytest.mark.parametrize("reduce", ["min", "max"])
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_returned_winners(kind: str, reduce: str) -> None:
+    """return_arg names the same edges with and without a gradient, and they hold the winning values."""
+    for sort in (False, True):
+        graph, coo = small_graph(sort)
+        x, e = leaves("both", kind)
+        out, arg = spmm(graph, x, e, kind, reduce, return_arg=True)
+        free = lambda t: None if t is None else t.detach()  # noqa: E731
+        out2, arg2 = spmm(graph, free(x), free(e), kind, reduce, return_arg=True)
+        assert arg.dtype == torch.int64 and torch.equal(arg, arg2) and torch.equal(out, out2)
+        empty = graph.in_degrees() == 0
+        assert (arg[empty] == EDGES).all() and (arg[~empty] < EDGES).all()
+        padded = coo[1].new_full((EDGES + 1,), -1)
+        padded[:EDGES] = coo[1]
+        assert (padded[arg][~empty] == torch.arange(NUM_DST)[~empty][:, None]).all()
+        out.sum().backward()
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_lower_precision_gradients(dtype: torch.dtype, reduce: str) -> None:
+    graph, coo = small_graph()
+    x, e = leaves("e_scalar", "mul", dtype)
+    wide = [t.detach().double().requires_grad_() for t in (x, e)]
+    got = torch.autograd.grad(spmm(graph, x, e, "mul", reduce).sum(), (x, e))
+    want = torch.autograd.grad(spmm_oracle(coo, NUM_DST, *wide, "mul", reduce).sum(), wide)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == dtype
+        scale = max(b.abs().max().item(), 1.0)
+        assert (a.double() - b).abs().max() <= 32 * torch.finfo(dtype).eps * scale
+
+
+def test_third_order() -> None:
+    graph, coo = small_graph()
+    x, e = leaves("e_scalar", "mul")
+    results = []
+    for fn in (lambda: spmm(graph, x, e), lambda: spmm_oracle(coo, NUM_DST, x, e, "mul", "sum")):
+        y = fn().tanh().sum()
+        for _ in range(3):
+            y = sum(g.square().sum() for g in torch.autograd.grad(y, (x, e), create_graph=True))
+        results.append(y)
+    assert math.isclose(results[0].item(), results[1].item(), rel_tol=1e-11)
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+def saved_elements(fn) -> list[int]:
+    """Storage sizes, in elements, of what autograd saved while fn ran, one per distinct storage."""
+    seen: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        seen[t.untyped_storage().data_ptr()] = t.untyped_storage().nbytes() // t.element_size()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        out = fn()
+    out.sum().backward()
+    return list(seen.values())
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "min", "max"])
+@pytest.mark.parametrize("kind", ["copy_u", "mul", "add"])
+def test_no_message_tensor_is_saved(kind: str, reduce: str) -> None:
+    E, N, F = 4000, 50, 32
+    graph = Graph(torch.randint(N, (2, E)), num_nodes=N)
+    x = torch.randn(N, F, requires_grad=True)
+    e = None if kind == "copy_u" else torch.randn(E, 1, requires_grad=True)
+    sizes = saved_elements(lambda: spmm(graph, x, e, kind, reduce))
+    assert max(sizes) <= E + N * F < E * F
+    assert saved_elements(lambda: torch.zeros(N, F).index_add(0, graph.edge_index()[1], x[graph.edge_index()[0]] * torch.ones(E, F).requires_grad_()))[0] > 0
+
+
+def test_linear_sums_save_no_operand() -> None:
+    """The gradient of a plain aggregation reads the structure only."""
+    N, F = 50, 64
+    graph = Graph(torch.randint(N, (2, 300)), num_nodes=N)
+    x = torch.randn(N, F, requires_grad=True)
+    assert N * F not in saved_elements(lambda: spmm(graph, x))
+    assert structops.spmm(graph, x).grad_fn is not None
