@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,19 +82,32 @@ def on_threads() -> Iterator[Callable]:
     torch.set_num_threads(before)
 
 
+def junk_fill() -> ctypes.c_bool | None:
+    """The switch of torch's CPU allocator that fills every new tensor with 0x7fedbeef, a NaN in float32."""
+    library = Path(torch.__file__).parent / "lib" / "libc10.so"
+    with contextlib.suppress(OSError, ValueError):
+        return ctypes.c_bool.in_dll(ctypes.CDLL(str(library)), "FLAGS_caffe2_cpu_allocator_do_junk_fill")
+    return None
+
+
 @pytest.fixture
 def poison() -> Iterator[None]:
-    """Fresh memory holds NaN (torch.empty) or huge garbage (malloc): a result that was not written shows."""
-    libc = ctypes.CDLL(None)
-    perturbed = hasattr(libc, "mallopt") and libc.mallopt(M_PERTURB, 1)
+    """Fresh memory holds NaN (torch.empty), NaN or garbage (the C++ side's tensors and malloc): what was not written shows."""
+    process = ctypes.CDLL(None)
+    perturbed = hasattr(process, "mallopt") and process.mallopt(M_PERTURB, 1)
+    junk = junk_fill()
+    if junk is not None:
+        junk.value = True
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
     torch.use_deterministic_algorithms(before[0])
     torch.utils.deterministic.fill_uninitialized_memory = before[1]
+    if junk is not None:
+        junk.value = False
     if perturbed:
-        libc.mallopt(M_PERTURB, 0)
+        process.mallopt(M_PERTURB, 0)
 
 
 @pytest.fixture(autouse=True)

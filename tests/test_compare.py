@@ -124,3 +124,15 @@ def test_oracle_is_the_reference(reduce: str) -> None:
     expected, _ = spmm_ref.spmm(None, e, rowptr, None, eid, None, None, None, None, C.COPY_E, code, 0, C.EMPTY[code], False, True)
     assert_close(reduce_rows(e[eid], rowptr, reduce), expected, terms=40)
     assert_close(reduce_rows(e[eid].requires_grad_(), rowptr, reduce), expected, terms=40)
+
+
+@pytest.mark.parametrize("edges", [10, 200, 5000, 200_000])
+def test_poison_reaches_every_allocation(poison: None, edges: int) -> None:
+    """torch.empty holds NaN; so do rows that an operator leaves out (here by a structure that ends early)."""
+    from conftest import junk_fill
+
+    if junk_fill() is None:
+        pytest.skip("this torch has no junk-filling allocator")
+    assert torch.empty(100).isnan().all()
+    out = torch.ops.structops.segment_softmax(torch.zeros(edges, 4), torch.tensor([0, 2]), None, False)
+    assert (out[:2] == 0.5).all() and out[2:].isnan().all()

@@ -1,0 +1,41 @@
+"""The examples in docstrings and in the README run, and every operator page names an operator."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import structops
+import structops.graph
+import structops.sparse
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.parametrize("module", [structops, structops.graph, structops.sparse], ids=lambda m: m.__name__)
+def test_docstring_examples(module) -> None:
+    outcome = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert outcome.attempted > 0 and outcome.failed == 0
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/operators").glob("*.md")), ids=lambda p: p.stem)
+def test_page_names_an_operator(page: Path) -> None:
+    (name,) = re.findall(r"^::: structops\.(\w+)$", page.read_text(), re.MULTILINE)
+    assert (getattr(structops, name).__doc__ or "").strip()
+
+
+def test_every_public_name_has_a_page() -> None:
+    named = {n for p in (ROOT / "docs/operators").glob("*.md") for n in re.findall(r"^::: structops\.(\w+)$", p.read_text(), re.MULTILINE)}
+    assert named == set(structops.__all__) - {"backends"}
+
+
+def test_readme_examples() -> None:
+    """All Python blocks of the README, in order, in one process."""
+    pytest.importorskip("numba", reason="one README example is a user-defined function")
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
