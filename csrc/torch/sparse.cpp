@@ -29,8 +29,12 @@ void launch(const Tensor& like, const Args& args, CpuFn cpu_fn, CudaFn cuda_fn) 
   }
 }
 
-void check_rowptr(const char* op, const Tensor& rowptr) {
+// The shape of rowptr and, where reading it is free, its two ends. Its order is the caller's promise.
+void check_rowptr(const char* op, const Tensor& rowptr, int64_t E) {
   STRUCTOPS_CHECK(rowptr.dim() == 1 && rowptr.size(0) >= 1, op, ": rowptr must be [N + 1]");
+  if (!rowptr.is_cpu()) return;
+  const Index ptr = index_of(rowptr);
+  STRUCTOPS_CHECK(ptr[0] == 0 && ptr[rowptr.size(0) - 1] == E, op, ": rowptr must run from 0 to the number of edges, ", E);
 }
 
 template <bool cuda>
@@ -52,11 +56,12 @@ Pair spmm(OptTensor x, OptTensor e, Tensor rowptr, OptTensor col, OptTensor eid,
   a.rowptr = index_of(rowptr);
   a.col = index_of(col);
   a.eid = index_of(eid);
-  check_rowptr("spmm", rowptr);
   STRUCTOPS_CHECK((!a.col || a.col.wide == a.rowptr.wide) && (!a.eid || a.eid.wide == a.rowptr.wide), "spmm: mixed index dtypes");
+  STRUCTOPS_CHECK(rowptr.dim() == 1 && rowptr.size(0) >= 1, "spmm: rowptr must be [N + 1]");
   a.N = rowptr.size(0) - 1;
   a.E = col ? col->size(0) : eid ? eid->size(0) : needs_e ? eo.rows : xo.rows;
-  a.B = xo.B > eo.B || eo.B == 0 ? (needs_x ? xo.B : eo.B) : (needs_e ? eo.B : xo.B);
+  check_rowptr("spmm", rowptr, a.E);
+  a.B = !needs_e ? xo.B : !needs_x ? eo.B : xo.B == 1 ? eo.B : xo.B;
   STRUCTOPS_CHECK((!needs_x || xo.B == a.B || xo.B == 1) && (!needs_e || eo.B == a.B || eo.B == 1), "spmm: batch sizes differ");
   a.x = xo.data; a.Fx = xo.F; a.x_batch = xo.batch_stride();
   a.e = eo.data; a.Fe = eo.F; a.e_batch = eo.batch_stride();
@@ -98,7 +103,8 @@ Tensor sddmm(Tensor lhs, OptTensor rhs, Tensor rowptr, OptTensor col, OptTensor 
   a.rhs_target = Target(rhs_target);
   a.B = rhs && l.B == 1 ? r.B : l.B;
   STRUCTOPS_CHECK(!rhs || r.B == a.B || r.B == 1, "sddmm: batch sizes differ");
-  check_rowptr("sddmm", rowptr);
+  check_rowptr("sddmm", rowptr, num_edges);
+  STRUCTOPS_CHECK((!col || col->size(0) == num_edges) && (!eid || eid->size(0) == num_edges), "sddmm: col and eid must be [num_edges]");
   STRUCTOPS_CHECK(num_edges >= 0 && out_features >= 0 && reduce_features >= 0, "sddmm: sizes must not be negative");
   a.N = rowptr.size(0) - 1;
   a.E = num_edges;
@@ -123,7 +129,7 @@ Tensor sddmm(Tensor lhs, OptTensor rhs, Tensor rowptr, OptTensor col, OptTensor 
 
 SoftmaxArgs softmax_args(const Tensor& src, const Tensor& rowptr, const OptTensor& eid, bool log, Tensor* out) {
   const Operand s = operand(src);
-  check_rowptr("segment_softmax", rowptr);
+  check_rowptr("segment_softmax", rowptr, s.rows);
   SoftmaxArgs a{};
   a.dtype = dtype_of(src);
   STRUCTOPS_CHECK(is_floating(a.dtype), "segment_softmax: floating dtypes only");
