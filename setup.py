@@ -41,10 +41,13 @@ class CMakeBuild(build_ext):
             return
         import pybind11
 
-        build = Path(self.build_temp).resolve() / "cmake"
+        # Kept between installs, so that only what changed is compiled again. The tools' paths may differ each time.
+        build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         stage = build / "stage"
+        shutil.rmtree(stage, ignore_errors=True)
         command = [
             "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release",
+            f"-DCMAKE_MAKE_PROGRAM={shutil.which('ninja')}",
             f"-DPython_EXECUTABLE={sys.executable}", f"-DSTRUCTOPS_TORCH_DIR={torch_folder()}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DSTRUCTOPS_CUDA={os.environ.get('STRUCTOPS_CUDA', 'AUTO')}",
