@@ -20,6 +20,11 @@ _HAS_CUDA = torch.cuda.is_available()
 _functorch_level = torch._C._functorch.maybe_current_level
 
 
+def is_eager() -> bool:
+    """Neither torch.compile nor a torch.func transform is looking on."""
+    return not torch.compiler.is_compiling() and _functorch_level() is None
+
+
 def define(op: str, fake: Callable, setup: Callable | None, backward: Callable | None, differentiable: tuple[int, ...]):
     """Attach ``fake`` and the autograd formula to ``op`` and return its entry function (positional arguments only).
 

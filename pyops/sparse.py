@@ -541,6 +541,8 @@ def _copy_reduce(graph: Graph, x: Tensor, code: int) -> Tensor:
             arg = C.ARG_SOURCE
         else:
             graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+            if code == C.SUM and ladder.is_eager():
+                return ladder.CopySum.apply(x, graph.structure)
     return ladder.spmm(x, None, *graph.structure, None, C.COPY_U, code, arg, C.EMPTY[code], False, True)[0]
 
 
