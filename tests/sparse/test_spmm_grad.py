@@ -273,7 +273,14 @@ def test_no_message_tensor_is_saved(kind: str, reduce: str) -> None:
     e = None if kind == "copy_u" else torch.randn(E, 1, requires_grad=True)
     sizes = saved_elements(lambda: spmm(graph, x, e, kind, reduce))
     assert max(sizes, default=0) <= E + N * F < E * F
-    assert saved_elements(lambda: torch.zeros(N, F).index_add(0, graph.edge_index()[1], x[graph.edge_index()[0]] * torch.ones(E, F).requires_grad_()))[0] > 0
+
+
+def test_the_memory_check_sees_a_message_tensor() -> None:
+    E, N, F = 400, 50, 32
+    graph = Graph(torch.randint(N, (2, E)), num_nodes=N)
+    x, e = torch.randn(N, F, requires_grad=True), torch.randn(E, 1, requires_grad=True)
+    src, dst = graph.edge_index().long()
+    assert max(saved_elements(lambda: torch.zeros(N, F).index_add(0, dst, x[src] * e))) >= E * F
 
 
 def test_linear_sums_save_no_operand() -> None:
