@@ -1,12 +1,26 @@
 """Fail on stack frames in the hot CUDA kernels of a built library; print registers."""
 
+import importlib.util
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 HOT = ("spmm", "sddmm", "softmax")
 
-text = subprocess.run(["cuobjdump", "--dump-resource-usage", sys.argv[1]], check=True, capture_output=True, text=True).stdout
+
+def cuobjdump() -> str:
+    """The toolkit's, or the one in Triton's package."""
+    spec = importlib.util.find_spec("triton")
+    bundled = Path(spec.origin).parent / "backends/nvidia/bin/cuobjdump" if spec and spec.origin else Path("missing")
+    found = shutil.which("cuobjdump") or (str(bundled) if bundled.is_file() else None)
+    if found is None:
+        sys.exit("cuobjdump is neither on the PATH nor in Triton's package")
+    return found
+
+
+text = subprocess.run([cuobjdump(), "--dump-resource-usage", sys.argv[1]], check=True, capture_output=True, text=True).stdout
 names = re.findall(r"Function (\S+):\s*\n\s*REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)", text)
 assert names, "no kernels found"
 bad = [n for n in names if any(h in n[0] for h in HOT) and (int(n[2]) or int(n[4]))]
