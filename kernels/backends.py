@@ -141,6 +141,11 @@ _override: dict[str, str] = {}
 _generation = 0  # changes whenever a resolution may change, so that callers can cache
 
 
+def overridden() -> bool:
+    """Whether a backend was asked for, by ``override`` or by the environment."""
+    return bool(_override)
+
+
 def implementation(op: str, device: str = "cpu") -> Callable:
     """The function that runs ``op`` now on a kind of device: same signature on every backend."""
     chosen = _override.get(op) or _override.get("*")

@@ -10,15 +10,14 @@ from pathlib import Path
 
 import pytest
 import structops
-import structops.graph
-import structops.sparse
 
 ROOT = Path(__file__).resolve().parent.parent
+HOMES = {getattr(structops, name).__module__ for name in structops.__all__ if name != "backends"}
 
 
-@pytest.mark.parametrize("module", [structops, structops.graph, structops.sparse], ids=lambda m: m.__name__)
-def test_docstring_examples(module) -> None:
-    outcome = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+@pytest.mark.parametrize("module", ["structops", *sorted(HOMES)])
+def test_docstring_examples(module: str) -> None:
+    outcome = doctest.testmod(sys.modules[module], optionflags=doctest.NORMALIZE_WHITESPACE)
     assert outcome.attempted > 0 and outcome.failed == 0
 
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from ... import _check as check
 from ... import _ladder as ladder
-from ... import sparse
 from ..._dispatch import _functorch_level
 from ...kernels import codes as C
+from ...sparse._groups import reduce_groups, widen
+from ...sparse._scatter import broadcast_index, scatter_rows
 
 _is_compiling = torch.compiler.is_compiling
 # Larger operands take the general way, where the kernel is chosen by size and the overhead of a call does not show.
@@ -107,7 +108,7 @@ class _Mul(torch.autograd.Function):
         if bool((src == 0).any()):
             indptr, perm = ladder.csr_build(index, out.shape[0])
             structure = (indptr, None, perm, None, None, None)
-            return ladder._copy_product_grad(structure, C.COPY_E, src, g.contiguous()), None, None
+            return ladder.copy_product_grad(structure, C.COPY_E, src, g.contiguous()), None, None
         return _gather(g * out, index) / src, None, None
 
 
@@ -264,7 +265,7 @@ class Groups:
         return high + 1 if dim_size is None else dim_size
 
     def reduce(self, code: int, return_arg: bool = False):
-        result = sparse._scatter_rows(
+        result = scatter_rows(
             self.op, self.rows, self.index, self.groups, code, self.axis, None, return_arg, True, True
         )
         return (self.values(result[0]), self.positions(result[1])) if return_arg else self.values(result)
@@ -274,7 +275,7 @@ class Groups:
 
     def reduce_plan(self, plan: tuple[Tensor, Tensor], code: int, fill: float, unbiased: bool = True) -> Tensor:
         """Per group in the rows' layout."""
-        return sparse._reduce_groups(self.op, self.rows, self.axis, plan, code, fill, False, unbiased, False)
+        return reduce_groups(self.op, self.rows, self.axis, plan, code, fill, False, unbiased, False)
 
     def counts(self, plan: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """int64, in a shape that broadcasts to the result."""
@@ -303,7 +304,7 @@ def _essential(op: str, index: Tensor, src: Tensor, dim: int) -> Tensor:
     """``index`` as a contiguous vector [E] if it varies along ``dim`` only, else with size 1 where it does not vary."""
     if index.dim() == 1 and index.shape[0] == src.shape[dim]:
         return index.contiguous()
-    view = sparse.broadcast_index(op, index, src, dim)
+    view = broadcast_index(op, index, src, dim)
     for d in range(view.dim()):
         if d != dim and view.shape[d] > 1 and view.stride(d) == 0:
             view = view.narrow(d, 0, 1)
@@ -370,7 +371,7 @@ def _sum_of_pairs(op, src, index, dim, out, dim_size, ascending):
         total = Groups(op, src.to(torch.int32), index, dim, dim_size, ascending).reduce(C.SUM) != 0
         return total if out is None else out.logical_or_(total)
     parts = torch.view_as_real(src.resolve_conj())
-    index = sparse.broadcast_index(op, index, src, dim).unsqueeze(-1)
+    index = broadcast_index(op, index, src, dim).unsqueeze(-1)
     total = torch.view_as_complex(Groups(op, parts, index, dim, dim_size, ascending).reduce(C.SUM))
     return total if out is None else out.add_(total)
 
@@ -530,12 +531,12 @@ def segment_csr(op: str, code: int, src: Tensor, indptr: Tensor, out: Tensor | N
         pointers, gaps = _with_gaps(op, indptr, lead, E), True
     rows = src.reshape(B * E, F).contiguous() if src.dim() > 1 else src.contiguous()
     if code == C.MEAN and not src.is_floating_point():
-        total = sparse._reduce_groups(op, rows, 0, (pointers, None), C.SUM, None, False, True, True)
+        total = reduce_groups(op, rows, 0, (pointers, None), C.SUM, None, False, True, True)
         count = pointers.diff().clamp_(min=1).reshape(-1, *(1 for _ in total.shape[1:]))
         value, arg = total.div(count, rounding_mode="trunc").to(src.dtype), indptr.new_empty(0)
     else:
         extreme = code in (C.MIN, C.MAX)
-        value = sparse._reduce_groups(op, rows, 0, (pointers, None), code, None, extreme, True, True)
+        value = reduce_groups(op, rows, 0, (pointers, None), code, None, extreme, True, True)
         value, arg = value if extreme else (value, indptr.new_empty(0))
     if gaps:
         inner = lambda t: t.reshape(B, N + 2, F)[:, 1:-1]  # noqa: E731
@@ -596,7 +597,7 @@ def gather_csr(op: str, src: Tensor, indptr: Tensor, out: Tensor | None) -> Tens
         pointers = torch.cat([(ranges[:, :-1] + starts).reshape(-1), ranges.new_full((1,), B * E)])
     if ladder.index_range(pointers) != (0, B * E, True):
         check.fail(ValueError, op, f"indptr to be non-decreasing from 0 to {E}", "another order or range")
-    rows = sparse._widen(src).reshape(B * N, F).contiguous() if src.dim() > 1 else sparse._widen(src).contiguous()
+    rows = widen(src).reshape(B * N, F).contiguous() if src.dim() > 1 else widen(src).contiguous()
     result = _wanting_grad(_SegmentGather, _segment_gather, rows, pointers, B * E)
     return _written(op, result.to(src.dtype).reshape(*lead, E, *trail), src, dim, out)
 

@@ -1,0 +1,12 @@
+"""Sparse aggregation: segments, scatter, g-SpMM and g-SDDMM. Check, bring to the kernels' layout, dispatch."""
+
+from __future__ import annotations
+
+from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
+from ._sddmm import sddmm
+from ._segment import segment_gather, segment_reduce, segment_softmax
+from ._spmm import spmm
+
+__all__ = [
+    "ScatterPlan", "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+]  # fmt: skip
