@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .. import _core as core
+from .. import _composite as core
 
 
 def scatter_std(
