@@ -1,0 +1,16 @@
+// The tests of every operator, one file each.
+#pragma once
+
+namespace structops::tests {
+
+struct Rng;
+
+void test_spmm_all(Rng& rng);
+void test_wrapping();
+void test_sddmm_all(Rng& rng);
+void test_softmax_all(Rng& rng);
+void test_scatter_all(Rng& rng);
+void test_select_all(Rng& rng);
+void test_csr_all(Rng& rng);
+
+}  // namespace structops::tests
