@@ -59,7 +59,7 @@ def choice(op: str, name: str, value: Any, allowed) -> Any:
 
 def size(op: str, name: str, value: Any) -> int:
     if isinstance(value, torch.SymInt):
-        return value
+        return value  # type: ignore[return-value]
     if isinstance(value, bool):
         fail(TypeError, op, f"{name} to be an int", "a bool")
     try:

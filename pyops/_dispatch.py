@@ -9,6 +9,7 @@ shortest way: the kernel below autograd when no gradient is wanted, a ``torch.au
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -29,7 +30,15 @@ def is_eager() -> bool:
 
 def bare_apply(function: type[torch.autograd.Function]) -> Callable:
     """``function.apply`` without its handling of torch.func, which takes a third of its time: for calls where is_eager()."""
-    return super(torch.autograd.Function, function).apply
+    return super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+
+class Entry(Protocol):
+    """The way into an operator; ``below``, the same below autograd."""
+
+    below: Callable
+
+    def __call__(self, *args: Any) -> Any: ...
 
 
 def _device(args: tuple) -> str:
@@ -40,7 +49,7 @@ def _device(args: tuple) -> str:
     return "cpu"
 
 
-def define(op: str, fake: Callable, setup: Callable | None, backward: Callable | None, differentiable: tuple[int, ...]):
+def define(op: str, fake: Callable, setup: Callable | None, backward: Callable | None, differentiable: tuple[int, ...]) -> Entry:
     """Attach ``fake`` and the autograd formula to ``op`` and return its entry function (positional arguments only).
 
     The entry's ``below`` runs the kernel below autograd: for eager mode, where no gradient is wanted or a Function sees to it.
@@ -78,7 +87,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
                 setup(ctx, args, output)
                 return output
 
-        Differentiable.backward = staticmethod(backward)
+        Differentiable.backward = staticmethod(backward)  # type: ignore[method-assign]
         Differentiable.__name__ = Differentiable.__qualname__ = op
         differentiable_apply = bare_apply(Differentiable)
 
@@ -103,7 +112,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
                     return torch.stack(calls), 0
                 return tuple(torch.stack(t) for t in zip(*calls, strict=True)), (0,) * len(calls[0])
 
-        Transformed.backward = staticmethod(backward)
+        Transformed.backward = staticmethod(backward)  # type: ignore[method-assign]
         Transformed.__name__ = Transformed.__qualname__ = op
 
     def call(*args):
@@ -120,5 +129,5 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         return below(*args)
 
     call.__name__ = call.__qualname__ = op
-    call.below = below
-    return call
+    call.below = below  # type: ignore[attr-defined]
+    return call  # type: ignore[return-value]

@@ -120,8 +120,8 @@ def check(op: str, device: str = "cpu", seed: int = 0) -> Result:
             return Result(op, device, count, float("inf"), False, str(error).splitlines()[0])
         pairs = zip(got, want, strict=True) if isinstance(want, tuple) else [(got, want)]
         for g, w in pairs:
-            error, allowed = _error(g, w)
-            worst, ok = max(worst, error), ok and error <= allowed
+            found, allowed = _error(g, w)
+            worst, ok = max(worst, found), ok and found <= allowed
     return Result(op, device, count, worst, ok, note)
 
 

@@ -13,7 +13,8 @@ def sizes(t: Tensor) -> tuple[int, int, int]:
     """(B, rows, F) of [rows], [rows, F] or [B, rows, F]."""
     if t.dim() == 1:
         return 1, t.shape[0], 1
-    return (1, *t.shape) if t.dim() == 2 else tuple(t.shape)
+    B = 1 if t.dim() == 2 else t.shape[0]
+    return B, t.shape[-2], t.shape[-1]
 
 
 def shape(rank: int, B: int, N: int, F: int) -> tuple[int, ...]:

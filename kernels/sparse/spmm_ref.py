@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -34,7 +36,8 @@ def messages(x: Tensor | None, e: Tensor | None, u: Tensor, j: Tensor, bcast: Te
         return mx
     if message == C.COPY_E:
         return me
-    return {C.ADD: torch.add, C.SUB: torch.sub, C.MUL: torch.mul, C.DIV: torch.div}[message](mx, me)
+    combine: dict[int, Callable] = {C.ADD: torch.add, C.SUB: torch.sub, C.MUL: torch.mul, C.DIV: torch.div}
+    return combine[message](mx, me)
 
 
 def reduce_rows(m: Tensor, reduce: int, unbiased: bool) -> Tensor:

@@ -216,8 +216,11 @@ def copy_product_grad(s: tuple, message: int, h: Tensor, g: Tensor) -> Tensor:
     not in derivative) and n0 their number, the row product is P, P Z or P (Z^2 - Q) / 2 for n0 = 0, 1, 2, and has neither a
     first nor a second derivative beyond.
     """
-    operands = (lambda v: (v, None)) if message == C.COPY_U else (lambda v: (None, v))
-    forward = lambda v, reduce=C.SUM: _spmm.aggregate(s, *operands(v), message, reduce)  # noqa: E731
+
+    def forward(v: Tensor, reduce: int = C.SUM) -> Tensor:
+        x, e = (v, None) if message == C.COPY_U else (None, v)
+        return _spmm.aggregate(s, x, e, message, reduce)
+
     zero = h == 0
     rest = torch.where(zero, torch.ones_like(h), h)
     P = forward(rest, C.PROD)

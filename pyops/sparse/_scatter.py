@@ -77,7 +77,12 @@ def scatter_reduce(
     tensor([2., 4., 0.])
     """
     op = "scatter_reduce"
-    if is_plain(src, index, dim, fill_value, return_arg, unbiased, skip_nan) and type(reduce) is str and reduce in QUICK:
+    if (
+        isinstance(index, Tensor)
+        and type(reduce) is str
+        and reduce in QUICK
+        and is_plain(src, index, dim, fill_value, return_arg, unbiased, skip_nan)
+    ):
         shape = src.shape
         if (
             type(dim_size) is int

@@ -52,8 +52,12 @@ def segment_reduce(
     (tensor([3., 0., 4.]), tensor([2, 4, 3]))
     """
     op = "segment_reduce"
-    plain = is_plain(src, indptr, dim, fill_value, return_arg, unbiased, skip_nan)
-    if plain and type(reduce) is str and reduce in QUICK and ladder.covers(indptr, src.shape[0]):
+    if (
+        type(reduce) is str
+        and reduce in QUICK
+        and is_plain(src, indptr, dim, fill_value, return_arg, unbiased, skip_nan)
+        and ladder.covers(indptr, src.shape[0])
+    ):
         return ladder.segment_rows(src, indptr, QUICK[reduce])
     check.dense(op, "src", src, integers=True)
     check.index(op, "indptr", indptr, like=src)

@@ -75,7 +75,7 @@ def spmm(
     if not isinstance(graph, Graph):
         check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
     defaults = edge is None and not batch_dims and fill_value is None
-    if defaults and _is_plain(graph, x, message, reduce, return_arg, unbiased, skip_nan):
+    if isinstance(reduce, str) and defaults and _is_plain(graph, x, message, reduce, return_arg, unbiased, skip_nan):
         return _copy_reduce(graph, x, C.REDUCES[reduce])
     if callable(message) or not isinstance(reduce, str):
         from ..user_defined import spmm_user
@@ -136,12 +136,11 @@ def spmm(
     return out, winners.to(torch.int64).reshape(shape)
 
 
-def _is_plain(graph: Graph, x: Any, message, reduce, return_arg, unbiased, skip_nan) -> bool:
+def _is_plain(graph: Graph, x: Any, message, reduce: str, return_arg, unbiased, skip_nan) -> bool:
     """Whether a call is the common one, already in the kernels' layout: its checks, and nothing to convert."""
     return (
         isinstance(x, Tensor)
         and (message is None or message == "copy_u")
-        and isinstance(reduce, str)
         and reduce in C.REDUCES
         and return_arg is False
         and unbiased is True

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 from .. import _check as check
 from ._numba import CACHED, OP, NumbaError, numba
@@ -29,7 +30,7 @@ def multiply(acc, m):
 
 
 @lru_cache(maxsize=CACHED)
-def jit(fn: Callable) -> Callable:
+def jit(fn: Callable) -> Any:
     return fn if hasattr(fn, "py_func") else numba.njit(nogil=True, error_model="numpy")(fn)
 
 
@@ -37,20 +38,20 @@ def _compile(name: str, fn: Callable | None, scalars: tuple, returns: int = 1) -
     """``fn`` compiled for scalars, found to return that many numbers."""
     if fn is None:
         return None
-    fn = jit(fn)
+    dispatcher = jit(fn)
     try:
-        fn.compile(scalars)
+        dispatcher.compile(scalars)
     except NumbaError as error:
         raise TypeError(f"{OP}: numba cannot compile {name}: {_first_line(error)}") from error
     except RuntimeError:  # compiled for given signatures only
-        return fn
-    found = fn.overloads[scalars].signature.return_type
+        return dispatcher
+    found = dispatcher.overloads[scalars].signature.return_type
     number = (numba.types.Number, numba.types.Boolean)
     if returns == 1 and not isinstance(found, number):
         check.fail(TypeError, OP, f"{name} to return a number", found)
     if returns == 2 and not (isinstance(found, numba.types.BaseTuple) and len(found) == 2):
         check.fail(TypeError, OP, f"{name} to return (dx, de)", found)
-    return fn
+    return dispatcher
 
 
 def _first_line(error: Exception) -> str:

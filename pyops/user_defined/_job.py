@@ -34,7 +34,7 @@ class Job:
     reduce: str
     identity: float
     fill: float
-    tables: tuple[np.ndarray, np.ndarray]
+    tables: tuple[np.ndarray, ...]
     features: tuple[int, ...]
 
     @property
@@ -66,8 +66,8 @@ class Job:
             pass
         elif len(winners):
             kernel, low = extreme_kernel(message), self.reduce == "min"
-            fixed = (xa, ea, ptr, col, eid, xt, et, Fx, Fe, out, winners, U(F), low, fill)
-            nb.run(lambda v0, v1: kernel(*fixed, v0, v1), ranges)
+            args = (xa, ea, ptr, col, eid, xt, et, Fx, Fe, out, winners, U(F), low, fill)
+            nb.run(lambda v0, v1: kernel(*args, v0, v1), ranges)
         else:
             step = self.functions.step or jit(multiply if self.reduce == "prod" else add)
             kernel = fold_kernel(message, step)
@@ -90,7 +90,7 @@ class Job:
         ga = nb.flat(OP, g)
         last = nb.flat(OP, final) if final is not None else ga[:0]
         f = self.functions
-        results = []
+        results: list[Tensor | None] = []
         for toward_x, wanted, like, width in ((True, wants[0], x, Fx), (False, wants[1], e, Fe)):
             if not wanted:
                 results.append(None)
@@ -102,7 +102,8 @@ class Job:
                 fixed = (xa, ea, ga, last, winners, ptr, other, eid, xt, et, Fx, Fe, U(self.F), width, out)
                 nb.run(lambda r0, r1, kernel=kernel, fixed=fixed: kernel(*fixed, r0, r1), nb.rows(ptr, 4 * self.F))
             results.append(torch.from_numpy(out).reshape(like.shape))
-        return tuple(results)
+        dx, de = results
+        return dx, de
 
 
 class Aggregate(torch.autograd.Function):

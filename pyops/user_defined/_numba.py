@@ -10,7 +10,7 @@ try:
 
     MISSING = ""
 except ImportError as error:
-    numba = nb = NumbaError = None
+    numba = nb = NumbaError = None  # type: ignore[assignment, misc]
     MISSING = str(error)
 
 OP = "spmm"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from types import ModuleType
 
 _HERE = __name__.rpartition(".")[0]
 _SUBMODULES = (
     "scatter", "segment_coo", "segment_csr", "composite", "composite.softmax", "composite.logsumexp", "composite.std",
     "utils", "testing", "placeholder",
 )  # fmt: skip
-_replaced: dict[str, object] = {}
+_replaced: dict[str, ModuleType] = {}
 
 
 def _is_ours(name: str) -> bool:
