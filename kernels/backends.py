@@ -31,6 +31,11 @@ OPS = {
     "select_bwd": "sparse.select",
     "csr_build": "sparse.csr",
     "index_range": "sparse.csr",
+    "chart_logz": "tree.chart",
+    "chart_marginals": "tree.chart",
+    "chart_hvp": "tree.chart",
+    "chart_best": "tree.chart",
+    "chart_sample": "tree.chart",
 }
 
 native = None  # the pybind11 module, where the compiled library loaded

@@ -1,5 +1,5 @@
-// The only list of operator schemas. Codes of message, reduce, arg, op and target are the enums of csrc/sparse/*.h, mirrored
-// in kernels/codes.py. Operands are [rows], [rows, F] or [B, rows, F]; see the header of each operator.
+// The only list of operator schemas. Codes of message, reduce, arg, op and target and of kind are the enums of the headers, mirrored
+// in kernels/codes.py. Operands of the sparse family are [rows], [rows, F] or [B, rows, F]; see the header of each operator.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(structops, m) {
@@ -16,4 +16,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
+
+  // tree
+  m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
+  m.def("chart_marginals(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, int kind) -> (Tensor, Tensor, Tensor)");
+  m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
+  m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
+  m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
 }

@@ -1,0 +1,15 @@
+// The CUDA launchers of the tree family: same arguments and semantics as the CPU launchers, every pointer in device memory.
+// They enqueue on ctx.stream, never synchronise, and throw std::runtime_error on a CUDA error.
+#pragma once
+#include "core/cuda/context.h"
+#include "tree/chart.h"
+
+namespace structops::cuda {
+
+void chart_logz(const ChartArgs& a, const CudaContext& ctx);
+void chart_marginals(const ChartArgs& a, const CudaContext& ctx);
+void chart_hvp(const ChartArgs& a, const CudaContext& ctx);
+void chart_best(const ChartTreeArgs& a, const CudaContext& ctx);
+void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx);
+
+}  // namespace structops::cuda

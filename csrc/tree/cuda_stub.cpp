@@ -1,0 +1,21 @@
+// Stands in for the CUDA launchers in builds without nvcc.
+#include <stdexcept>
+
+#include "tree/cuda.h"
+
+namespace structops::cuda {
+namespace {
+
+[[noreturn]] void missing() {
+  throw std::runtime_error("structops was built without CUDA: rebuild with nvcc on the PATH (STRUCTOPS_CUDA=ON)");
+}
+
+}  // namespace
+
+void chart_logz(const ChartArgs&, const CudaContext&) { missing(); }
+void chart_marginals(const ChartArgs&, const CudaContext&) { missing(); }
+void chart_hvp(const ChartArgs&, const CudaContext&) { missing(); }
+void chart_best(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void chart_sample(const ChartTreeArgs&, const CudaContext&) { missing(); }
+
+}  // namespace structops::cuda
