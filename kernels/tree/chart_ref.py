@@ -314,9 +314,7 @@ def chart_marginals(score, sib, lengths, weight, kind):
 def chart_hvp(score, sib, lengths, weight, v, v_sib, kind):
     """Same signature and results as torch.ops.structops.chart_hvp."""
     d, ds = _numpy(v), None if v_sib is None else _numpy(v_sib)
-    return _posteriors(
-        score, sib, lengths, weight, kind, lambda b, inside: inside.along(d[b], None if ds is None else ds[b])
-    )
+    return _posteriors(score, sib, lengths, weight, kind, lambda b, inside: inside.along(d[b], None if ds is None else ds[b]))
 
 
 def _empty_trees(kind: int, first: int, second: int, N: int) -> np.ndarray:

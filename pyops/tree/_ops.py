@@ -12,13 +12,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._dispatch import define
+from .._dispatch import define, is_eager
 from ..kernels import codes as C
 
 
 def accumulator(t: Tensor) -> torch.dtype:
     """The dtype of logz, of weights and of the values of trees."""
     return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def is_traced(t: Tensor) -> bool:
+    """Whether the values of ``t`` are not to be looked at: torch.compile, export, torch.func and fake tensors."""
+    return not is_eager() or type(t) is not Tensor
 
 
 def _own_context(ctx) -> bool:
