@@ -179,6 +179,25 @@ class Inside:
         return float(d[-1]), dpost, dpost_sib
 
 
+def max_marginals(score, sib, lengths, kind):
+    """[B, N, N]: the score of the best tree through each cell; -inf where there is none or nothing is read."""
+    out = np.full(score.shape, -INF)
+    for b, h, s, t, ok in _sentences(score, sib, lengths, kind):
+        inside = Inside(h, s, t, best=True)
+        outer = np.full(len(h.items), -INF)
+        outer[-1] = 0.0
+        for k in range(len(h.items) - 1, -1, -1):
+            item = h.items[k]
+            if item.cell:
+                out[b][item.cell] = max(out[b][item.cell], outer[k] + inside.value[k]) if ok else np.nan
+            own = outer[k] + (s[item.cell] if item.cell else 0.0)
+            for a, (left, right) in enumerate(zip(item.left, item.right, strict=True)):
+                through = own + (t[item.sib[a]] if item.sib[a] is not None else 0.0)
+                outer[left] = max(outer[left], through + inside.value[right])
+                outer[right] = max(outer[right], through + inside.value[left])
+    return torch.from_numpy(out).to(score.device, _accumulator(score))
+
+
 # ---- trees -----------------------------------------------------------------------------------------------------------
 
 

@@ -189,3 +189,15 @@ def sample(chart: Chart, n: int, generator: torch.Generator | None) -> Tensor:
     shape = (n, total.shape[0], 3 * chart.N)
     uniform = torch.rand(shape, dtype=torch.float64, device=total.device, generator=generator)
     return ops.chart_sample(total.detach(), sib, chart.lengths, uniform, chart.kind)
+
+
+def max_marginals(chart: Chart) -> Tensor:
+    from ..kernels.tree import chart_ref
+
+    top = best_score(chart)
+    through = chart_ref.max_marginals(top, None if chart.sib is None else chart.sib.detach(), chart.lengths, chart.kind)
+    if not chart.labelled:
+        return through
+    table = _table(chart).detach()
+    loss = table - torch.where(cells(chart.kind, chart.lengths, chart.N), top, 0).clamp(min=torch.finfo(top.dtype).min)[..., None]
+    return torch.where(through[..., None] == NINF, NINF, through[..., None] + loss)

@@ -202,6 +202,13 @@ class TreeDistribution(Distribution):
         """The score of the best tree, [B]; -inf where there is none. Differentiable: the gradient is the tree."""
         return self.kbest(1)[0][:, 0]
 
+    def max_marginals(self) -> Tensor:
+        """The score of the best tree through every cell, in the shape of the scores; -inf where there is none.
+
+        Not differentiable. Computed by the reference, in Python: for inspection rather than training.
+        """
+        return charts.max_marginals(self._chart)
+
     def kbest(self, k: int) -> tuple[Tensor, Tensor]:
         """Scores [B, k], descending, and trees [B, k, ..] of the k best trees; -inf and -1 where there are fewer.
 

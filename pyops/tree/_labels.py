@@ -28,19 +28,19 @@ def best_labels(table: Tensor, value: Tensor, row: Tensor, column: Tensor, valid
     """
     B, K, M = row.shape
     scores = _label_scores(table, *(t.transpose(0, 1) for t in (row, column, valid))).transpose(0, 1).to(value.dtype)
-    ordered, order = scores.sort(-1, descending=True, stable=True)
+    ordered, order = scores.sort(dim=-1, descending=True, stable=True)
     width = min(K, ordered.shape[-1])
     loss, order = ordered[..., :width] - ordered[..., :1].clamp(min=torch.finfo(value.dtype).min), order[..., :width]
     total = value[..., None]  # [B, K, J]: J labellings of every tree
     rank = torch.zeros(B, K, 1, 0, dtype=torch.int64, device=row.device)
     for m in range(M):
         every = (total[..., :, None] + loss[:, :, m, None, :]).flatten(2)
-        total, at = every.sort(-1, descending=True, stable=True)
+        total, at = every.sort(dim=-1, descending=True, stable=True)
         total, at = total[..., :K], at[..., :K]
         before = rank.gather(2, (at // width)[..., None].expand(*at.shape, m))
         rank = torch.cat([before, (at % width)[..., None]], -1)
     J = total.shape[2]
-    total, at = total.flatten(1).sort(-1, descending=True, stable=True)
+    total, at = total.flatten(1).sort(dim=-1, descending=True, stable=True)
     total, at = total[:, :K], at[:, :K]
     rank = rank.flatten(1, 2).gather(1, at[..., None].expand(B, at.shape[1], M))
     which = at // J

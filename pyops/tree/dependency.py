@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -190,7 +191,7 @@ class DependencyCRF(TreeDistribution):
 
     def _constrained(self, value: Tensor) -> Chart:
         heads, label = self._split(value)
-        N, samples = self._chart.N, heads.numel() // max(heads.shape[-2] * heads.shape[-1], 1)
+        N, samples = self._chart.N, math.prod(heads.shape[:-2])
         head = heads[..., None]
         allowed = (head < 0) | (head == torch.arange(N, device=heads.device)) | ~self._words()[..., None]
         if label is not None:

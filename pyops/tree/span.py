@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -117,9 +118,8 @@ class SpanCRF(TreeDistribution):
     def _constrained(self, value: Tensor) -> Chart:
         spans, label = self._split(value)
         chart, N, M = self._chart, self._chart.N, spans.shape[-2]
-        B = chart.table.shape[0]
-        spans = spans.reshape(-1, M, 2)
-        total = spans.shape[0]
+        samples, total = math.prod(spans.shape[:-3]), math.prod(spans.shape[:-2])
+        spans = spans.reshape(total, M, 2)
         left, right, valid = self._parts(spans)
         at = torch.where(valid, left * N + right, N * N)  # one cell more takes the rows that are ignored
         given = at.new_zeros(total, N * N + 1).scatter(1, at, torch.ones_like(at))[:, :-1].reshape(total, N, N)
@@ -128,7 +128,6 @@ class SpanCRF(TreeDistribution):
             wanted = at.new_full((total, N * N + 1), -1).scatter(1, at, label.reshape(total, M))[:, :-1].reshape(total, N, N, 1)
             L = chart.table.shape[3]
             allowed = allowed[..., None] & ((wanted < 0) | (wanted == torch.arange(L, device=at.device)))
-        samples = total // max(B, 1)
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
         return Chart(chart.kind, table, None, chart.lengths.repeat(samples))
 
