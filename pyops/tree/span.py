@@ -117,17 +117,23 @@ class SpanCRF(TreeDistribution):
 
     def _constrained(self, value: Tensor) -> Chart:
         spans, label = self._split(value)
-        chart, N, M = self._chart, self._chart.N, spans.shape[-2]
-        samples, total = math.prod(spans.shape[:-3]), math.prod(spans.shape[:-2])
+        N, M = self._chart.N, spans.shape[-2]
+        total = math.prod(spans.shape[:-2])
         spans = spans.reshape(total, M, 2)
         left, right, valid = self._parts(spans)
         at = torch.where(valid, left * N + right, N * N)  # one cell more takes the rows that are ignored
-        given = at.new_zeros(total, N * N + 1).scatter(1, at, torch.ones_like(at))[:, :-1].reshape(total, N, N)
+        fill = lambda start, values: at.new_full((total, N * N + 1), start).scatter(1, at, values)[:, :-1].reshape(total, N, N)  # noqa: E731
+        wanted = None if label is None else fill(-1, label.reshape(total, M))
+        return self._agreeing(fill(0, torch.ones_like(at)), wanted)
+
+    def _agreeing(self, given: Tensor, label: Tensor | None) -> Chart:
+        """The chart of the trees that hold the spans given, 0 or 1 [S * B, N, N], with the labels, -1 or [S * B, N, N]."""
+        chart = self._chart
         allowed = ~_crossed(given)
         if label is not None:
-            wanted = at.new_full((total, N * N + 1), -1).scatter(1, at, label.reshape(total, M))[:, :-1].reshape(total, N, N, 1)
-            L = chart.table.shape[3]
-            allowed = allowed[..., None] & ((wanted < 0) | (wanted == torch.arange(L, device=at.device)))
+            wanted = label[..., None]
+            allowed = allowed[..., None] & ((wanted < 0) | (wanted == torch.arange(chart.table.shape[3], device=given.device)))
+        samples = given.shape[0] // max(chart.table.shape[0], 1)
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
         return Chart(chart.kind, table, None, chart.lengths.repeat(samples))
 

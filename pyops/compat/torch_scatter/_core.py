@@ -117,9 +117,7 @@ def _segment_sum(src: Tensor, indptr: Tensor, code: int = C.SUM) -> Tensor:
 
 def _segment_gather(src: Tensor, indptr: Tensor, elements: int) -> Tensor:
     F = 1 if src.dim() == 1 else src.shape[-1]
-    return ladder.sddmm(
-        src, None, indptr, None, None, None, None, None, None, C.EDGE_COPY, C.V, C.V, elements, F, 1
-    )
+    return ladder.sddmm(src, None, indptr, None, None, None, None, None, None, C.EDGE_COPY, C.V, C.V, elements, F, 1)
 
 
 class _SegmentLinear(torch.autograd.Function):
@@ -264,9 +262,7 @@ class Groups:
         return high + 1 if dim_size is None else dim_size
 
     def reduce(self, code: int, return_arg: bool = False):
-        result = sparse._scatter_rows(
-            self.op, self.rows, self.index, self.groups, code, self.axis, None, return_arg, True, True
-        )
+        result = sparse._scatter_rows(self.op, self.rows, self.index, self.groups, code, self.axis, None, return_arg, True, True)
         return (self.values(result[0]), self.positions(result[1])) if return_arg else self.values(result)
 
     def plan(self) -> tuple[Tensor, Tensor]:
@@ -328,9 +324,7 @@ def _checked_out(op: str, out: Tensor, src: Tensor, dim: int) -> int:
 # ---- scatter ---------------------------------------------------------------------------------------------------------
 
 
-def scatter_reduce(
-    op: str, code: int, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None
-) -> Tensor:
+def scatter_reduce(op: str, code: int, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None) -> Tensor:
     if out is None and _plain(src, index, dim):
         size = _size(op, index, dim_size)
         try:
@@ -434,9 +428,7 @@ def _index_dim(op: str, name: str, index: Tensor) -> int:
     return index.dim() - 1
 
 
-def segment_coo_linear(
-    op: str, code: int, src: Tensor, index: Tensor, out: Tensor | None, dim_size: int | None
-) -> Tensor:
+def segment_coo_linear(op: str, code: int, src: Tensor, index: Tensor, out: Tensor | None, dim_size: int | None) -> Tensor:
     if out is None and _coo_plain(src, index):
         size = _coo_size(op, index, dim_size)
         if src.requires_grad and torch.is_grad_enabled():
@@ -654,9 +646,7 @@ def log_softmax(op: str, src: Tensor, index: Tensor, dim: int, eps: float, dim_s
     return result - g.spread(_log_sum(g, plan, eps)[1])
 
 
-def logsumexp(
-    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float
-) -> Tensor:
+def logsumexp(op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float) -> Tensor:
     _floating(op, src)
     if out is not None:
         dim_size = _checked_out(op, out, src, dim)
@@ -669,9 +659,7 @@ def logsumexp(
     return result if out is None else out.copy_(result)
 
 
-def std(
-    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool
-) -> Tensor:
+def std(op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool) -> Tensor:
     if not src.is_floating_point():
         src = src.to(torch.get_default_dtype())
     if out is not None:

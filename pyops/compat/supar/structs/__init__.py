@@ -1,0 +1,7 @@
+"""supar.structs."""
+
+from . import fn as fn
+from .dist import StructuredDistribution
+from .tree import ConstituencyCRF, Dependency2oCRF, DependencyCRF
+
+__all__ = ["ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "StructuredDistribution"]
