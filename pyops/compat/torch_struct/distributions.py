@@ -170,7 +170,7 @@ class DependencyCRF(StructDistribution):
     @staticmethod
     def to_event(sequence: Tensor, extra: Any = None, lengths: Any = None) -> Tensor:
         """Heads [B, N] in 0..N, 0 the root, of words 1..N -> [B, N, N]."""
-        B, N = sequence.shape
+        N = sequence.shape[1]
         arcs = F.one_hot(sequence, N + 1)
         if lengths is not None:
             lengths = torch.as_tensor(lengths, device=sequence.device)
