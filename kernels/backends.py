@@ -36,6 +36,11 @@ OPS = {
     "chart_hvp": "tree.chart",
     "chart_best": "tree.chart",
     "chart_sample": "tree.chart",
+    "chain_logz": "tree.chain",
+    "chain_marginals": "tree.chain",
+    "chain_hvp": "tree.chain",
+    "chain_best": "tree.chain",
+    "chain_sample": "tree.chain",
 }
 
 native = None  # the pybind11 module, where the compiled library loaded

@@ -2,6 +2,7 @@
 // They enqueue on ctx.stream, never synchronise, and throw std::runtime_error on a CUDA error.
 #pragma once
 #include "core/cuda/context.h"
+#include "tree/chain.h"
 #include "tree/chart.h"
 
 namespace structops::cuda {
@@ -11,5 +12,10 @@ void chart_marginals(const ChartArgs& a, const CudaContext& ctx);
 void chart_hvp(const ChartArgs& a, const CudaContext& ctx);
 void chart_best(const ChartTreeArgs& a, const CudaContext& ctx);
 void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx);
+void chain_logz(const ChainArgs& a, const CudaContext& ctx);
+void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
+void chain_hvp(const ChainArgs& a, const CudaContext& ctx);
+void chain_best(const ChainPathArgs& a, const CudaContext& ctx);
+void chain_sample(const ChainPathArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

@@ -17,5 +17,10 @@ void chart_marginals(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_hvp(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_best(const ChartTreeArgs&, const CudaContext&) { missing(); }
 void chart_sample(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void chain_logz(const ChainArgs&, const CudaContext&) { missing(); }
+void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
+void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }
+void chain_best(const ChainPathArgs&, const CudaContext&) { missing(); }
+void chain_sample(const ChainPathArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

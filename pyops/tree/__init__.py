@@ -1,4 +1,4 @@
-"""Distributions over trees: log-partitions, posteriors, best trees and samples, exact, batched and differentiable.
+"""Distributions over trees and chains: log-partitions, posteriors, best structures and samples, exact, batched, differentiable.
 
 >>> import torch, structops
 >>> crf = structops.tree.DependencyCRF(torch.zeros(2, 4, 4), lengths=[3, 2])
@@ -6,6 +6,7 @@
 tensor([7., 2.])
 """
 
+from .chain import LinearChainCRF, SemiMarkovCRF
 from .dependency import (
     DependencyCRF,
     adjacent_siblings,
@@ -17,6 +18,7 @@ from .dependency import (
 from .span import SpanCRF, span_best, span_log_partition, span_marginals, span_sample
 
 __all__ = [
-    "DependencyCRF", "SpanCRF", "adjacent_siblings", "dependency_best", "dependency_log_partition", "dependency_marginals",
-    "dependency_sample", "span_best", "span_log_partition", "span_marginals", "span_sample",
+    "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF", "SpanCRF", "adjacent_siblings", "dependency_best",
+    "dependency_log_partition", "dependency_marginals", "dependency_sample", "span_best", "span_log_partition",
+    "span_marginals", "span_sample",
 ]  # fmt: skip
