@@ -36,6 +36,12 @@ OPS = {
     "chart_hvp": "tree.chart",
     "chart_best": "tree.chart",
     "chart_sample": "tree.chart",
+    "matrix_tree_logz": "tree.matrix_tree",
+    "matrix_tree_marginals": "tree.matrix_tree",
+    "matrix_tree_hvp": "tree.matrix_tree",
+    "matrix_tree_sample": "tree.matrix_tree",
+    "arborescence": "tree.arborescence",
+    "tree_check": "tree.arborescence",
 }
 
 native = None  # the pybind11 module, where the compiled library loaded

@@ -23,4 +23,10 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
   m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
   m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
+  m.def("matrix_tree_logz(Tensor score, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("matrix_tree_marginals(Tensor score, Tensor lengths, Tensor? weight, bool multiroot) -> (Tensor, Tensor)");
+  m.def("matrix_tree_hvp(Tensor score, Tensor lengths, Tensor? weight, Tensor v, bool multiroot) -> (Tensor, Tensor)");
+  m.def("matrix_tree_sample(Tensor score, Tensor lengths, Tensor seed, bool multiroot) -> Tensor");
+  m.def("arborescence(Tensor score, Tensor lengths, bool multiroot) -> (Tensor, Tensor)");
+  m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
 }

@@ -17,5 +17,11 @@ void chart_marginals(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_hvp(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_best(const ChartTreeArgs&, const CudaContext&) { missing(); }
 void chart_sample(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_logz(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_marginals(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_hvp(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_sample(const MatrixTreeSampleArgs&, const CudaContext&) { missing(); }
+void arborescence(const ArborescenceArgs&, const CudaContext&) { missing(); }
+void tree_check(const TreeCheckArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda
