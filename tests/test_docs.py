@@ -12,11 +12,16 @@ import pytest
 import structops
 import structops.graph
 import structops.sparse
+import structops.tree.dependency
+import structops.tree.span
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("module", [structops, structops.graph, structops.sparse], ids=lambda m: m.__name__)
+MODULES = [structops, structops.graph, structops.sparse, structops.tree, structops.tree.dependency, structops.tree.span]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_docstring_examples(module) -> None:
     outcome = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
     assert outcome.attempted > 0 and outcome.failed == 0

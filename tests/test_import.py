@@ -223,8 +223,9 @@ def test_public_names() -> None:
 def test_docstring_examples() -> None:
     import doctest
 
-    from structops import graph, sparse
+    from structops import graph, sparse, tree
+    from structops.tree import dependency, span
 
-    for module in (structops, sparse, graph):
+    for module in (structops, sparse, graph, tree, dependency, span):
         failed, tried = doctest.testmod(module)
         assert tried > 0 and failed == 0, module
