@@ -41,6 +41,12 @@ OPS = {
     "chain_hvp": "tree.chain",
     "chain_best": "tree.chain",
     "chain_sample": "tree.chain",
+    "matrix_tree_logz": "tree.matrix_tree",
+    "matrix_tree_marginals": "tree.matrix_tree",
+    "matrix_tree_hvp": "tree.matrix_tree",
+    "matrix_tree_sample": "tree.matrix_tree",
+    "arborescence": "tree.arborescence",
+    "tree_check": "tree.arborescence",
 }
 
 native = None  # the pybind11 module, where the compiled library loaded

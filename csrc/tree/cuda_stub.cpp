@@ -22,5 +22,11 @@ void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_best(const ChainPathArgs&, const CudaContext&) { missing(); }
 void chain_sample(const ChainPathArgs&, const CudaContext&) { missing(); }
+void matrix_tree_logz(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_marginals(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_hvp(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_sample(const MatrixTreeSampleArgs&, const CudaContext&) { missing(); }
+void arborescence(const ArborescenceArgs&, const CudaContext&) { missing(); }
+void tree_check(const TreeCheckArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

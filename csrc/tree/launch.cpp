@@ -1,7 +1,9 @@
 // The CPU launchers: each picks the instruction set's own copy of the kernel.
 #include "core/isa.h"
+#include "tree/arborescence.h"
 #include "tree/chain.h"
 #include "tree/chart.h"
+#include "tree/matrix_tree.h"
 
 namespace structops {
 
@@ -15,5 +17,12 @@ STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor
 STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_best, (const ChainPathArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_sample, (const ChainPathArgs& a, const ParallelFor& pf), (a, pf))
+
+STRUCTOPS_DISPATCH(void, matrix_tree_logz, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, matrix_tree_marginals, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, matrix_tree_hvp, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, matrix_tree_sample, (const MatrixTreeSampleArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, arborescence, (const ArborescenceArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, tree_check, (const TreeCheckArgs& a, const ParallelFor& pf), (a, pf))
 
 }  // namespace structops
