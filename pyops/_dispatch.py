@@ -50,16 +50,17 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         return cached[key]
 
     def below(*args):
-        with _below_autograd():
-            return kernel(args)(*args)
+        fn = kernel(args)
+        # A reference may use autograd itself, which is not there below autograd.
+        with _below_autograd() if isinstance(fn, torch._ops.OpOverload) else torch.no_grad():
+            return fn(*args)
 
     if backward is not None:
 
         class Differentiable(torch.autograd.Function):
             @staticmethod
             def forward(ctx, *args):
-                with _below_autograd():
-                    output = kernel(args)(*args)
+                output = below(*args)
                 setup(ctx, args, output)
                 return output
 

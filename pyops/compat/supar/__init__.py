@@ -25,11 +25,16 @@ from .structs import (
     ConstituencyCRF,
     Dependency2oCRF,
     DependencyCRF,
+    LinearChainCRF,
+    SemiMarkovCRF,
     StructuredDistribution,
 )
 
-install, uninstall = installers("supar", __name__, ("structs", "structs.fn", "structs.dist", "structs.tree", "modules"))
+install, uninstall = installers(
+    "supar", __name__, ("structs", "structs.fn", "structs.dist", "structs.tree", "structs.chain", "modules")
+)
 
 __all__ = [
-    "Biaffine", "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "StructuredDistribution", "Triaffine",
+    "Biaffine", "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF",
+    "StructuredDistribution", "Triaffine",
 ]  # fmt: skip

@@ -20,8 +20,11 @@ Different, on purpose:
 """
 
 from .._install import installers
+from .chains import HMM, LinearChainCRF, SemiMarkovCRF
 from .distributions import AlignmentCRF, DependencyCRF, SentCFG, StructDistribution, TreeCRF
 
 install, uninstall = installers("torch_struct", __name__, ("distributions",))
 
-__all__ = ["AlignmentCRF", "DependencyCRF", "SentCFG", "StructDistribution", "TreeCRF"]
+__all__ = [
+    "HMM", "AlignmentCRF", "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF", "SentCFG", "StructDistribution", "TreeCRF",
+]  # fmt: skip
