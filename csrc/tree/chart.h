@@ -20,7 +20,8 @@
 // Sources: Eisner 1996; McDonald and Pereira 2006 (siblings); Zhang, Li and Zhang 2020 (the CRF).
 //
 // Every operator is stateless: charts live in per-thread scratch, O(N^2) of them, and nothing else is kept.
-// Sentences are the unit of parallelism, longest first; no sum depends on the batch or on the number of threads.
+// Sentences are the unit of parallelism, longest first. The number of threads changes no bit; which sentences are parsed
+// together may change the last bits of posteriors.
 //
 // Edges: n = 0 has one empty tree, logz 0. A score of -inf forbids exactly; with no tree left logz = -inf, posteriors are 0 and
 // trees are all -1. Any NaN or +inf that is read gives NaN. Entries outside the sentence are never read, and are 0 in results.
@@ -63,9 +64,12 @@ struct ChartTreeArgs {
   int64_t* tree;           // best: [B, K, ..];  sample: [K, B, ..]
 };
 
-// Ties: the split with the smaller r, of equal r the first alternative written above.
+// Ties: the alternative written first above, splits by ascending r; of equal derivations of one alternative (K > 1) the one
+// with the better left part.
 void chart_best(const ChartTreeArgs& a, const ParallelFor& pf);
-// Exact and independent samples, top-down from the inside charts; choice c of a tree uses its c-th uniform number.
+// Exact and independent samples, top-down from the inside charts. An item with alternatives takes the next uniform number u of
+// its tree, also where there is one alternative, and the first of positive weight whose cumulative weight reaches u times
+// the total; its left part is then drawn wholly before its right part.
 void chart_sample(const ChartTreeArgs& a, const ParallelFor& pf);
 
 }  // namespace structops
