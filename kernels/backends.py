@@ -31,6 +31,22 @@ OPS = {
     "select_bwd": "sparse.select",
     "csr_build": "sparse.csr",
     "index_range": "sparse.csr",
+    "chart_logz": "tree.chart",
+    "chart_marginals": "tree.chart",
+    "chart_hvp": "tree.chart",
+    "chart_best": "tree.chart",
+    "chart_sample": "tree.chart",
+    "chain_logz": "tree.chain",
+    "chain_marginals": "tree.chain",
+    "chain_hvp": "tree.chain",
+    "chain_best": "tree.chain",
+    "chain_sample": "tree.chain",
+    "matrix_tree_logz": "tree.matrix_tree",
+    "matrix_tree_marginals": "tree.matrix_tree",
+    "matrix_tree_hvp": "tree.matrix_tree",
+    "matrix_tree_sample": "tree.matrix_tree",
+    "arborescence": "tree.arborescence",
+    "tree_check": "tree.arborescence",
 }
 
 native = None  # the pybind11 module, where the compiled library loaded

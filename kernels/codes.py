@@ -1,4 +1,4 @@
-"""The integer codes of the operator schemas. Mirrors the enums of csrc/sparse/{spmm,sddmm}.h."""
+"""The integer codes of the operator schemas. Mirrors the enums of csrc/sparse/{spmm,sddmm}.h and csrc/tree/chart.h."""
 
 MESSAGES = {"copy_u": 0, "copy_e": 1, "add": 2, "sub": 3, "mul": 4, "div": 5}
 COPY_U, COPY_E, ADD, SUB, MUL, DIV = range(6)
@@ -13,6 +13,8 @@ EDGE_COPY, EDGE_ADD, EDGE_SUB, EDGE_MUL, EDGE_DIV = range(5)
 
 TARGETS = {"u": 0, "v": 1, "e": 2}
 U, V, E = range(3)
+
+DEP_MULTI, DEP_SINGLE, SPAN = range(3)
 
 # What an empty group gives when the caller does not say.
 EMPTY = {SUM: 0.0, MEAN: 0.0, MIN: 0.0, MAX: 0.0, PROD: 1.0, VAR: 0.0, STD: 0.0, LOGSUMEXP: float("-inf")}

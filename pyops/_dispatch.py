@@ -75,7 +75,8 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
             kernel = cached[key] = backends.implementation(op, key[1])
         if backward is None:
             return kernel(*args)
-        with _below_autograd():
+        # A reference may use autograd itself, which is not there below autograd.
+        with _below_autograd() if isinstance(kernel, torch._ops.OpOverload) else torch.no_grad():
             return kernel(*args)
 
     if backward is not None:

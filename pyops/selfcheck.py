@@ -43,8 +43,37 @@ def structure(generator: torch.Generator, N: int, M: int, E: int, itype: torch.d
     return rowptr.to(itype), src[order].to(itype), torch.randperm(E, generator=generator).to(itype)
 
 
+def chart_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Arguments of the chart operators: every kind of chart, ragged lengths, some arcs and spans forbidden."""
+    B, N = 6, 9
+    lengths = torch.tensor([8, 0, 5, 1, 7, 3])
+    for dtype, (kind, second) in itertools.product(DTYPES, ((0, False), (0, True), (1, False), (1, True), (2, False))):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def draw(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return (torch.randint(-8, 9, shape, generator=g) / 4).to(dtype)
+
+        score = torch.where(torch.rand(B, N, N, generator=g) < 0.1, float("-inf"), draw(B, N, N))
+        sib = draw(B, N, N, N) if second else None
+        weight = draw(B, dtype=wide)
+        if op == "chart_logz":
+            yield score, sib, lengths, kind
+        elif op == "chart_marginals":
+            yield score, sib, lengths, None, kind
+            yield score, sib, lengths, weight, kind
+        elif op == "chart_hvp":
+            yield score, sib, lengths, weight, draw(B, N, N), draw(B, N, N, N) if second else None, kind
+        elif op == "chart_best":  # multiples of 1/4: sums are exact, and ties abound
+            yield score, sib, lengths, kind, 1
+        elif dtype == torch.float64:
+            yield score, sib, lengths, torch.rand(3, B, 3 * N, dtype=torch.float64, generator=g), kind
+
+
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
+    if op.startswith("chart_"):
+        yield from chart_cases(op, g)
+        return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):

@@ -20,6 +20,19 @@ template <> struct MathConst<double> {
   static constexpr int exp_terms = 13, log_terms = 13, mantissa = 52, bias = 1023;
 };
 
+// e^r for |r| <= ln2/2.
+template <class A> STRUCTOPS_INLINE Vec<A> exp_series(Vec<A> r) {
+  using C = MathConst<A>;
+  A inv[C::exp_terms + 1];
+  inv[0] = 1;
+#pragma GCC unroll 16
+  for (int i = 1; i <= C::exp_terms; ++i) inv[i] = inv[i - 1] / A(i);
+  Vec<A> p = splat(inv[C::exp_terms]);
+#pragma GCC unroll 16
+  for (int i = C::exp_terms - 1; i >= 0; --i) p = p * r + inv[i];
+  return p;
+}
+
 template <class A> STRUCTOPS_INLINE Vec<A> vexp(Vec<A> x) {
   using C = MathConst<A>;
   using I = Int<A>;
@@ -28,13 +41,7 @@ template <class A> STRUCTOPS_INLINE Vec<A> vexp(Vec<A> x) {
   const Vec<A> shifted = clamped * C::log2e + C::magic;
   const Vec<A> n = shifted - C::magic;
   const Vec<A> r = (clamped - n * C::ln2_hi) - n * C::ln2_lo;
-  A inv[C::exp_terms + 1];
-  inv[0] = 1;
-#pragma GCC unroll 16
-  for (int i = 1; i <= C::exp_terms; ++i) inv[i] = inv[i - 1] / A(i);
-  Vec<A> p = splat(inv[C::exp_terms]);
-#pragma GCC unroll 16
-  for (int i = C::exp_terms - 1; i >= 0; --i) p = p * r + inv[i];
+  Vec<A> p = exp_series<A>(r);
   const VI ni = bitcast<VI>(shifted) - bitcast<VI>(splat(C::magic));
   const VI half = ni >> 1;
   p = p * bitcast<Vec<A>>((half + I(C::bias)) << C::mantissa);

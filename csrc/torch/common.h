@@ -116,4 +116,19 @@ class CudaCall {
   void* stream_ = nullptr;
 };
 
+// Runs the CPU or the CUDA launcher of an operator.
+template <bool cuda, class CpuFn, class CudaFn, class Args>
+void launch(const Tensor& like, const Args& args, CpuFn cpu_fn, CudaFn cuda_fn) {
+  try {
+    if constexpr (cuda) {
+      CudaCall call(like);
+      cuda_fn(args, call.context());
+    } else {
+      cpu_fn(args, torch_for());
+    }
+  } catch (const std::bad_alloc&) {
+    STRUCTOPS_CHECK(false, "not enough memory for scratch");
+  }
+}
+
 }  // namespace structops::torch_layer

@@ -1,5 +1,5 @@
-// The only list of operator schemas. Codes of message, reduce, arg, op and target are the enums of csrc/sparse/*.h, mirrored
-// in kernels/codes.py. Operands are [rows], [rows, F] or [B, rows, F]; see the header of each operator.
+// The only list of operator schemas. Codes of message, reduce, arg, op and target and of kind are the enums of the headers, mirrored
+// in kernels/codes.py. Operands of the sparse family are [rows], [rows, F] or [B, rows, F]; see the header of each operator.
 #include <torch/csrc/stable/library.h>
 
 STABLE_TORCH_LIBRARY(structops, m) {
@@ -16,4 +16,28 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
+
+  // tree
+  m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
+  m.def("chart_marginals(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, int kind) -> (Tensor, Tensor, Tensor)");
+  m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
+  m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
+  m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
+  // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
+  m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
+  m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
+        "Tensor? weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_hvp(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
+        "Tensor? weight, Tensor? v_emit, Tensor? v_segment, Tensor? v_duration, Tensor? v_trans, Tensor? v_start, Tensor? v_end) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("chain_best(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, int k) "
+        "-> (Tensor, Tensor)");
+  m.def("chain_sample(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
+        "Tensor uniform) -> Tensor");
+  m.def("matrix_tree_logz(Tensor score, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("matrix_tree_marginals(Tensor score, Tensor lengths, Tensor? weight, bool multiroot) -> (Tensor, Tensor)");
+  m.def("matrix_tree_hvp(Tensor score, Tensor lengths, Tensor? weight, Tensor v, bool multiroot) -> (Tensor, Tensor)");
+  m.def("matrix_tree_sample(Tensor score, Tensor lengths, Tensor seed, bool multiroot) -> Tensor");
+  m.def("arborescence(Tensor score, Tensor lengths, bool multiroot) -> (Tensor, Tensor)");
+  m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
 }

@@ -15,20 +15,6 @@ const int32_t* table(const OptTensor& t, int64_t row) {
   return static_cast<const int32_t*>(t->const_data_ptr()) + row * t->size(1);
 }
 
-template <bool cuda, class CpuFn, class CudaFn, class Args>
-void launch(const Tensor& like, const Args& args, CpuFn cpu_fn, CudaFn cuda_fn) {
-  try {
-    if constexpr (cuda) {
-      CudaCall call(like);
-      cuda_fn(args, call.context());
-    } else {
-      cpu_fn(args, torch_for());
-    }
-  } catch (const std::bad_alloc&) {
-    STRUCTOPS_CHECK(false, "not enough memory for scratch");
-  }
-}
-
 // The shape of rowptr and, where reading it is free, its two ends. Its order is the caller's promise.
 void check_rowptr(const char* op, const Tensor& rowptr, int64_t E) {
   STRUCTOPS_CHECK(rowptr.dim() == 1 && rowptr.size(0) >= 1, op, ": rowptr must be [N + 1]");

@@ -1,0 +1,46 @@
+// The best non-projective tree, and checks of given trees, one sentence at a time.
+//
+// A tree of a sentence of n words gives each word d = 1..n one head h in 0..n, h != d, without a cycle; position 0 is the root.
+//
+// arborescence: the tree with the largest sum of score[b,d,h]. multiroot false: among trees in which exactly one word has head 0.
+// Chu and Liu 1965, Edmonds 1967, on a dense matrix in O(n^2): a path grows along best incoming arcs; where it meets itself, the
+// cycle becomes one node. One root is exact and costs nothing: arcs are compared by (fewer root arcs, larger score). Within words all
+// counts are 0 and every root arc counts 1, before and after contraction, so a root arc is chosen only where no word is left.
+// Sums and differences of scores are float64. Ties: at every choice the first of the equal arcs in the order of heads, contracted
+// words standing at the place of the last that joined.
+//
+// Edges: n = 0 gives value 0. A score of -inf is never chosen; with no tree value = -inf and all heads are -1; with a NaN or +inf
+// among the scores read, value = NaN and all heads are -1. The diagonal, the root as dependent and what is outside is not read.
+//
+// tree_check: bits of a head sequence. kTree: every head of 1..n is in 0..n and there is no cycle. Of trees only: kProjective: no two
+// arcs cross, the root's included. kSingleRoot: exactly one word has head 0. The empty tree has all bits.
+#pragma once
+#include "core/parallel.h"
+#include "core/types.h"
+
+namespace structops {
+
+struct ArborescenceArgs {
+  Dtype dtype;
+  bool multiroot;
+  int64_t B, N;
+  const void* score;       // [B, N, N] as [dep, head]
+  const int64_t* lengths;  // [B] words, 0 <= n <= N - 1: the caller checks
+  void* value;             // [B] accumulator dtype: float64 for float64 scores, else float32
+  int64_t* heads;          // [B, N], -1 at the root and past the sentence
+};
+
+void arborescence(const ArborescenceArgs& a, const ParallelFor& pf);
+
+enum TreeFlag : int64_t { kTree = 1, kProjective = 2, kSingleRoot = 4 };
+
+struct TreeCheckArgs {
+  int64_t B, N;
+  const int64_t* heads;    // [B, N]; position 0 and positions past the sentence are not read
+  const int64_t* lengths;  // [B]
+  int64_t* flags;          // [B]
+};
+
+void tree_check(const TreeCheckArgs& a, const ParallelFor& pf);
+
+}  // namespace structops

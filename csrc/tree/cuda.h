@@ -1,0 +1,30 @@
+// The CUDA launchers of the tree family: same arguments and semantics as the CPU launchers, every pointer in device memory.
+// They enqueue on ctx.stream, never synchronise, and throw std::runtime_error on a CUDA error.
+#pragma once
+#include "core/cuda/context.h"
+#include "tree/arborescence.h"
+#include "tree/chain.h"
+#include "tree/chart.h"
+#include "tree/matrix_tree.h"
+
+namespace structops::cuda {
+
+void chart_logz(const ChartArgs& a, const CudaContext& ctx);
+void chart_marginals(const ChartArgs& a, const CudaContext& ctx);
+void chart_hvp(const ChartArgs& a, const CudaContext& ctx);
+void chart_best(const ChartTreeArgs& a, const CudaContext& ctx);
+void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx);
+void chain_logz(const ChainArgs& a, const CudaContext& ctx);
+void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
+void chain_hvp(const ChainArgs& a, const CudaContext& ctx);
+void chain_best(const ChainPathArgs& a, const CudaContext& ctx);
+void chain_sample(const ChainPathArgs& a, const CudaContext& ctx);
+
+void matrix_tree_logz(const MatrixTreeArgs& a, const CudaContext& ctx);
+void matrix_tree_marginals(const MatrixTreeArgs& a, const CudaContext& ctx);
+void matrix_tree_hvp(const MatrixTreeArgs& a, const CudaContext& ctx);
+void matrix_tree_sample(const MatrixTreeSampleArgs& a, const CudaContext& ctx);
+void arborescence(const ArborescenceArgs& a, const CudaContext& ctx);
+void tree_check(const TreeCheckArgs& a, const CudaContext& ctx);
+
+}  // namespace structops::cuda

@@ -1,0 +1,32 @@
+// Stands in for the CUDA launchers in builds without nvcc.
+#include <stdexcept>
+
+#include "tree/cuda.h"
+
+namespace structops::cuda {
+namespace {
+
+[[noreturn]] void missing() {
+  throw std::runtime_error("structops was built without CUDA: rebuild with nvcc on the PATH (STRUCTOPS_CUDA=ON)");
+}
+
+}  // namespace
+
+void chart_logz(const ChartArgs&, const CudaContext&) { missing(); }
+void chart_marginals(const ChartArgs&, const CudaContext&) { missing(); }
+void chart_hvp(const ChartArgs&, const CudaContext&) { missing(); }
+void chart_best(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void chart_sample(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void chain_logz(const ChainArgs&, const CudaContext&) { missing(); }
+void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
+void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }
+void chain_best(const ChainPathArgs&, const CudaContext&) { missing(); }
+void chain_sample(const ChainPathArgs&, const CudaContext&) { missing(); }
+void matrix_tree_logz(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_marginals(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_hvp(const MatrixTreeArgs&, const CudaContext&) { missing(); }
+void matrix_tree_sample(const MatrixTreeSampleArgs&, const CudaContext&) { missing(); }
+void arborescence(const ArborescenceArgs&, const CudaContext&) { missing(); }
+void tree_check(const TreeCheckArgs&, const CudaContext&) { missing(); }
+
+}  // namespace structops::cuda

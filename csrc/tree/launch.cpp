@@ -1,0 +1,28 @@
+// The CPU launchers: each picks the instruction set's own copy of the kernel.
+#include "core/isa.h"
+#include "tree/arborescence.h"
+#include "tree/chain.h"
+#include "tree/chart.h"
+#include "tree/matrix_tree.h"
+
+namespace structops {
+
+STRUCTOPS_DISPATCH(void, chart_logz, (const ChartArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chart_marginals, (const ChartArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chart_hvp, (const ChartArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chart_best, (const ChartTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chart_sample, (const ChartTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chain_logz, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chain_best, (const ChainPathArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chain_sample, (const ChainPathArgs& a, const ParallelFor& pf), (a, pf))
+
+STRUCTOPS_DISPATCH(void, matrix_tree_logz, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, matrix_tree_marginals, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, matrix_tree_hvp, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, matrix_tree_sample, (const MatrixTreeSampleArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, arborescence, (const ArborescenceArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, tree_check, (const TreeCheckArgs& a, const ParallelFor& pf), (a, pf))
+
+}  // namespace structops

@@ -1,0 +1,122 @@
+// CPU matrix-tree operators but for the samples. The contract is matrix_tree.h, the algorithm is in elimination.h.
+#include <cstdlib>
+
+#include "tree/elimination.h"
+#include "tree/ragged.h"
+
+namespace structops::STRUCTOPS_ISA {
+namespace {
+
+constexpr int kMostPlanes = 3;
+
+// A thread's memory, for sentences of up to n words.
+int64_t scratch_numbers(int64_t n) {
+  const auto square = [](int64_t m) { return kMostPlanes * Mat::numbers(m, m + 1); };
+  int64_t total = 3 * square(n) + kMostPlanes * Mat::numbers(1, n) + 2 * n + 1;
+  for (int64_t m = n; m > 1; m = (m + 1) / 2) total += square(m);
+  return total;
+}
+
+struct Result {
+  double logz = 0, dlogz = 0;
+};
+
+template <class T> void fill(T* p, int64_t n, double v) { for (int64_t i = 0; i < n; ++i) narrow_to(p + i, Acc<T>(v)); }
+
+// post[d, h] from what the solver left.
+template <class N, class T> void write(const Sentence& s, const Mat& w, const Solver<N>& solver, double weight, T* post) {
+  const int64_t n = s.n;
+  for (int64_t d = 0; d < n; ++d) {
+    const N inv = reciprocal(get_one<N>(solver.last, 0, d));
+    T* const out = post + (d + 1) * s.a.N;
+    for (int64_t h = 0; h <= n; ++h) {
+      if (h == d + 1) continue;
+      const double* const x = w.at(d, h);
+      const double* const y = h ? solver.E.at(h - 1, d) : nullptr;
+      double value = x[0] * inv.m[0] * (y ? y[0] : 1), tangent = 0;
+      if constexpr (N::dual)
+        tangent = (x[w.plane] * (y ? y[0] : 1) + x[0] * (y ? y[solver.E.plane] : 0)) * inv.m[0] + x[0] * (y ? y[0] : 1) * inv.d[0];
+      double result = N::dual ? tangent : value;
+      if constexpr (N::ext) {
+        constexpr int e = N::planes - 1;
+        // The single root's shift is in w[d,0] or in e[h,d], and in w[last,0].
+        const double exponent = x[e * w.plane] + inv.e[0] + (y ? y[e * solver.E.plane] : 0);
+        result = value == 0 || exponent < -1022 ? 0 : result * pow2(splat(exponent < 0 ? exponent : 0.0))[0] * (exponent > 0 ? 2 : 1);
+      }
+      narrow_to(out + h, Acc<T>(weight * result));
+    }
+  }
+}
+
+template <class N, class T> Outcome solve(Sentence& s, double* scratch, bool outside, double weight, Result* result, T* post) {
+  const int64_t n = s.n;
+  const bool one = !s.a.multiroot;
+  Mat w(scratch, n, n + 1), a(w.p + N::planes * w.plane, n, n + 1), E(a.p + N::planes * a.plane, n, n + 1);
+  Mat last(E.p + N::planes * E.plane, 1, n);
+  double* const row = last.p + N::planes * last.plane;
+  const Outcome read = prepare<N>(s, w, row);
+  if (read != Outcome::done) return read;
+  Solver<N> solver{E, last, s.a.multiroot || N::ext};
+  if (outside) {
+    for (int64_t r = 0; r < n; ++r) copy<N>(a, r, 0, w, r, 0, n + 1);
+    solver.halves(a, n, 0, row + 2 * n + 1, true);
+  } else {
+    solver.eliminate(w, n, 1, true);
+    if (!solver.failed) solver.z.times(get_one<N>(w, 0, 0));
+  }
+  const double m = solver.z.m, exponent = solver.z.e + (N::ext && one ? kRootShift : 0);
+  if constexpr (N::ext) {
+    if (solver.failed || m == 0 || (one && exponent < -0.5 * kRootShift)) return Outcome::none;
+  } else {
+    if (solver.failed || !(m > 0 && m < INFINITY) || !(exponent - s.rows.e > kLeastExponent)) return Outcome::underflow;
+    if (outside) {  // one root: e[k,d] may be as large as last[d] over the probability of a tree
+      const double top = pow2(splat(exponent - s.rows.e))[0] * 0x1p1000;
+      for (int64_t d = 0; d < n; ++d)
+        if (!(*last.at(0, d) < top)) return Outcome::underflow;
+    }
+  }
+  result->logz = s.shift + (vlog<double>(splat(m))[0] + exponent * kLn2);
+  result->dlogz = solver.z.t;
+  if (post) write<N, T>(s, w, solver, weight, post);
+  return Outcome::done;
+}
+
+template <bool dual, class T> void sentence(const MatrixTreeArgs& a, int64_t b, double* scratch) {
+  Sentence s{a, b, a.lengths[b]};
+  T* const post = a.post ? static_cast<T*>(a.post) + b * a.N * a.N : nullptr;
+  if (post) __builtin_memset(post, 0, size_t(a.N * a.N) * sizeof(T));
+  Result result;
+  if (s.n > 0) {
+    const double weight = a.weight ? double(static_cast<const Acc<T>*>(a.weight)[b]) : 1.0;
+    Outcome outcome = solve<Num<false, dual>, T>(s, scratch, post != nullptr, weight, &result, post);
+    if (outcome == Outcome::underflow) outcome = solve<Num<true, dual>, T>(s, scratch, post != nullptr, weight, &result, post);
+    if (outcome == Outcome::none) result = {-INFINITY, 0};
+    if (outcome == Outcome::nan) {
+      result = {NAN, NAN};
+      for (int64_t d = 1; post && d <= s.n; ++d) {
+        fill(post + d * a.N, s.n + 1, NAN);
+        fill(post + d * a.N + d, 1, 0);
+      }
+    }
+  }
+  static_cast<Acc<T>*>(a.logz)[b] = Acc<T>(dual ? result.dlogz : result.logz);
+}
+
+template <bool dual> void run(const MatrixTreeArgs& a, const ParallelFor& pf) {
+  if (a.B == 0) return;
+  with_dtype(a.dtype, [&](auto* t) {
+    using T = Pointee<decltype(t)>;
+    if constexpr (is_float_storage<T>) {
+      auto body = [&](int64_t b, double* scratch) { sentence<dual, T>(a, b, scratch); };
+      longest_first(a.lengths, a.B, a.N, scratch_numbers(a.N > 1 ? a.N - 1 : 1), pf, body);
+    }
+  });
+}
+
+}  // namespace
+
+void matrix_tree_logz(const MatrixTreeArgs& a, const ParallelFor& pf) { run<false>(a, pf); }
+void matrix_tree_marginals(const MatrixTreeArgs& a, const ParallelFor& pf) { run<false>(a, pf); }
+void matrix_tree_hvp(const MatrixTreeArgs& a, const ParallelFor& pf) { run<true>(a, pf); }
+
+}  // namespace structops::STRUCTOPS_ISA

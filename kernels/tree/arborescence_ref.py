@@ -1,0 +1,109 @@
+"""Reference arborescence and tree_check. The contract is csrc/tree/arborescence.h.
+
+The textbook recursion: best head of every word; if they close a cycle, contract it, solve, and open it where the solution enters.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+INF = math.inf
+
+
+def _cycle(heads: dict[int, int]) -> list[int] | None:
+    for start in heads:
+        seen, v = [], start
+        while v in heads and v not in seen:
+            seen.append(v)
+            v = heads[v]
+        if v in seen:
+            return seen[seen.index(v) :]
+    return None
+
+
+def _chu_liu_edmonds(arcs: dict[int, dict[int, float]]) -> dict[int, int] | None:
+    """Best head of every node; ``arcs[dep][head]`` are the scores, node 0 is the root. None without a tree."""
+    if any(not heads for heads in arcs.values()):
+        return None
+    best = {d: max(sorted(heads), key=heads.__getitem__) for d, heads in arcs.items()}
+    cycle = _cycle(best)
+    if cycle is None:
+        return best
+    new = max(arcs) + 1
+    reduced: dict[int, dict[int, float]] = {new: {}}
+    enters, leaves = {}, {}
+    for d, heads in arcs.items():
+        for h, x in sorted(heads.items()):
+            if d in cycle and h not in cycle:
+                gain = x - arcs[d][best[d]]
+                if gain > reduced[new].get(h, -INF):
+                    reduced[new][h], enters[h] = gain, d
+            elif d not in cycle and h in cycle:
+                if x > reduced.setdefault(d, {}).get(new, -INF):
+                    reduced[d][new], leaves[d] = x, h
+            elif d not in cycle:
+                reduced.setdefault(d, {})[h] = x
+    solved = _chu_liu_edmonds({d: reduced.get(d, {}) for d in [new, *(d for d in arcs if d not in cycle)]})
+    if solved is None:
+        return None
+    heads = {d: best[d] for d in cycle}
+    entry = solved.pop(new)
+    heads[enters[entry]] = entry
+    heads.update({d: leaves[d] if h == new else h for d, h in solved.items()})
+    return heads
+
+
+def _best(s: list[list[float]], multiroot: bool) -> dict[int, int] | None:
+    n = len(s) - 1
+    arcs = {d: {h: s[d][h] for h in range(n + 1) if h != d and s[d][h] > -INF} for d in range(1, n + 1)}
+    if multiroot:
+        return _chu_liu_edmonds(arcs)
+    found, top = None, -INF
+    for r in range(1, n + 1):
+        if 0 not in arcs[r]:
+            continue
+        only = {d: ({0: a[0]} if d == r else {h: x for h, x in a.items() if h > 0}) for d, a in arcs.items()}
+        heads = _chu_liu_edmonds(only)
+        if heads is not None:
+            total = sum(s[d][h] for d, h in heads.items())
+            if found is None or total > top:
+                found, top = heads, total
+    return found
+
+
+def arborescence(score, lengths, multiroot):
+    B, N, _ = score.shape
+    value = torch.zeros(B, dtype=torch.float64)
+    heads = torch.full((B, N), -1, dtype=torch.int64)
+    for b, n in enumerate(lengths.tolist()):
+        s = score[b, : n + 1, : n + 1].double().tolist()
+        read = [s[d][h] for d in range(1, n + 1) for h in range(n + 1) if h != d]
+        if any(x != x or x == INF for x in read):
+            value[b] = math.nan
+            continue
+        found = _best(s, multiroot) if n else {}
+        if found is None:
+            value[b] = -INF
+            continue
+        for d, h in found.items():
+            heads[b, d] = h
+        value[b] = sum(s[d][found[d]] for d in range(1, n + 1))
+    dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
+    return value.to(dtype).to(score.device), heads.to(score.device)
+
+
+def _flags(heads: list[int]) -> int:
+    """Flags of heads[0..n], position 0 aside."""
+    n = len(heads) - 1
+    if any(not 0 <= h <= n for h in heads[1:]) or _cycle({d: heads[d] for d in range(1, n + 1)}):
+        return 0
+    arcs = [(min(d, heads[d]), max(d, heads[d])) for d in range(1, n + 1)]
+    crossing = any(a < c < b < d for a, b in arcs for c, d in arcs)
+    return 1 + 2 * (not crossing) + 4 * (n == 0 or heads[1:].count(0) == 1)
+
+
+def tree_check(heads, lengths):
+    flags = [_flags(row[: n + 1]) for row, n in zip(heads.tolist(), lengths.tolist(), strict=True)]
+    return torch.tensor(flags, dtype=torch.int64, device=heads.device)

@@ -1,0 +1,10 @@
+"""supar.structs."""
+
+from . import fn as fn
+from .chain import LinearChainCRF, SemiMarkovCRF
+from .dist import StructuredDistribution
+from .tree import ConstituencyCRF, Dependency2oCRF, DependencyCRF
+
+__all__ = [
+    "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF", "StructuredDistribution",
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""supar.structs.fn."""

@@ -1,0 +1,130 @@
+"""Derivatives of the chain operators: chain_logz -> chain_marginals (weight = the gradient) -> chain_hvp, and no further.
+
+The first result of chain_hvp, <posterior, v>, is the expectation of v by sentence: entropies are made of it, and it may be
+differentiated.
+
+Scores travel as six positions: emit, segment, duration, trans, start, end (csrc/tree/chain.h). Nothing but the scores is saved.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._dispatch import define
+
+SCORES = 6
+
+
+def _accumulator(t: Tensor) -> torch.dtype:
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def _like(emit: Tensor, scores) -> tuple:
+    return tuple(emit.new_empty(0) if s is None else torch.empty_like(s) for s in scores)
+
+
+def _contiguous(grads, scores) -> list:
+    """Directions of the scores that are present, in their dtype."""
+    return [None if s is None or g is None else g.to(s.dtype).contiguous() for g, s in zip(grads, scores, strict=True)]
+
+
+# ---- logz ------------------------------------------------------------------------------------------------------------
+
+
+def _logz_fake(emit, segment, duration, trans, start, end, lengths):
+    return emit.new_empty(emit.shape[0], dtype=_accumulator(emit))
+
+
+def _logz_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _logz_backward(ctx, g):
+    *scores, lengths = ctx.saved_tensors
+    posts = chain_marginals(*scores, lengths, g.contiguous())[1:]
+    return *_wanted(ctx, posts, scores), None
+
+
+def _wanted(ctx, grads, scores) -> list:
+    return [g if s is not None and n else None for g, s, n in zip(grads, scores, ctx.needs_input_grad[:SCORES], strict=True)]
+
+
+# ---- marginals -------------------------------------------------------------------------------------------------------
+
+
+def _marginals_fake(emit, segment, duration, trans, start, end, lengths, weight):
+    logz = emit.new_empty(emit.shape[0], dtype=_accumulator(emit))
+    return logz, *_like(emit, (emit, segment, duration, trans, start, end))
+
+
+def _marginals_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+    if isinstance(ctx, torch.autograd.function.FunctionCtx):
+        ctx.set_materialize_grads(False)
+
+
+def _marginals_backward(ctx, g_logz, *g_posts):
+    *scores, lengths, weight = ctx.saved_tensors
+    grads, g_weight = [None] * SCORES, None
+    v = _contiguous(g_posts, scores)
+    if any(t is not None for t in v):
+        along, *grads = chain_hvp(*scores, lengths, weight, *v)
+        if ctx.needs_input_grad[SCORES + 1]:
+            g_weight = along
+    if g_logz is not None:
+        posts = chain_marginals(*scores, lengths, g_logz.contiguous())[1:]
+        grads = [p if g is None else g + p for g, p in zip(grads, posts, strict=True)]
+    return *_wanted(ctx, grads, scores), None, g_weight
+
+
+# ---- hvp -------------------------------------------------------------------------------------------------------------
+
+
+def _hvp_fake(emit, segment, duration, trans, start, end, lengths, weight, *directions):
+    return _marginals_fake(emit, segment, duration, trans, start, end, lengths, weight)
+
+
+def _hvp_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+    if isinstance(ctx, torch.autograd.function.FunctionCtx):
+        ctx.set_materialize_grads(False)
+
+
+def _hvp_backward(ctx, g_along, *g_posts):
+    """Of the first result, <posterior, v>: linear in v, and its gradient in the scores is the curvature along v."""
+    *scores, lengths = ctx.saved_tensors[: SCORES + 1]
+    if any(g is not None and s is not None for g, s in zip(g_posts, scores, strict=True)):
+        raise NotImplementedError("structops.tree: derivatives of the third order (of chain_hvp) are not available")
+    if g_along is None:
+        return (None,) * (2 * SCORES + 2)
+    v, g = ctx.saved_tensors[SCORES + 2 :], g_along.contiguous()
+    grads, v_grads = [None] * SCORES, [None] * SCORES
+    if any(ctx.needs_input_grad[:SCORES]):
+        grads = _wanted(ctx, chain_hvp(*scores, lengths, g, *v)[1:], scores)
+    wanted = ctx.needs_input_grad[SCORES + 2 :]
+    if any(wanted):
+        posts = chain_marginals(*scores, lengths, g)[1:]
+        v_grads = [p if n and t is not None else None for p, n, t in zip(posts, wanted, v, strict=True)]
+    return *grads, None, None, *v_grads
+
+
+chain_logz = define("chain_logz", _logz_fake, _logz_setup, _logz_backward, tuple(range(SCORES)))
+chain_marginals = define("chain_marginals", _marginals_fake, _marginals_setup, _marginals_backward, (*range(SCORES), SCORES + 1))
+chain_hvp = define("chain_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (*range(SCORES), *range(SCORES + 1, 2 * SCORES + 2)))
+
+
+# ---- paths -----------------------------------------------------------------------------------------------------------
+
+
+def _best_fake(emit, segment, duration, trans, start, end, lengths, k):
+    B, N, _ = emit.shape
+    return emit.new_empty(B, k, dtype=_accumulator(emit)), emit.new_empty(B, k, N, dtype=torch.int64)
+
+
+def _sample_fake(emit, segment, duration, trans, start, end, lengths, uniform):
+    return emit.new_empty(uniform.shape[0], *emit.shape[:2], dtype=torch.int64)
+
+
+chain_best = define("chain_best", _best_fake, None, None, ())
+chain_sample = define("chain_sample", _sample_fake, None, None, ())

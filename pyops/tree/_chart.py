@@ -1,0 +1,203 @@
+"""A batch of charts as the operators take it: checks, labels, and the queries that every kind of tree shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _check as check
+from ..kernels import codes as C
+from . import _ops as ops
+
+NINF = float("-inf")
+
+
+class Chart(NamedTuple):
+    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``: [B, N, N, N] or None; ``lengths``: int64 [B]."""
+
+    kind: int
+    table: Tensor
+    sib: Tensor | None
+    lengths: Tensor
+
+    @property
+    def labelled(self) -> bool:
+        return self.table.dim() == 4
+
+    @property
+    def N(self) -> int:
+        return self.table.shape[1]
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def prepare(op: str, kind: int, name: str, table: Any, lengths: Any, sib: Any = None, validate: bool = True) -> Chart:
+    """The checked chart; ``validate``: also the values of lengths, which costs a GPU one synchronisation."""
+    check.dense(op, name, table)
+    shape = table.shape
+    if len(shape) not in (3, 4) or shape[1] != shape[2] or shape[1] < 1 or (len(shape) == 4 and shape[3] < 1):
+        check.fail(ValueError, op, f"{name} of shape [B, N, N] or [B, N, N, L], N and L at least 1", list(shape))
+    if sib is not None:
+        check.dense(op, "sib", sib)
+        if sib.dtype != table.dtype:
+            check.fail(TypeError, op, f"sib of dtype {table.dtype}, as {name}", sib.dtype)
+        if tuple(sib.shape) != (shape[0], shape[1], shape[1], shape[1]):
+            check.fail(ValueError, op, f"sib of shape {[shape[0], *[shape[1]] * 3]}", list(sib.shape))
+        check.same_device(op, **{name: table, "sib": sib})
+        sib = sib.contiguous()
+    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate))
+
+
+def checked_lengths(op: str, lengths: Any, like: Tensor, most: int, validate: bool) -> Tensor:
+    """int64 [B] on the device of ``like``, within 0..most; None means ``most`` for all."""
+    B = like.shape[0]
+    if lengths is None:
+        return torch.full((B,), most, dtype=torch.int64, device=like.device)
+    if isinstance(lengths, Sequence) and not isinstance(lengths, str):
+        lengths = torch.as_tensor(lengths, device=like.device) if len(lengths) else like.new_empty(0, dtype=torch.int64)
+    check.index(op, "lengths", lengths, like=like)
+    if tuple(lengths.shape) != (B,):
+        check.fail(ValueError, op, f"lengths of shape [{B}]", list(lengths.shape))
+    lengths = lengths.long().contiguous()
+    if torch.compiler.is_compiling() or not validate:
+        return lengths.clamp(0, most)
+    if B and not ops.is_traced(lengths):
+        low, high = (int(v) for v in lengths.aminmax())
+        if low < 0 or high > most:
+            check.fail(ValueError, op, f"lengths within 0..{most}", low if low < 0 else high)
+    return lengths
+
+
+def integers(op: str, name: str, value: Any, like: Tensor) -> Tensor:
+    """Trees or annotations as an int64 tensor."""
+    check.index(op, name, value, like=like)
+    return value.long()
+
+
+def within(op: str, name: str, value: Tensor, valid: Tensor, low: int, high: Tensor) -> None:
+    """IndexError where a ``valid`` entry of value is below ``low`` or above ``high``, which broadcasts."""
+    if torch.compiler.is_compiling() or ops.is_traced(value):
+        return
+    wrong = valid & ((value < low) | (value > high))
+    if bool(wrong.any()):
+        check.fail(IndexError, op, f"{name} between {low} and the length of the sentence", int(value[wrong][0]))
+
+
+def cells(kind: int, lengths: Tensor, N: int) -> Tensor:
+    """bool [B, N, N]: the cells of score that are read."""
+    position = torch.arange(N, device=lengths.device)
+    inside = position <= lengths[:, None]
+    both = inside[:, :, None] & inside[:, None, :]
+    if kind == C.SPAN:
+        return both & (position[:, None] < position)
+    return both & (position[:, None] != position) & (position[:, None] > 0)
+
+
+# ---- labels ----------------------------------------------------------------------------------------------------------
+
+
+def _table(chart: Chart) -> Tensor:
+    """The labelled scores in float32 or float64, 0 outside the sentences."""
+    return torch.where(cells(chart.kind, chart.lengths, chart.N)[..., None], chart.table, 0).to(ops.accumulator(chart.table))
+
+
+def _logsumexp(t: Tensor) -> Tensor:
+    """Over the last dimension: exactly -inf, with the gradient 0, where all are -inf."""
+    top = t.detach().amax(-1, keepdim=True)
+    top = torch.where(top.isfinite(), top, 0)
+    total = (t - top).exp().sum(-1)
+    empty = total == 0
+    return torch.where(empty, NINF, torch.where(empty, 1, total).log() + top.squeeze(-1))
+
+
+def score(chart: Chart) -> Tensor:
+    """The contiguous [B, N, N] that the sum over trees reads."""
+    return (_logsumexp(_table(chart)) if chart.labelled else chart.table).contiguous()
+
+
+def best_score(chart: Chart) -> Tensor:
+    """The contiguous [B, N, N] that the best tree reads."""
+    table = chart.table.detach()
+    return (table.amax(-1) if chart.labelled else table).contiguous()
+
+
+# ---- queries ---------------------------------------------------------------------------------------------------------
+
+
+def log_partition(chart: Chart) -> Tensor:
+    total = score(chart)
+    return ops.log_partition(total, _as(chart.sib, total), chart.lengths, chart.kind)
+
+
+def log_partition_and_marginals(chart: Chart) -> tuple[Tensor, list[Tensor]]:
+    """logz, and the posteriors of :func:`factors`, by one call."""
+    if chart.labelled:
+        table = _table(chart)
+        total = _logsumexp(table)
+        logz, post, post_sib = ops.chart_marginals(total.contiguous(), _as(chart.sib, total), chart.lengths, None, chart.kind)
+        share = (table - torch.where(total == NINF, 0, total)[..., None]).exp()
+        post = (post[..., None] * share).to(chart.table.dtype)
+    else:
+        logz, post, post_sib = ops.chart_marginals(score(chart), chart.sib, chart.lengths, None, chart.kind)
+    return logz, [post] if chart.sib is None else [post, post_sib]
+
+
+def _as(t: Tensor | None, like: Tensor) -> Tensor | None:
+    return None if t is None else t.to(like.dtype)
+
+
+def factors(chart: Chart) -> list[Tensor]:
+    return [chart.table] if chart.sib is None else [chart.table, chart.sib]
+
+
+def expected(marginals: list[Tensor], of: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """sum of marginals times factors, by sentence; 0 where the marginal is 0, whatever the factor."""
+    total = 0
+    for mu, s in zip(marginals, of, strict=True):
+        total = total + (mu.to(dtype) * torch.where(mu != 0, s, 0).to(dtype)).flatten(1).sum(1)
+    return total
+
+
+def gather(table: Tensor, row: Tensor, column: Tensor, extra: Tensor | None, valid: Tensor, dtype: torch.dtype) -> Tensor:
+    """table[b, row, column(, extra)] where valid, else 0. row, column, extra, valid: [*, B, M] -> [*, B, M]."""
+    N = table.shape[2]
+    at = row * N + column
+    if extra is not None:
+        at = at * table.shape[3] + extra
+    flat = table.flatten(1)
+    if flat.shape[1] == 0:
+        return torch.zeros_like(at, dtype=dtype)
+    picked = flat.expand(*at.shape[:-2], *flat.shape).gather(-1, torch.where(valid, at, 0))
+    return torch.where(valid, picked.to(dtype), 0)
+
+
+def best(chart: Chart, k: int) -> tuple[Tensor, Tensor]:
+    """([B, k], trees [B, k, ..]) by the best label of every cell."""
+    sib = None if chart.sib is None else chart.sib.detach()
+    return ops.chart_best(best_score(chart), sib, chart.lengths, chart.kind, k)
+
+
+def sample(chart: Chart, n: int, generator: torch.Generator | None) -> Tensor:
+    """Trees [n, B, ..] without labels."""
+    with torch.no_grad():
+        total = score(chart)
+    sib = None if chart.sib is None else chart.sib.detach().to(total.dtype)
+    shape = (n, total.shape[0], 3 * chart.N)
+    uniform = torch.rand(shape, dtype=torch.float64, device=total.device, generator=generator)
+    return ops.chart_sample(total.detach(), sib, chart.lengths, uniform, chart.kind)
+
+
+def max_marginals(chart: Chart) -> Tensor:
+    from ..kernels.tree import chart_ref
+
+    top = best_score(chart)
+    through = chart_ref.max_marginals(top, None if chart.sib is None else chart.sib.detach(), chart.lengths, chart.kind)
+    if not chart.labelled:
+        return through
+    table = _table(chart).detach()
+    loss = table - torch.where(cells(chart.kind, chart.lengths, chart.N), top, 0).clamp(min=torch.finfo(top.dtype).min)[..., None]
+    return torch.where(through[..., None] == NINF, NINF, through[..., None] + loss)

@@ -1,0 +1,155 @@
+"""Derivatives of the chart operators.
+
+    chart_logz -> chart_marginals (weight = the gradient) -> chart_hvp
+
+chart_marginals is differentiable in both of its results: the gradient of logz is its own posteriors, so that a
+log-partition whose gradient is wanted costs one call and keeps [B, N, N] numbers. Derivatives of the third order are not
+available.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .._dispatch import define, is_eager
+from ..kernels import codes as C
+
+
+def accumulator(t: Tensor) -> torch.dtype:
+    """The dtype of logz, of weights and of the values of trees."""
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def is_traced(t: Tensor) -> bool:
+    """Whether the values of ``t`` are not to be looked at: torch.compile, export, torch.func and fake tensors."""
+    return not is_eager() or type(t) is not Tensor
+
+
+def _own_context(ctx) -> bool:
+    """Not functorch's, which has neither mark_non_differentiable nor set_materialize_grads."""
+    return isinstance(ctx, torch.autograd.function.FunctionCtx)
+
+
+def _scaled(g: Tensor, t: Tensor) -> Tensor:
+    """g [B] times t [B, ...] in the dtype of t."""
+    return (g.reshape(-1, *(1,) * (t.dim() - 1)) * t).to(t.dtype)
+
+
+def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+# ---- chart_logz ------------------------------------------------------------------------------------------------------
+
+
+def _logz_fake(score, sib, lengths, kind):
+    return score.new_empty(score.shape[0], dtype=accumulator(score))
+
+
+def _logz_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs[:3])
+    ctx.kind = inputs[3]
+
+
+def _logz_backward(ctx, g):
+    score, sib, lengths = ctx.saved_tensors
+    _, post, post_sib = chart_marginals(score, sib, lengths, g.contiguous(), ctx.kind)
+    return post, None if sib is None else post_sib, None, None
+
+
+chart_logz = define("chart_logz", _logz_fake, _logz_setup, _logz_backward, (0, 1))
+
+
+# ---- chart_marginals -------------------------------------------------------------------------------------------------
+
+
+def _marginals_fake(score, sib, lengths, *_):
+    post_sib = score.new_empty(0) if sib is None else score.new_empty(sib.shape)
+    return score.new_empty(score.shape[0], dtype=accumulator(score)), score.new_empty(score.shape), post_sib
+
+
+def _marginals_setup(ctx, inputs, output):
+    score, sib, lengths, weight, ctx.kind = inputs
+    # With a weight, the posteriors are no longer the gradient of logz.
+    own = weight is None
+    ctx.save_for_backward(score, sib, lengths, weight, output[1] if own else None, output[2] if own and sib is not None else None)
+    if _own_context(ctx):
+        ctx.set_materialize_grads(False)
+        if sib is None:
+            ctx.mark_non_differentiable(output[2])
+
+
+def _marginals_backward(ctx, g_logz, g_post, g_sib):
+    score, sib, lengths, weight, post, post_sib = ctx.saved_tensors
+    d_score = d_sib = d_weight = None
+    if g_logz is not None:
+        if weight is not None:
+            _, post, post_sib = chart_marginals(score, sib, lengths, None, ctx.kind)
+        d_score = _scaled(g_logz, post)
+        d_sib = None if sib is None else _scaled(g_logz, post_sib)
+    if sib is None:
+        g_sib = None
+    if g_post is not None or g_sib is not None:
+        v = torch.zeros_like(score) if g_post is None else g_post.contiguous()
+        v_sib = None
+        if sib is not None:
+            v_sib = torch.zeros_like(sib) if g_sib is None else g_sib.contiguous()
+        along, h, h_sib = chart_hvp(score, sib, lengths, weight, v, v_sib, ctx.kind)
+        d_score = _add(d_score, h)
+        d_sib = None if sib is None else _add(d_sib, h_sib)
+        d_weight = None if weight is None else along
+    return d_score, d_sib, None, d_weight, None
+
+
+chart_marginals = define("chart_marginals", _marginals_fake, _marginals_setup, _marginals_backward, (0, 1, 3))
+
+
+# ---- chart_hvp -------------------------------------------------------------------------------------------------------
+
+
+def _hvp_fake(score, sib, lengths, weight, v, v_sib, kind):
+    return _marginals_fake(score, sib, lengths)
+
+
+def _hvp_setup(ctx, inputs, output):
+    pass
+
+
+def _hvp_backward(ctx, *_):
+    raise NotImplementedError("structops.tree: derivatives of the third order (of chart_hvp) are not available")
+
+
+chart_hvp = define("chart_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (0, 1, 3, 4, 5))
+
+
+# ---- trees -----------------------------------------------------------------------------------------------------------
+
+
+def _tree_shape(kind: int, N: int) -> tuple[int, ...]:
+    if kind != C.SPAN:
+        return (N,)
+    return (2 * N - 3 if N > 1 else 0, 2)
+
+
+def _best_fake(score, sib, lengths, kind, k):
+    B, N, _ = score.shape
+    return score.new_empty((B, k), dtype=accumulator(score)), lengths.new_empty((B, k, *_tree_shape(kind, N)))
+
+
+def _sample_fake(score, sib, lengths, uniform, kind):
+    return lengths.new_empty((uniform.shape[0], score.shape[0], *_tree_shape(kind, score.shape[1])))
+
+
+chart_best = define("chart_best", _best_fake, None, None, ())
+chart_sample = define("chart_sample", _sample_fake, None, None, ())
+
+
+# ---- entry points of the public functions ----------------------------------------------------------------------------
+
+
+def log_partition(score: Tensor, sib: Tensor | None, lengths: Tensor, kind: int) -> Tensor:
+    """logz [B]; of first order with its posteriors at once where a gradient is wanted."""
+    if sib is None and torch.is_grad_enabled() and score.requires_grad:
+        return chart_marginals(score, None, lengths, None, kind)[0]
+    return chart_logz(score, sib, lengths, kind)
