@@ -33,6 +33,8 @@ struct ChartParams {
   int* queue;        // sentences taken
   void* global;      // [blocks, room] elements: charts of the sentences that do not fit in shared memory
   int64_t room;
+  char* extra;       // [blocks, extra_room] bytes of scratch
+  int64_t extra_room;
   int shared;        // elements of dynamic shared memory
 };
 
@@ -184,19 +186,16 @@ template <class F> STRUCTOPS_DEVICE void each_sentence(const ChartParams& p, F f
   }
 }
 
-// The inside charts of one sentence, and what both directions read. Store: where the charts are.
-template <class T, Form form, bool dual, class Store> struct Inside {
+// One sentence. Store: where its charts are.
+template <class T, Form form, class Store> struct Sentence {
   using A = Acc<T>;
-  static constexpr int U = 4;  // splits in flight per lane
   const ChartParams& p;
   const Store c;
   const int64_t b;
-  const int n, tangent;  // tangent: from a number to its tangent
-  const bool parents;    // whether T or U is kept
+  const int n;
   const Layout L;
 
-  STRUCTOPS_DEVICE Inside(const ChartParams& p, Store c, int64_t b, int n, bool parents, int values)
-      : p(p), c(c), b(b), n(n), tangent(values * Layout(n).square), parents(parents), L(n) {}
+  STRUCTOPS_DEVICE Sentence(const ChartParams& p, Store c, int64_t b, int n) : p(p), c(c), b(b), n(n), L(n) {}
 
   STRUCTOPS_DEVICE int goal() const { return L.at(form == Form::span ? kV : kCR, 0, n); }
   STRUCTOPS_DEVICE int64_t cell(int row, int column) const { return (b * p.N + row) * p.N + column; }
@@ -209,31 +208,63 @@ template <class T, Form form, bool dual, class Store> struct Inside {
   STRUCTOPS_DEVICE bool reads_sib(int dep, int head, int s) const {
     return reads(dep, head) && (dep < head ? dep < s && s < head : head < s && s < dep) && !(p.single && head == 0);
   }
+  // Whether an item has siblings, with its dependent as first child for one more alternative.
+  static STRUCTOPS_DEVICE bool inner(Item item) { return form == Form::second && (item == Item::IL || item == Item::IR); }
+  STRUCTOPS_DEVICE int first_child(Item item, int i, int j) const {
+    return item == Item::IL ? L.at(kCR, i, j - 1) : L.at(kCL, j, i + 1);
+  }
+  STRUCTOPS_DEVICE Dot dot(Item item, int i, int j) const {
+    Dot d = dot_of(L, item, i, j);
+    if (is_void(item, i) || (inner(item) && p.single && i == 0)) d.count = 0;
+    return d;
+  }
   static STRUCTOPS_DEVICE A load(const void* from, int64_t at) { return widen(load_one(static_cast<const T*>(from) + at)); }
 
-  // Scores go where their items will be.
-  STRUCTOPS_DEVICE void begin() const {
+  // Scores, in units, go where their items will be; unit items are 0. dual: the tangents go `tangent` further.
+  template <bool dual> STRUCTOPS_DEVICE void begin(A units, int tangent) const {
     each_cell(n + 1, n + 1, [&](int row, int column) {
       const int o = form == Form::span ? L.at(kV, row, column) : L.at(kI, column, row);
       const bool read = reads(row, column);
-      const A x = read ? load(p.score, cell(row, column)) * kLog2E<A> : Limits<A>::low();
-      if (form != Form::span || read) c[o] = x;
-      if (dual && (form != Form::span || read)) c[o + tangent] = x == Limits<A>::low() ? A(0) : load(p.v, cell(row, column));
+      if (form == Form::span && !read) return;
+      A x = read ? load(p.score, cell(row, column)) * units : Limits<A>::low();
+      if (x == Limits<A>::high()) x = A(NAN);
+      c[o] = x;
+      if (dual) c[o + tangent] = x == Limits<A>::low() ? A(0) : load(p.v, cell(row, column));
     });
-    if (form != Form::span)
-      for (int i = threadIdx.x; i <= n; i += blockDim.x) {
-        c[L.at(kCR, i, i)] = c[L.at(kCL, i, i)] = A(0);
-        if (dual) c[L.at(kCR, i, i) + tangent] = c[L.at(kCL, i, i) + tangent] = A(0);
+    for (int i = threadIdx.x; i <= (form == Form::span ? 0 : n); i += blockDim.x)
+      for (int chart : {kCR, kCL}) {
+        if (form == Form::span && (chart != kV || n > 0)) continue;
+        c[L.at(chart, i, i)] = A(0);
+        if (dual) c[L.at(chart, i, i) + tangent] = A(0);
       }
-    if (form == Form::span && n == 0 && threadIdx.x == 0) {
-      c[goal()] = A(0);
-      if (dual) c[goal() + tangent] = A(0);
-    }
     __syncthreads();
   }
+};
+
+constexpr int kChartThreads = 512;
+
+// Elements of the inside charts without T and U.
+__host__ __device__ inline int64_t inside_elements(Form form, int n) {
+  return int64_t(Layout(n).square) * (form == Form::span ? 1 : form == Form::first ? 3 : 4);
+}
+
+// The inside charts of one sentence.
+template <class T, Form form, bool dual, class Store> struct Inside : Sentence<T, form, Store> {
+  using Base = Sentence<T, form, Store>;
+  using A = Acc<T>;
+  using Base::c;
+  using Base::L;
+  using Base::n;
+  using Base::p;
+  static constexpr int U = 4;  // splits in flight per lane
+  const int tangent;           // from a number to its tangent
+  const bool parents;          // whether T or U is kept
+
+  STRUCTOPS_DEVICE Inside(const ChartParams& p, Store c, int64_t b, int n, bool parents, int values)
+      : Base(p, c, b, n), tangent(values * Layout(n).square), parents(parents) {}
 
   STRUCTOPS_DEVICE void run() const {
-    begin();
+    this->template begin<dual>(kLog2E<A>, tangent);
     for (int w = 1; w <= n; ++w) {
       phase(w, open_items<form>, [](int which) { return open_item<form>(which); });
       if (form != Form::span) phase(w, 2, [](int which) { return close_item(which); });
@@ -245,25 +276,25 @@ template <class T, Form form, bool dual, class Store> struct Inside {
     each_item(kinds, n + 1 - w, shift, [&](int which, int i, bool exists, int lane) {
       const Item item = kind(which);
       const int j = i + w;
-      const bool inner = form == Form::second && (item == Item::IL || item == Item::IR), none = !exists || is_void(item, i);
-      Dot d = dot_of(L, item, i, j);
-      if (none || (inner && p.single && i == 0)) d.count = 0;
+      const bool inner = Base::inner(item), none = !exists || is_void(item, i);
+      Dot d = Base::dot(item, i, j);
+      if (none) d.count = 0;
       LogSum<A, dual> sum;
       if (inner && !none && lane == 0) {  // the dependent as first child
-        const int o = item == Item::IL ? L.at(kCR, i, j - 1) : L.at(kCL, j, i + 1);
+        const int o = Base::first_child(item, i, j);
         sum.m = c[o];
         sum.s = A(1);
         if (dual) sum.t = c[o + tangent];
       }
-      const int64_t sib = inner ? siblings_of(item, i, j) : 0;
+      const int64_t sib = inner ? Base::siblings_of(item, i, j) : 0;
       for (int k = lane; k < d.count; k += U << shift) {
         A x[U], dx[U];
 #pragma unroll
         for (int u = 0; u < U; ++u) {
           const int at = k + (u << shift);
           const bool in = at < d.count;
-          x[u] = in && inner ? load(p.sib, sib + at) * kLog2E<A> : A(0);
-          dx[u] = dual && in && inner && x[u] != Limits<A>::low() ? load(p.v_sib, sib + at) : A(0);
+          x[u] = in && inner ? Base::load(p.sib, sib + at) * kLog2E<A> : A(0);
+          dx[u] = dual && in && inner && x[u] != Limits<A>::low() ? Base::load(p.v_sib, sib + at) : A(0);
           x[u] = in ? x[u] + (c[d.x + at] + c[d.y + at]) : Limits<A>::low();
           if (dual && in) dx[u] += c[d.x + at + tangent] + c[d.y + at + tangent];
         }

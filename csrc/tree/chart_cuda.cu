@@ -15,8 +15,8 @@ template <bool dual> void sum(const char* op, const ChartArgs& a, const CudaCont
   with_float(op, a.dtype, [&](auto* t) {
     using T = Pointee<decltype(t)>;
     with_form(form, [&](auto f) {
-      launch_charts<Acc<T>>(op, ctx, chart_sum<T, f.value, dual>, p, chart_threads(form, a.N),
-                            sum_elements(form, outside, dual, int(a.N - 1)));
+      const ChartRoom room{sum_elements(form, outside, dual, int(a.N - 1)), 0, true};
+      launch_charts<Acc<T>>(op, ctx, chart_sum<T, f.value, dual>, p, chart_threads(form, a.N), room);
     });
   });
 }

@@ -36,34 +36,41 @@ inline int chart_threads(Form form, int64_t N) {
   return lanes <= 32 ? 32 : lanes <= 64 ? 64 : lanes <= 160 ? 128 : lanes <= 640 ? 256 : 512;
 }
 
-// Launches kernel(p, more...) with room for `elements` of type A per block: in shared memory if they fit there, else there for
-// the short sentences and in scratch for the long ones. As many blocks as the device holds at once share the sentences.
+// What a block needs: charts of `elements` of A, in shared memory if they fit there, else there for the short sentences and
+// in scratch for the long ones (shared: false: always in scratch); and `extra` bytes of scratch.
+struct ChartRoom {
+  int64_t elements, extra;
+  bool shared;
+};
+
+// Launches kernel(p, more...). As many blocks as the device holds at once share the sentences.
 template <class A, class... M>
 void launch_charts(const char* op, const CudaContext& ctx, void (*kernel)(ChartParams, M...), ChartParams p, int threads,
-                   int64_t elements, M... more) {
+                   const ChartRoom& room, M... more) {
   int device = 0, most = 0, processors = 0, blocks = 0;
   check(op, cudaGetDevice(&device));
   check(op, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
   check(op, cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device));
   most -= 64;  // of the kernel's own
-  const bool fits = elements * int64_t(sizeof(A)) <= most;
-  const int bytes = fits ? int(elements * sizeof(A)) : (most / 2 - 1024) & ~15;
+  const int64_t need = room.elements * int64_t(sizeof(A));
+  const bool fits = room.shared && need <= most;
+  const int bytes = !room.shared ? 0 : fits ? int(need) : (most / 2 - 1024) & ~15;
   check(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
   check(op, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(bytes)));
-  int64_t grid = int64_t(blocks > 0 ? blocks : 1) * processors;
-  if (grid > p.B) grid = p.B;
+  const int64_t held = int64_t(blocks > 0 ? blocks : 1) * processors, each = (fits ? 0 : need) + room.extra;
+  int64_t grid = held < p.B ? held : p.B;
+  if (grid * each > kChartScratch) grid = kChartScratch / each > 1 ? kChartScratch / each : 1;
   p.shared = int(bytes / sizeof(A));
-  if (!fits) {
-    const int64_t room = kChartScratch / (elements * int64_t(sizeof(A)));
-    if (grid > room) grid = room > 1 ? room : 1;
-    p.room = elements;
-    p.global = scratch<A>(ctx, grid * elements);
-  }
+  p.room = room.elements;
+  p.extra_room = room.extra;
+  if (!fits) p.global = scratch<A>(ctx, grid * room.elements);
+  p.extra = scratch<char>(ctx, grid * room.extra);
   if (grid < p.B) {
     int* const order = scratch<int>(ctx, p.B + 1);
     p.order = order;
     p.queue = order + p.B;
-    launch(op, ctx, chart_order<kOrderThreads>, dim3(unsigned(div_up(p.B, kOrderThreads))), kOrderThreads, p.lengths, p.B, order, p.queue);
+    launch(op, ctx, chart_order<kOrderThreads>, dim3(unsigned(div_up(p.B, kOrderThreads))), kOrderThreads, p.lengths, p.B, order,
+           p.queue);
   }
   void* args[] = {&p, &more...};
   check(op, cudaLaunchKernel(kernel, dim3(unsigned(grid)), dim3(unsigned(threads)), args, size_t(bytes), stream_of(ctx)));

@@ -108,13 +108,12 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
       const Item item = kind(which);
       const int j = i + w;
       if (!exists || is_void(item, i) || (item == Item::V && w == 1)) return;
-      const bool inner = form == Form::second && (item == Item::IL || item == Item::IR);
+      const bool inner = Base::inner(item);
       const Parent q = parent_of(item, i, j);
-      Dot d = dot_of(L, item, i, j);
-      if (inner && p.single && i == 0) d.count = 0;
+      const Dot d = Base::dot(item, i, j);
       if (inner && lane == 0 && w > 1) {
         // The first child's part is also a part of S: its other word, which nothing else writes in this phase.
-        const int o = item == Item::IL ? L.at(kCR, i, j - 1) : L.at(kCL, j, i + 1);
+        const int o = Base::first_child(item, i, j);
         push(item == Item::IL ? L.at(kCR, j - 1, i) : L.at(kCL, i + 1, j), share(q, c[o], dual ? c[o + tangent] : A(0)));
       }
       const int64_t sib = inner ? Base::siblings_of(item, i, j) : 0;
@@ -175,8 +174,6 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
     });
   }
 };
-
-constexpr int kChartThreads = 512;
 
 template <class T, Form form, bool dual> __global__ void __launch_bounds__(kChartThreads, dual || sizeof(Acc<T>) == 8 ? 1 : 2) chart_sum(const ChartParams p) {
   using A = Acc<T>;
