@@ -119,14 +119,21 @@ template <class A, bool dual> struct LogSum {
 // ---- items ------------------------------------------------------------------------------------------------------
 enum class Item : int { T, S, IL, IR, CL, CR, V };
 
-struct Dot { int x, y, count; };  // the splits k < count read [x + k] and [y + k]
+struct Span { int i, j, ij, ji; };   // and the words of (i, j) and (j, i) in a square
+struct Dot { int x, y, count; };     // the splits k < count read [x + k] and [y + k]
 
-STRUCTOPS_DEVICE Dot dot_of(const Layout& L, Item item, int i, int j) {
+STRUCTOPS_DEVICE Span span_of(const Layout& L, int i, int w) {
+  const int ii = i * (L.pitch + 1);
+  return {i, i + w, ii + w, ii + w * L.pitch};
+}
+
+STRUCTOPS_DEVICE Dot dot_of(const Layout& L, Item item, const Span& s) {
   const bool half = item == Item::T || item == Item::S, left = item == Item::CL;
+  const bool inner = item == Item::IL || item == Item::IR || item == Item::V;
   const int X = half ? kCR : left ? kCL : item == Item::IL ? kS : item == Item::V ? kV : kI;
   const int Y = half ? kCL : left || item == Item::IL ? kI : item == Item::IR ? kS : item == Item::V ? kV : kCR;
-  const bool inner = item == Item::IL || item == Item::IR || item == Item::V;
-  return {L.at(X, i, i + (half || left ? 0 : 1)), L.at(Y, j, i + (left ? 0 : 1)), j - i - (inner ? 1 : 0)};
+  const int w = s.j - s.i;
+  return {X * L.square + s.ij - w + (half || left ? 0 : 1), Y * L.square + s.ji + (left ? 0 : 1), w - (inner ? 1 : 0)};
 }
 
 // Items of one width are computed in one or two phases; an item of a phase reads nothing that the phase writes.
@@ -143,7 +150,7 @@ STRUCTOPS_DEVICE bool is_void(Item item, int i) {
   return i == 0 && (item == Item::S || item == Item::IL || item == Item::CL);
 }
 
-// f(which, i, whether there is such an item, lane in the group) for kinds x spans of width w, each by 1 << shift lanes.
+// f(which, i, whether there is such an item, lane in the group) for kinds x spans items, each by 1 << shift lanes.
 // All lanes of a warp call f equally often.
 template <class F> STRUCTOPS_DEVICE void each_item(int kinds, int spans, int shift, F f) {
   const int slots = blockDim.x >> shift, slot = threadIdx.x >> shift, first = (threadIdx.x & ~31u) >> shift;
@@ -155,10 +162,11 @@ template <class F> STRUCTOPS_DEVICE void each_item(int kinds, int spans, int shi
   }
 }
 
-// log2 of the lanes that share w splits, `each` of them or fewer per lane up to 32 lanes.
-STRUCTOPS_DEVICE int lanes_for(int w, int each) {
+// log2 of the lanes that share w splits: kSplits or fewer for each, up to 32 lanes.
+constexpr int kSplits = 8;
+STRUCTOPS_DEVICE int lanes_for(int w) {
   int shift = 0;
-  while (shift < 5 && (each << shift) < w) ++shift;
+  while (shift < 5 && (kSplits << shift) < w) ++shift;
   return shift;
 }
 
@@ -210,12 +218,12 @@ template <class T, Form form, class Store> struct Sentence {
   }
   // Whether an item has siblings, with its dependent as first child for one more alternative.
   static STRUCTOPS_DEVICE bool inner(Item item) { return form == Form::second && (item == Item::IL || item == Item::IR); }
-  STRUCTOPS_DEVICE int first_child(Item item, int i, int j) const {
-    return item == Item::IL ? L.at(kCR, i, j - 1) : L.at(kCL, j, i + 1);
+  STRUCTOPS_DEVICE int first_child(Item item, const Span& s) const {
+    return item == Item::IL ? kCR * L.square + s.ij - 1 : kCL * L.square + s.ji + 1;
   }
-  STRUCTOPS_DEVICE Dot dot(Item item, int i, int j) const {
-    Dot d = dot_of(L, item, i, j);
-    if (is_void(item, i) || (inner(item) && p.single && i == 0)) d.count = 0;
+  STRUCTOPS_DEVICE Dot dot(Item item, const Span& s) const {
+    Dot d = dot_of(L, item, s);
+    if (is_void(item, s.i) || (inner(item) && p.single && s.i == 0)) d.count = 0;
     return d;
   }
   static STRUCTOPS_DEVICE A load(const void* from, int64_t at) { return widen(load_one(static_cast<const T*>(from) + at)); }
@@ -272,68 +280,72 @@ template <class T, Form form, bool dual, class Store> struct Inside : Sentence<T
   }
 
   template <class Kind> STRUCTOPS_DEVICE void phase(int w, int kinds, Kind kind) const {
-    const int shift = lanes_for(w, U);
+    const int shift = lanes_for(w);
     each_item(kinds, n + 1 - w, shift, [&](int which, int i, bool exists, int lane) {
       const Item item = kind(which);
-      const int j = i + w;
+      const Span at = span_of(L, i, w);
       const bool inner = Base::inner(item), none = !exists || is_void(item, i);
-      Dot d = Base::dot(item, i, j);
+      Dot d = Base::dot(item, at);
       if (none) d.count = 0;
       LogSum<A, dual> sum;
-      if (inner && !none && lane == 0) {  // the dependent as first child
-        const int o = Base::first_child(item, i, j);
+      if (inner && !none && lane == 0) {
+        const int o = Base::first_child(item, at);
         sum.m = c[o];
         sum.s = A(1);
         if (dual) sum.t = c[o + tangent];
       }
-      const int64_t sib = inner ? Base::siblings_of(item, i, j) : 0;
+      const int64_t sib = inner ? Base::siblings_of(item, i, i + w) : 0;
       for (int k = lane; k < d.count; k += U << shift) {
         A x[U], dx[U];
 #pragma unroll
-        for (int u = 0; u < U; ++u) {
-          const int at = k + (u << shift);
-          const bool in = at < d.count;
-          x[u] = in && inner ? Base::load(p.sib, sib + at) * kLog2E<A> : A(0);
-          dx[u] = dual && in && inner && x[u] != Limits<A>::low() ? Base::load(p.v_sib, sib + at) : A(0);
-          x[u] = in ? x[u] + (c[d.x + at] + c[d.y + at]) : Limits<A>::low();
-          if (dual && in) dx[u] += c[d.x + at + tangent] + c[d.y + at + tangent];
+        for (int u = 0; u < U; ++u) {  // beyond the last split the first again, as an exact zero
+          const bool in = k + (u << shift) < d.count;
+          const int r = in ? k + (u << shift) : k;
+          const A bonus = inner ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
+          x[u] = bonus + (c[d.x + r] + c[d.y + r]);
+          if (!in) x[u] = Limits<A>::low();
+          dx[u] = dual && inner && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
+          if (dual) dx[u] += c[d.x + r + tangent] + c[d.y + r + tangent];
         }
         sum.add(x, dx);
       }
       sum.merge(1 << shift);
-      if (lane == 0 && !none) keep(item, i, j, sum.value(), dual ? sum.tangent() : A(0));
+      if (lane == 0 && !none) keep(item, at, sum.value(), dual ? sum.tangent() : A(0));
     });
     __syncthreads();
   }
 
-  STRUCTOPS_DEVICE void put(int o, A x, A dx) const {
-    c[o] = x;
-    if (dual) c[o + tangent] = dx;
+  STRUCTOPS_DEVICE void put(int chart, int at, A x, A dx) const {
+    c[chart * L.square + at] = x;
+    if (dual) c[chart * L.square + at + tangent] = dx;
   }
-  STRUCTOPS_DEVICE void put_twice(int chart, int i, int j, A x, A dx) const {
-    put(L.at(chart, i, j), x, dx);
-    put(L.at(chart, j, i), x, dx);
+  STRUCTOPS_DEVICE void add_score(int at, A x, A dx) const {
+    const A sum = c[kI * L.square + at] + x;
+    put(kI, at, sum, dual && sum != Limits<A>::low() ? c[kI * L.square + at + tangent] + dx : A(0));
   }
-  STRUCTOPS_DEVICE void add_score(int o, A x, A dx) const {
-    const A sum = c[o] + x;
-    put(o, sum, dual && sum != Limits<A>::low() ? c[o + tangent] + dx : A(0));
-  }
-  STRUCTOPS_DEVICE void keep(Item item, int i, int j, A x, A dx) const {
-    if (item == Item::T) {
-      if (parents) put(L.at(kT, i, j), x, dx);
-      if (i > 0) add_score(L.at(kI, j, i), x, dx);
-      add_score(L.at(kI, i, j), x, dx);
-    } else if (item == Item::IL || item == Item::IR) {
-      add_score(item == Item::IL ? L.at(kI, j, i) : L.at(kI, i, j), x, dx);
+  STRUCTOPS_DEVICE void keep(Item item, const Span& s, A x, A dx) const {
+    if (item == Item::T || item == Item::IL || item == Item::IR) {
+      if (item == Item::T && parents) put(kT, s.ij, x, dx);
+      if (item != Item::IR && s.i > 0) add_score(s.ji, x, dx);
+      if (item != Item::IL) add_score(s.ij, x, dx);
     } else if (item == Item::V) {
-      const int o = L.at(kV, i, j);
-      if (parents) put(L.at(kU, i, j), x, dx);
-      if (j - i > 1) add_score(o, x, dx);
-      put(L.at(kV, j, i), c[o], dual ? c[o + tangent] : A(0));
-    } else if (item == Item::CR && form == Form::first && p.single && i == 0 && j < n) {
-      put_twice(kCR, i, j, Limits<A>::low(), A(0));
+      const bool leaf = s.j - s.i == 1;
+      A v = c[kV * L.square + s.ij], dv = dual ? c[kV * L.square + s.ij + tangent] : A(0);
+      if (parents) put(kU, s.ij, x, dx);
+      if (!leaf) {
+        v += x;
+        dv = v == Limits<A>::low() ? A(0) : dv + dx;
+      }
+      put(kV, s.ij, v, dv);
+      put(kV, s.ji, v, dv);
     } else {
-      put_twice(item == Item::S ? kS : item == Item::CL ? kCL : kCR, i, j, x, dx);
+      if (item == Item::CR && form == Form::first && p.single && s.i == 0 && s.j < n) {
+        x = Limits<A>::low();
+        dx = A(0);
+      }
+      const int chart = item == Item::S ? kS : item == Item::CL ? kCL : kCR;
+      put(chart, s.ij, x, dx);
+      put(chart, s.ji, x, dx);
     }
   }
 };

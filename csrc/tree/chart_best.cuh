@@ -50,23 +50,22 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
   };
 
   template <class Kind> STRUCTOPS_DEVICE void phase(int w, int kinds, Kind kind) const {
-    const int shift = lanes_for(w, U);
+    const int shift = lanes_for(w);
     each_item(kinds, n + 1 - w, shift, [&](int which, int i, bool exists, int lane) {
       const Item item = kind(which);
-      const int j = i + w;
+      const Span at = span_of(L, i, w);
       const bool inner = Base::inner(item), none = !exists || is_void(item, i);
-      Dot d = Base::dot(item, i, j);
+      Dot d = Base::dot(item, at);
       if (none) d.count = 0;
       Top top;
-      if (inner && !none && lane == 0) top.take(c[Base::first_child(item, i, j)], 0);
-      const int64_t sib = inner ? Base::siblings_of(item, i, j) : 0;
+      if (inner && !none && lane == 0) top.take(c[Base::first_child(item, at)], 0);
+      const int64_t sib = inner ? Base::siblings_of(item, i, i + w) : 0;
       for (int k = lane; k < d.count; k += U << shift) {
         A x[U];
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-          const int at = k + (u << shift);
-          x[u] = at < d.count && inner ? Base::load(p.sib, sib + at) : A(0);
-          x[u] = at < d.count ? x[u] + (c[d.x + at] + c[d.y + at]) : Limits<A>::low();
+          const int r = k + (u << shift) < d.count ? k + (u << shift) : k;
+          x[u] = (inner ? Base::load(p.sib, sib + r) : A(0)) + (c[d.x + r] + c[d.y + r]);
         }
 #pragma unroll
         for (int u = 0; u < U; ++u)
@@ -77,21 +76,21 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
         const int a = __shfl_xor_sync(kFull, top.a, s);
         top.take(x, a);
       }
-      if (lane == 0 && !none) keep(item, i, j, top);
+      if (lane == 0 && !none) keep(item, at, top);
     });
     __syncthreads();
   }
 
-  STRUCTOPS_DEVICE void keep(Item item, int i, int j, const Top& top) const {
+  STRUCTOPS_DEVICE void keep(Item item, const Span& s, const Top& top) const {
     A x = top.x == Limits<A>::high() ? A(NAN) : top.x;
-    pointer(item, i, j) = static_cast<unsigned short>(top.a);
-    if (item == Item::T || item == Item::IL) c[L.at(kI, j, i)] += x;
-    if (item == Item::T || item == Item::IR) c[L.at(kI, i, j)] += x;
-    if (item == Item::V) c[L.at(kV, j, i)] = j - i > 1 ? c[L.at(kV, i, j)] += x : c[L.at(kV, i, j)];
-    if (item == Item::CR && form == Form::first && p.single && i == 0 && j < n) x = Limits<A>::low();
+    pointer(item, s.i, s.j) = static_cast<unsigned short>(top.a);
+    if (item == Item::T || item == Item::IL) c[kI * L.square + s.ji] += x;
+    if (item == Item::T || item == Item::IR) c[kI * L.square + s.ij] += x;
+    if (item == Item::V) c[kV * L.square + s.ji] = c[kV * L.square + s.ij] += s.j - s.i > 1 ? x : A(0);
+    if (item == Item::CR && form == Form::first && p.single && s.i == 0 && s.j < n) x = Limits<A>::low();
     if (item == Item::S || item == Item::CL || item == Item::CR) {
-      const int chart = item == Item::S ? kS : item == Item::CL ? kCL : kCR;
-      c[L.at(chart, i, j)] = c[L.at(chart, j, i)] = x;
+      const int chart = (item == Item::S ? kS : item == Item::CL ? kCL : kCR) * L.square;
+      c[chart + s.ij] = c[chart + s.ji] = x;
     }
   }
 

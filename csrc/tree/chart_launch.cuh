@@ -30,9 +30,9 @@ inline ChartParams chart_params(const char* op, const ChartArgs& a) {
   return p;
 }
 
-// Threads of a block: about one for each split of the fullest width, four splits to a lane.
+// Threads of a block: about one for every kSplits splits of the fullest width.
 inline int chart_threads(Form form, int64_t N) {
-  const int64_t lanes = N * N * (form == Form::second ? 3 : form == Form::first ? 2 : 1) / 16;
+  const int64_t lanes = N * N * (form == Form::second ? 3 : form == Form::first ? 2 : 1) / (4 * kSplits);
   return lanes <= 32 ? 32 : lanes <= 64 ? 64 : lanes <= 160 ? 128 : lanes <= 640 ? 256 : 512;
 }
 

@@ -29,7 +29,7 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
   using Base::n;
   using Base::p;
   using Base::tangent;
-  static constexpr int U = 2;  // splits in flight per lane
+  static constexpr int U = dual || sizeof(A) == 8 ? 2 : 4;  // splits in flight per lane
   static constexpr SumSize size = sum_size(form, true);
   static constexpr int adjoint = size.values * (dual ? 2 : 1), adjoint_tangent = adjoint + size.adjoints;  // squares away
 
@@ -63,30 +63,21 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
 
   struct Parent { A x, dx, a, da; };  // number, adjoint, and the tangents of both
 
-  STRUCTOPS_DEVICE Parent at(int o) const { return {c[o], dual ? c[o + tangent] : A(0), adj(o), dual ? adj_tangent(o) : A(0)}; }
-  STRUCTOPS_DEVICE void and_adjoint(Parent& q, int o) const {
-    q.a += adj(o);
-    if (dual) q.da += adj_tangent(o);
-  }
-
-  STRUCTOPS_DEVICE Parent parent_of(Item item, int i, int j) const {
-    if (item == Item::IL || item == Item::IR) {  // less its score, which the splits do not have
-      Parent q = at(item == Item::IL ? L.at(kI, j, i) : L.at(kI, i, j));
-      const int64_t cell = Base::cell_of(item, i, j);
-      if (q.x != Limits<A>::low()) q.x -= Base::load(p.score, cell) * kLog2E<A>;
-      if (dual && q.x != Limits<A>::low()) q.dx -= Base::load(p.v, cell);
-      return q;
+  STRUCTOPS_DEVICE Parent parent_of(Item item, const Span& s) const {
+    const bool arc = item == Item::IL || item == Item::IR, sum = item == Item::T || item == Item::V;
+    const int chart = item == Item::S ? kS : item == Item::CL ? kCL : item == Item::CR ? kCR : kI;
+    const int o = sum ? (item == Item::T ? kT : kU) * L.square + s.ij : chart * L.square + (item == Item::IL ? s.ji : s.ij);
+    Parent q{c[o], dual ? c[o + tangent] : A(0), A(0), A(0)};
+    if (arc && q.x != Limits<A>::low()) {  // less its score, which the splits do not have
+      const int64_t cell = Base::cell_of(item, s.i, s.j);
+      q.x -= Base::load(p.score, cell) * kLog2E<A>;
+      if (dual) q.dx -= Base::load(p.v, cell);
     }
-    if (item == Item::T || item == Item::V) {
-      const int parent = L.at(item == Item::T ? kT : kU, i, j), items = item == Item::T ? kI : kV;
-      Parent q{c[parent], dual ? c[parent + tangent] : A(0), A(0), A(0)};
-      and_adjoint(q, L.at(items, i, j));
-      and_adjoint(q, L.at(items, j, i));
-      return q;
-    }
-    const int chart = item == Item::S ? kS : item == Item::CL ? kCL : kCR;
-    Parent q = at(L.at(chart, i, j));
-    and_adjoint(q, L.at(chart, j, i));
+    const int items = (item == Item::V ? kV : chart) * L.square;
+    if (item != Item::IL) q.a += adj(items + s.ij);
+    if (item != Item::IR) q.a += adj(items + s.ji);
+    if (dual && item != Item::IL) q.da += adj_tangent(items + s.ij);
+    if (dual && item != Item::IR) q.da += adj_tangent(items + s.ji);
     return q;
   }
 
@@ -103,39 +94,45 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
   }
 
   template <class Kind> STRUCTOPS_DEVICE void phase(int w, int kinds, Kind kind) const {
-    const int shift = lanes_for(w, U);
+    const int shift = lanes_for(w);
     each_item(kinds, n + 1 - w, shift, [&](int which, int i, bool exists, int lane) {
       const Item item = kind(which);
-      const int j = i + w;
       if (!exists || is_void(item, i) || (item == Item::V && w == 1)) return;
+      const Span at = span_of(L, i, w);
       const bool inner = Base::inner(item);
-      const Parent q = parent_of(item, i, j);
-      const Dot d = Base::dot(item, i, j);
+      const Parent q = parent_of(item, at);
+      const Dot d = Base::dot(item, at);
       if (inner && lane == 0 && w > 1) {
         // The first child's part is also a part of S: its other word, which nothing else writes in this phase.
-        const int o = Base::first_child(item, i, j);
-        push(item == Item::IL ? L.at(kCR, j - 1, i) : L.at(kCL, i + 1, j), share(q, c[o], dual ? c[o + tangent] : A(0)));
+        const int o = Base::first_child(item, at);
+        push(item == Item::IL ? kCR * L.square + at.ji - L.pitch : kCL * L.square + at.ij + L.pitch,
+             share(q, c[o], dual ? c[o + tangent] : A(0)));
       }
-      const int64_t sib = inner ? Base::siblings_of(item, i, j) : 0;
+      const int64_t sib = inner ? Base::siblings_of(item, i, i + w) : 0;
       for (int k = lane; k < d.count; k += U << shift) {
         Share s[U];
+        A x[U], y[U], dx[U], dy[U];
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-          const int at = k + (u << shift);
-          if (at >= d.count) continue;
-          A x = inner ? Base::load(p.sib, sib + at) * kLog2E<A> : A(0);
-          A dx = dual && inner && x != Limits<A>::low() ? Base::load(p.v_sib, sib + at) : A(0);
-          x += c[d.x + at] + c[d.y + at];
-          if (dual) dx += c[d.x + at + tangent] + c[d.y + at + tangent];
-          s[u] = share(q, x, dx);
+          const int r = k + (u << shift) < d.count ? k + (u << shift) : k;
+          const A bonus = inner ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
+          A dterm = dual && inner && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
+          if (dual) dterm += c[d.x + r + tangent] + c[d.y + r + tangent];
+          s[u] = share(q, bonus + (c[d.x + r] + c[d.y + r]), dterm);
+          x[u] = adj(d.x + r);
+          y[u] = adj(d.y + r);
+          dx[u] = dual ? adj_tangent(d.x + r) : A(0);
+          dy[u] = dual ? adj_tangent(d.y + r) : A(0);
         }
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-          const int at = k + (u << shift);
-          if (at >= d.count) continue;
-          push(d.x + at, s[u]);
-          push(d.y + at, s[u]);
-          if (inner) static_cast<T*>(p.post_sib)[sib + at] = Narrow<T>::to(dual ? s[u].dp : s[u].p);
+          const int r = k + (u << shift);
+          if (r >= d.count) break;
+          adj(d.x + r) = x[u] + s[u].p;
+          adj(d.y + r) = y[u] + s[u].p;
+          if (dual) adj_tangent(d.x + r) = dx[u] + s[u].dp;
+          if (dual) adj_tangent(d.y + r) = dy[u] + s[u].dp;
+          if (inner) static_cast<T*>(p.post_sib)[sib + r] = Narrow<T>::to(dual ? s[u].dp : s[u].p);
         }
       }
     });

@@ -80,11 +80,12 @@ template <class T, Form form, class Store> struct Sampler : Inside<T, form, fals
   // The first alternative of positive weight whose cumulative weight exceeds u times the total.
   STRUCTOPS_DEVICE int choose(Item item, int i, int j, double u) const {
     const bool inner = Base::inner(item);
-    const Dot d = Base::dot(form == Form::first && (item == Item::IL || item == Item::IR) ? Item::T : item, i, j);
+    const Span at = span_of(Base::L, i, j - i);
+    const Dot d = Base::dot(form == Form::first && (item == Item::IL || item == Item::IR) ? Item::T : item, at);
     const int count = d.count + inner;
     const int64_t sib = inner ? Base::siblings_of(item, i, j) : 0;
     const auto term = [&](int a) {
-      if (inner && a == 0) return c[Base::first_child(item, i, j)];
+      if (inner && a == 0) return c[Base::first_child(item, at)];
       const int k = a - inner;
       return (inner ? Base::load(p.sib, sib + k) * kLog2E<A> : A(0)) + (c[d.x + k] + c[d.y + k]);
     };
