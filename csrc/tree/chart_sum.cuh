@@ -78,13 +78,13 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
     if (item != Item::IR) q.a += adj(items + s.ji);
     if (dual && item != Item::IL) q.da += adj_tangent(items + s.ij);
     if (dual && item != Item::IR) q.da += adj_tangent(items + s.ji);
+    if (q.x == Limits<A>::low()) q = {A(0), A(0), A(0), A(0)};  // its splits have no share
     return q;
   }
 
   struct Share { A p, dp; };
   // Terms exceed their sum by rounding alone.
   STRUCTOPS_DEVICE Share share(const Parent& q, A x, A dx) const {
-    if (q.x == Limits<A>::low()) return {A(0), A(0)};
     const A d = x - q.x, e = exp2_fast(d > A(0) ? A(0) : d);
     return {q.a * e, dual ? e * (q.da + q.a * (dx - q.dx)) : A(0)};
   }
@@ -172,7 +172,7 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
   }
 };
 
-template <class T, Form form, bool dual> __global__ void __launch_bounds__(kChartThreads, dual || sizeof(Acc<T>) == 8 ? 1 : 2) chart_sum(const ChartParams p) {
+template <class T, Form form, bool dual> __global__ void __launch_bounds__(kChartThreads, 1) chart_sum(const ChartParams p) {
   using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
