@@ -250,10 +250,11 @@ template <class T, Form form, class Store> struct Sentence {
 };
 
 constexpr int kChartThreads = 512;
+constexpr int kOverread = 128;  // elements: splits past the last are read, without effect, rather than branched around
 
 // Elements of the inside charts without T and U.
 __host__ __device__ inline int64_t inside_elements(Form form, int n) {
-  return int64_t(Layout(n).square) * (form == Form::span ? 1 : form == Form::first ? 3 : 4);
+  return int64_t(Layout(n).square) * (form == Form::span ? 1 : form == Form::first ? 3 : 4) + kOverread;
 }
 
 // The inside charts of one sentence.
@@ -298,14 +299,14 @@ template <class T, Form form, bool dual, class Store> struct Inside : Sentence<T
       for (int k = lane; k < d.count; k += U << shift) {
         A x[U], dx[U];
 #pragma unroll
-        for (int u = 0; u < U; ++u) {  // beyond the last split the first again, as an exact zero
-          const bool in = k + (u << shift) < d.count;
-          const int r = in ? k + (u << shift) : k;
-          const A bonus = inner ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
+        for (int u = 0; u < U; ++u) {
+          const int r = k + (u << shift);
+          const bool in = r < d.count;
+          const A bonus = inner && in ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
           x[u] = bonus + (c[d.x + r] + c[d.y + r]);
           if (!in) x[u] = Limits<A>::low();
-          dx[u] = dual && inner && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
-          if (dual) dx[u] += c[d.x + r + tangent] + c[d.y + r + tangent];
+          dx[u] = dual && inner && in && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
+          if (dual) dx[u] = in ? dx[u] + (c[d.x + r + tangent] + c[d.y + r + tangent]) : A(0);
         }
         sum.add(x, dx);
       }

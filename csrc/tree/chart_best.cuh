@@ -16,7 +16,7 @@ template <class A> struct BestPlaces {  // in bytes
   __host__ __device__ BestPlaces(Form form, int n)
       : pointers(int64_t(Layout(n).square) * best_size(form).values * sizeof(A)),
         stack((pointers + int64_t(Layout(n).square) * best_size(form).pointers * 2 + 15) & ~int64_t(15)),
-        end(stack + stack_depth(n + 1) * 8) {}
+        end(stack + stack_depth(n + 1) * 8 + kOverread * sizeof(A)) {}
 };
 template <class A> __host__ __device__ int64_t best_elements(Form form, int n) { return (BestPlaces<A>(form, n).end + 15) / 16 * 16 / sizeof(A); }
 
@@ -64,8 +64,8 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
         A x[U];
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-          const int r = k + (u << shift) < d.count ? k + (u << shift) : k;
-          x[u] = (inner ? Base::load(p.sib, sib + r) : A(0)) + (c[d.x + r] + c[d.y + r]);
+          const int r = k + (u << shift);
+          x[u] = (inner && r < d.count ? Base::load(p.sib, sib + r) : A(0)) + (c[d.x + r] + c[d.y + r]);
         }
 #pragma unroll
         for (int u = 0; u < U; ++u)

@@ -17,7 +17,7 @@ __host__ __device__ constexpr SumSize sum_size(Form form, bool outside) {
 }
 __host__ __device__ inline int64_t sum_elements(Form form, bool outside, bool dual, int n) {
   const SumSize s = sum_size(form, outside);
-  return int64_t(Layout(n).square) * (s.values + s.adjoints) * (dual ? 2 : 1);
+  return int64_t(Layout(n).square) * (s.values + s.adjoints) * (dual ? 2 : 1) + kOverread;
 }
 
 template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T, form, dual, Store> {
@@ -114,9 +114,10 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
         A x[U], y[U], dx[U], dy[U];
 #pragma unroll
         for (int u = 0; u < U; ++u) {
-          const int r = k + (u << shift) < d.count ? k + (u << shift) : k;
-          const A bonus = inner ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
-          A dterm = dual && inner && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
+          const int r = k + (u << shift);
+          const bool has_sib = inner && r < d.count;
+          const A bonus = has_sib ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
+          A dterm = dual && has_sib && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
           if (dual) dterm += c[d.x + r + tangent] + c[d.y + r + tangent];
           s[u] = share(q, bonus + (c[d.x + r] + c[d.y + r]), dterm);
           x[u] = adj(d.x + r);
