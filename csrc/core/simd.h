@@ -27,6 +27,11 @@ template <class A> struct VecOf { typedef A type __attribute__((vector_size(STRU
 template <class A> using Vec = typename VecOf<A>::type;
 template <class A> constexpr int W = STRUCTOPS_VBYTES / sizeof(A);
 
+// n <= W lanes of A. One lane is the first of a 16-byte vector: scalar selects become branches, and "is this the new maximum"
+// is not predictable.
+template <class A, int n> struct LanesOf { typedef A type __attribute__((vector_size((n == 1 ? 16 / sizeof(A) : n) * sizeof(A)))); };
+template <class A, int n = W<A>> using Lanes = typename LanesOf<A, n>::type;
+
 template <class T> struct AccOf { using type = T; };
 template <> struct AccOf<bf16_t> { using type = float; };
 template <> struct AccOf<f16_t> { using type = float; };
@@ -131,6 +136,7 @@ template <class T> STRUCTOPS_INLINE Vec<Acc<T>> load_n(const T* p, int n) {
     return (Vec<Acc<T>>)_mm256_maskload_epi64((const long long*)p, _mm256_cmpgt_epi64(_mm256_set1_epi64x(n), lane));
   }
 #endif
+  if (n == W<Acc<T>>) return load<T>(p);
   T buf[W<Acc<T>>] = {};
   for (int i = 0; i < n; ++i) buf[i] = p[i];
   return load<T>(buf);

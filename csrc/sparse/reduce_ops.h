@@ -1,19 +1,21 @@
-// Reducers of spmm over vectors. A reducer keeps C component vectors per output vector:
-//   init(s); step(s, m, lane, count, nan) adds message m, the `lane`-th edge of its row and `count`-th (from 1) of this
+// Reducers of spmm over vectors of n lanes (a whole vector unless said). A reducer keeps C component vectors per output vector:
+//   init(s, nan); step(s, m, lane, count, nan) adds message m, the `lane`-th edge of its row and `count`-th (from 1) of this
 //   partial state; merge(a, na, b, nb, nan) appends the later partial b of nb edges; final(s, n, unbiased) gives the value.
+//   join(a, b, nan), of those whose order is free: b's edges lie between those of a.
 // `nan` is all-ones where NaN propagates, zero where comparisons with NaN are false.
 #pragma once
 #include "core/vmath.h"
 
 namespace structops::STRUCTOPS_ISA {
 
-template <class A_> struct SumOp {
-  using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
+template <class A_, int n = W<A_>> struct SumOp {
+  using A = A_; using V = Lanes<A, n>; using VI = Lanes<Int<A>, n>;
   static constexpr int C = 1, max_nv = 8;
   static constexpr bool has_arg = false, splits = true;  // splits: worth several states per output vector
-  STRUCTOPS_INLINE void init(V* s) { s[0] = V{}; }
+  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = V{}; }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { s[0] += m; }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI) { a[0] += b[0]; }
+  STRUCTOPS_INLINE void join(V* a, const V* b, VI) { a[0] += b[0]; }
   STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
 };
 
@@ -25,7 +27,7 @@ template <class A_> struct ProdOp {
   using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
   static constexpr int C = 1, max_nv = 4;
   static constexpr bool has_arg = false, splits = false;
-  STRUCTOPS_INLINE void init(V* s) { s[0] = splat(A(1)); }
+  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = splat(A(1)); }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { s[0] *= m; }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI) { a[0] *= b[0]; }
   STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
@@ -37,38 +39,56 @@ template <> struct Lowest<double> { static constexpr double max = INFINITY, min 
 template <> struct Lowest<int32_t> { static constexpr int32_t max = INT32_MAX, min = INT32_MIN; };
 template <> struct Lowest<int64_t> { static constexpr int64_t max = INT64_MAX, min = INT64_MIN; };
 
-template <class A_, bool Max> struct ExtremeOp {
-  using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
+template <class A_, bool Max, int n = W<A_>> struct ExtremeOp {
+  using A = A_; using V = Lanes<A, n>; using VI = Lanes<Int<A>, n>;
   static constexpr int C = 1, max_nv = 8;
   static constexpr bool has_arg = false, splits = false;
-  STRUCTOPS_INLINE VI better(V m, V v) { return Max ? m > v : m < v; }
-  STRUCTOPS_INLINE void init(V* s) { s[0] = splat(Max ? Lowest<A>::min : Lowest<A>::max); }
-  STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { s[0] = better(m, s[0]) | (m != m) ? m : s[0]; }
+  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = V{} + (Max ? Lowest<A>::min : Lowest<A>::max); }
+  // The machine's max and min give the second operand where either is NaN; NaN in s[0] stays.
+  STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) {
+    V r = Max ? (s[0] > m ? s[0] : m) : (s[0] < m ? s[0] : m);
+    pin(r);
+    s[0] = s[0] == s[0] ? r : s[0];
+  }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI nan) { step(a, b[0], 0, 0, nan); }
+  STRUCTOPS_INLINE void join(V* a, const V* b, VI nan) { step(a, b[0], 0, 0, nan); }
   STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
 };
 
-// With the winner's lane in s[1]; -1 while nothing was taken. Earlier lanes win ties.
-template <class A_, bool Max> struct ArgOp {
-  using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
+// With the winner's lane in s[1]. Where NaN propagates an untouched state is the worst value at lane 0: a row of nothing
+// better is won by its first edge. Otherwise it is NaN at lane -1, which any number replaces. Earlier lanes win ties.
+template <class A_, bool Max, int n = W<A_>> struct ArgOp {
+  using A = A_; using V = Lanes<A, n>; using VI = Lanes<Int<A>, n>;
   static constexpr int C = 2, max_nv = 4;
-  static constexpr bool has_arg = true, splits = false;
-  STRUCTOPS_INLINE VI take(V m, VI m_lane, V v, VI v_lane, VI nan) {
-    const VI is_nan = m != m;
-    const VI wins = (Max ? m > v : m < v) | ((v_lane < 0) & ~is_nan) | (is_nan & (v == v) & nan);
-    return wins & (m_lane >= 0);
+  static constexpr bool has_arg = true, splits = false, real = __is_same(A, float) || __is_same(A, double);
+  STRUCTOPS_INLINE void init(V* s, VI nan) {
+    s[0] = V{} + (Max ? Lowest<A>::min : Lowest<A>::max);
+    s[1] = V{};
+    if constexpr (real) {
+      s[0] = nan ? s[0] : V{} + A(NAN);
+      s[1] = bitcast<V>(~nan);
+    }
   }
-  STRUCTOPS_INLINE void init(V* s) {
-    s[0] = splat(Max ? Lowest<A>::min : Lowest<A>::max);
-    s[1] = bitcast<V>(splat(Int<A>(-1)));
+  STRUCTOPS_INLINE VI better(const V* s, V m, VI nan) {
+    VI t = ~(Max ? m <= s[0] : m >= s[0]);
+    if constexpr (real) {
+      const V taken = bitcast<V>((bitcast<VI>(s[0]) & nan) | (bitcast<VI>(m) & ~nan));  // whichever must not be NaN
+      t &= taken == taken;
+    }
+    return t;
   }
-  STRUCTOPS_INLINE void step_lanes(V* s, V m, VI lanes, VI nan) {
-    const VI old = bitcast<VI>(s[1]), t = take(m, lanes, s[0], old, nan);
+  STRUCTOPS_INLINE void take(V* s, VI t, V m, VI lanes) {
     s[0] = t ? m : s[0];
-    s[1] = bitcast<V>(t ? lanes : old);
+    s[1] = bitcast<V>(t ? lanes : bitcast<VI>(s[1]));
   }
-  STRUCTOPS_INLINE void step(V* s, V m, Int<A> lane, int64_t, VI nan) { step_lanes(s, m, splat(lane), nan); }
-  STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI nan) { step_lanes(a, b[0], bitcast<VI>(b[1]), nan); }
+  STRUCTOPS_INLINE void step(V* s, V m, Int<A> lane, int64_t, VI nan) { take(s, better(s, m, nan), m, VI{} + lane); }
+  STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI nan) {
+    take(a, better(a, b[0], nan), b[0], bitcast<VI>(b[1]));
+  }
+  STRUCTOPS_INLINE void join(V* a, const V* b, VI nan) {
+    const VI tie = (a[0] == b[0]) | ((a[0] != a[0]) & (b[0] != b[0])), earlier = bitcast<VI>(b[1]) < bitcast<VI>(a[1]);
+    take(a, better(a, b[0], nan) | (tie & earlier), b[0], bitcast<VI>(b[1]));
+  }
   STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
 };
 
@@ -77,7 +97,7 @@ template <class A_, bool Root> struct MomentOp {
   using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
   static constexpr int C = 2, max_nv = 4;
   static constexpr bool has_arg = false, splits = false;
-  STRUCTOPS_INLINE void init(V* s) { s[0] = s[1] = V{}; }
+  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = s[1] = V{}; }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t count, VI) {
     pin(m);
     const V d = m - s[0];
@@ -104,7 +124,7 @@ template <class A_> struct LseOp {
   using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
   static constexpr int C = 2, max_nv = 2;
   static constexpr bool has_arg = false, splits = false;
-  STRUCTOPS_INLINE void init(V* s) { s[0] = splat(A(-INFINITY)); s[1] = V{}; }
+  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = splat(A(-INFINITY)); s[1] = V{}; }
   STRUCTOPS_INLINE void add(V* s, V m, V weight) {
     const VI rises = m > s[0], same = m == s[0];
     const V d = rises ? s[0] - m : m - s[0];

@@ -22,10 +22,6 @@ template <class A, Kind K> constexpr A identity() {
   else return K == Kind::min ? A(A(~A(0)) ^ (A(1) << (sizeof(A) * 8 - 1))) : A(A(1) << (sizeof(A) * 8 - 1));
 }
 
-// n features as a vector; one feature sits in the first lane of a small vector, because scalar selects become branches,
-// and a branch on "is this the new maximum" is not predictable.
-template <class A, int n> struct Piece { typedef A type __attribute__((vector_size((n == 1 ? 16 / sizeof(A) : n) * sizeof(A)))); };
-
 // Accumulators of one task: values, winners' edges for min and max with arg, and whether a group received anything.
 template <class A> struct Cells {
   A* value;         // [rows, F]
@@ -38,8 +34,8 @@ template <class T, Kind K, bool arg, int n>
 STRUCTOPS_INLINE void combine(const Cells<Acc<T>>& c, const T* src, int64_t o, Int<Acc<T>> e, bool skip_nan) {
   using A = Acc<T>;
   using I = Int<A>;
-  using V = typename Piece<A, n>::type;
-  using VI = typename Piece<I, n>::type;
+  using V = Lanes<A, n>;
+  using VI = Lanes<I, n>;
   auto get = [](const A* p) __attribute__((always_inline)) {
     V r{};
     if constexpr (n == 1) r[0] = *p; else __builtin_memcpy(&r, p, sizeof r);

@@ -5,10 +5,10 @@
 //    features walks the block with its accumulators in registers, so x is read once per tile and never spilled.
 // 3. Gathered rows are prefetched kAhead edges before use: gather latency is the limit when x exceeds the cache.
 // 4. A tile is NV full vectors or one masked vector, chosen once per call.
+// 5. Rows of at most two vectors take the shorter walk of spmm_narrow_cpu.cpp.
 #include "core/memory.h"
 #include "core/parallel.h"
-#include "sparse/reduce_ops.h"
-#include "sparse/spmm.h"
+#include "sparse/spmm_rows.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -20,12 +20,7 @@ constexpr int kAhead = 16;    // prefetch distance, edges
 // How the two operands of a message reach the lanes of an output vector.
 enum Mode { one, both, e_scalar, x_scalar, table };
 
-struct Block {
-  const SpmmArgs* a;
-  const char* x;  // base of this batch; the one operand of a copy message
-  const char* e;
-  char* out;  // [N, F] of this batch
-  char* arg;
+struct Block : Batch {
   int64_t xo[kBlock + kAhead], eo[kBlock];  // element offsets of the operands' rows
   int32_t end[kRows];                       // edges of segment s: [s ? end[s-1] : 0, end[s])
   int n;                                    // segments
@@ -58,39 +53,6 @@ STRUCTOPS_INLINE int table_kind(const int32_t* off, int n) {  // 0 constant, 1 c
   bool same = true, next = true;
   for (int i = 1; i < n; ++i) { same &= off[i] == off[0]; next &= off[i] == off[0] + i; }
   return same ? 0 : next ? 1 : 2;
-}
-
-// Winners of n outputs from their lanes in the row that begins at edge `first`.
-template <class I, class L> STRUCTOPS_INLINE void write_arg(const Block& b, int64_t row, int64_t first, int f, int n, const L* lane) {
-  const SpmmArgs& a = *b.a;
-  I* const arg = reinterpret_cast<I*>(b.arg) + row * a.F + f;
-  const Index& map = a.arg_kind == ArgKind::edge ? a.eid : a.arg_kind == ArgKind::source ? a.col : Index{};
-  bool all = true;
-  for (int i = 0; i < n; ++i) all &= lane[i] >= 0;
-  const I* const to = map ? static_cast<const I*>(map.data) + first : nullptr;
-  if (all && to) for (int i = 0; i < n; ++i) arg[i] = to[lane[i]];
-  else if (all) for (int i = 0; i < n; ++i) arg[i] = I(first + lane[i]);
-  else for (int i = 0; i < n; ++i) arg[i] = lane[i] < 0 ? I(a.E) : to ? to[lane[i]] : I(first + lane[i]);
-}
-
-template <class T, class Op> STRUCTOPS_INLINE void
-emit(const Block& b, const Vec<Acc<T>>* s, int64_t row, int64_t count, int64_t first, int f, int n) {
-  using A = Acc<T>;
-  using V = Vec<A>;
-  using VI = Vec<Int<A>>;
-  T* out = reinterpret_cast<T*>(b.out) + row * b.a->F + f;
-  V r = count ? Op::final(s, count, b.a->unbiased) : splat(A(b.a->fill));
-  if constexpr (Op::has_arg) {
-    const VI lanes = bitcast<VI>(s[1]);
-    r = lanes < 0 ? splat(A(b.a->fill)) : r;
-    if (b.arg) {
-      Int<A> lane[W<A>];
-      __builtin_memcpy(lane, &lanes, sizeof lanes);
-      if (b.a->rowptr.wide) write_arg<int64_t>(b, row, first, f, n, lane);
-      else write_arg<int32_t>(b, row, first, f, n, lane);
-    }
-  }
-  if (n == W<A>) store(out, r); else store_n(out, r, n);
 }
 
 using TileFn = void (*)(const Block&, int f0, int n);
@@ -134,7 +96,7 @@ void tile(const Block& b, int f0, int n) {
 #pragma GCC unroll 4
     for (int u = 0; u < KU; ++u)
 #pragma GCC unroll 8
-      for (int v = 0; v < NV; ++v) Op::init(st[u][v]);
+      for (int v = 0; v < NV; ++v) Op::init(st[u][v], nan);
     if (carried)
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v)
@@ -174,11 +136,6 @@ void tile(const Block& b, int f0, int n) {
   }
 }
 
-struct Item {
-  Cut begin, end;
-  bool head, tail;  // its first row continues from before; its last row goes on after
-};
-
 Item make_item(const SpmmArgs& a, int64_t chunk, int64_t i) {
   Item it{spmm_cut(a.rowptr, a.N, a.E, chunk, i), spmm_cut(a.rowptr, a.N, a.E, chunk, i + 1), false, false};
   it.head = it.begin.row < a.N && it.begin.k > a.rowptr[it.begin.row];
@@ -186,63 +143,11 @@ Item make_item(const SpmmArgs& a, int64_t chunk, int64_t i) {
   return it;
 }
 
-// Sums of one feature: no tiles, no offset buffer, four partial sums (a vector of them where the row is contiguous).
-template <class T, bool product, class I>
-STRUCTOPS_INLINE Acc<T> scalar_row(const T* x, const I* xi, const T* e, const I* ei, int64_t k, int64_t end) {
-  using A = Acc<T>;
-  auto message = [&](int64_t i) __attribute__((always_inline)) {
-    const A v = widen(x[xi ? int64_t(xi[i]) : i]);
-    if constexpr (product) return A(v * widen(e[ei ? int64_t(ei[i]) : i]));
-    else return v;
-  };
-  A s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-  if constexpr (!product)
-    if (!xi && end - k >= W<A>) {
-      Vec<A> s{};
-      for (; k + W<A> <= end; k += W<A>) s += load(x + k);
-      s0 = hsum<A>(s);
-    }
-  for (; k + 4 <= end; k += 4) { s0 += message(k); s1 += message(k + 1); s2 += message(k + 2); s3 += message(k + 3); }
-  for (; k < end; ++k) s0 += message(k);
-  return (s0 + s1) + (s2 + s3);
-}
-
-template <class T, bool product, class I>
-void scalar_rows(const Block& b, const Index& xi, const Item& it, char* head, char* tail) {
-  using A = Acc<T>;
-  const SpmmArgs& a = *b.a;
-  const I* const rowptr = static_cast<const I*>(a.rowptr.data);
-  const T *const x = reinterpret_cast<const T*>(b.x), *const e = reinterpret_cast<const T*>(b.e);
-  const I *const xp = static_cast<const I*>(xi.data), *const ep = static_cast<const I*>(a.eid.data);
-  T* const out = reinterpret_cast<T*>(b.out);
-  const bool mean = a.reduce == Reduce::mean;
-  int64_t k = it.begin.k;
-  for (int64_t row = it.begin.row; row < it.end.row + it.tail; ++row) {
-    const bool cut = it.tail && row == it.end.row, continued = it.head && row == it.begin.row;
-    const int64_t end = cut ? it.end.k : int64_t(rowptr[row + 1]);
-    const A s = scalar_row<T, product, I>(x, xp, e, ep, k, end);
-    if (cut || continued) {
-      Vec<A> state{};
-      state[0] = s;
-      __builtin_memcpy(continued ? head : tail, &state, sizeof state);
-    } else {
-      narrow_to(out + row, end == k ? A(a.fill) : mean ? s / A(end - k) : s);
-    }
-    k = end;
-  }
-}
-
-template <class T, bool product> void scalar_item(const Block& b, const Index& xi, const Item& it, char* head, char* tail) {
-  if (b.a->rowptr.wide) scalar_rows<T, product, int64_t>(b, xi, it, head, tail);
-  else scalar_rows<T, product, int32_t>(b, xi, it, head, tail);
-}
-
 // The functions of one (dtype, reducer, message, mode).
 struct Plan {
   int lanes, state_bytes;
   TileFn wide, mid, narrow, masked;
   int wide_nv, mid_nv;
-  void (*scalars)(const Block&, const Index& xi, const Item&, char* head, char* tail) = nullptr;  // F == 1, sum and mean
   void (*merge)(const SpmmArgs&, char* a, int64_t na, const char* b, int64_t nb, int vectors);
   void (*finish)(const Block&, const char* state, int64_t row, int64_t count, int64_t first);
 };
@@ -269,7 +174,7 @@ template <class T, class Op> void finish_row(const Block& b, const char* state, 
   }
 }
 
-template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p, int64_t F) {
+template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p) {
   constexpr int NV = mode == table ? (Op::max_nv < 4 ? Op::max_nv : 4) : Op::max_nv;
   p.wide = tile<T, Op, product, mode, NV, false>;
   p.wide_nv = NV;
@@ -277,24 +182,22 @@ template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p, i
   else { p.mid = p.wide; p.mid_nv = NV; }
   p.narrow = tile<T, Op, product, mode, 1, false>;
   p.masked = tile<T, Op, product, mode, 1, true>;
-  if constexpr (Op::splits && (mode == one || (product && mode == both)))
-    if (F == 1) p.scalars = scalar_item<T, mode == both>;
 }
 
-template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode, int64_t F) {
+template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode) {
   p.lanes = W<Acc<T>>;
   p.state_bytes = int(sizeof(Vec<Acc<T>>)) * Op::C;
   p.merge = merge_states<T, Op>;
   p.finish = finish_row<T, Op>;
-  if (mode == one) return fill_tiles<T, Op, false, one>(p, F);
+  if (mode == one) return fill_tiles<T, Op, false, one>(p);
   if constexpr (is_float_storage<T>) {
-    if (m == Message::mul && mode == both) return fill_tiles<T, Op, true, both>(p, F);
-    if (m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, true, e_scalar>(p, F);
+    if (m == Message::mul && mode == both) return fill_tiles<T, Op, true, both>(p);
+    if (m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, true, e_scalar>(p);
     switch (mode) {
-      case both: return fill_tiles<T, Op, false, both>(p, F);
-      case e_scalar: return fill_tiles<T, Op, false, e_scalar>(p, F);
-      case x_scalar: return fill_tiles<T, Op, false, x_scalar>(p, F);
-      default: return fill_tiles<T, Op, false, table>(p, F);
+      case both: return fill_tiles<T, Op, false, both>(p);
+      case e_scalar: return fill_tiles<T, Op, false, e_scalar>(p);
+      case x_scalar: return fill_tiles<T, Op, false, x_scalar>(p);
+      default: return fill_tiles<T, Op, false, table>(p);
     }
   }
 }
@@ -303,18 +206,18 @@ template <class T> void fill_plan(Plan& p, const SpmmArgs& a, Mode mode) {
   using A = Acc<T>;
   const bool arg = a.arg_kind != ArgKind::none || a.skip_nan;
   switch (a.reduce) {
-    case Reduce::sum: return fill_plan<T, SumOp<A>>(p, a.message, mode, a.F);
-    case Reduce::prod: return fill_plan<T, ProdOp<A>>(p, a.message, mode, a.F);
-    case Reduce::min: return arg ? fill_plan<T, ArgOp<A, false>>(p, a.message, mode, a.F) : fill_plan<T, ExtremeOp<A, false>>(p, a.message, mode, a.F);
-    case Reduce::max: return arg ? fill_plan<T, ArgOp<A, true>>(p, a.message, mode, a.F) : fill_plan<T, ExtremeOp<A, true>>(p, a.message, mode, a.F);
+    case Reduce::sum: return fill_plan<T, SumOp<A>>(p, a.message, mode);
+    case Reduce::prod: return fill_plan<T, ProdOp<A>>(p, a.message, mode);
+    case Reduce::min: return arg ? fill_plan<T, ArgOp<A, false>>(p, a.message, mode) : fill_plan<T, ExtremeOp<A, false>>(p, a.message, mode);
+    case Reduce::max: return arg ? fill_plan<T, ArgOp<A, true>>(p, a.message, mode) : fill_plan<T, ExtremeOp<A, true>>(p, a.message, mode);
     default: break;
   }
   if constexpr (is_float_storage<T>)
     switch (a.reduce) {
-      case Reduce::mean: return fill_plan<T, MeanOp<A>>(p, a.message, mode, a.F);
-      case Reduce::var: return fill_plan<T, MomentOp<A, false>>(p, a.message, mode, a.F);
-      case Reduce::std: return fill_plan<T, MomentOp<A, true>>(p, a.message, mode, a.F);
-      default: return fill_plan<T, LseOp<A>>(p, a.message, mode, a.F);
+      case Reduce::mean: return fill_plan<T, MeanOp<A>>(p, a.message, mode);
+      case Reduce::var: return fill_plan<T, MomentOp<A, false>>(p, a.message, mode);
+      case Reduce::std: return fill_plan<T, MomentOp<A, true>>(p, a.message, mode);
+      default: return fill_plan<T, LseOp<A>>(p, a.message, mode);
     }
 }
 
@@ -400,6 +303,8 @@ void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf) {
   const char* const x = static_cast<const char*>(from_e ? a.e : a.x);
   const int64_t xs = from_e ? a.Fe : a.Fx, x_batch = (from_e ? a.e_batch : a.x_batch) * item_size;
   const Index& xi = from_e ? a.eid : a.col;
+  const bool weighted = a.message == Message::mul && (mode == e_scalar || (mode == both && a.F == 1));
+  const NarrowFn narrow = copy || weighted ? narrow_rows(a, xi, weighted) : nullptr;
 
   const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
   const int vectors = int((a.F + p.lanes - 1) / p.lanes);
@@ -423,7 +328,7 @@ void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf) {
     for (int64_t task = begin; task < end; ++task) {
       const Item it = make_item(a, chunk, task % items);
       prepare(b, task / items);
-      if (p.scalars) p.scalars(b, xi, it, head_of(task), head_of(task) + slot);
+      if (narrow) narrow(b, xi, it, head_of(task), head_of(task) + slot);
       else run_item(b, p, xi, xs, a.eid, a.Fe, it, head_of(task), head_of(task) + slot, scratch);
       if (it.tail) __atomic_store_n(&any_cut, true, __ATOMIC_RELAXED);
     }
