@@ -15,6 +15,8 @@ TARGETS = {"u": 0, "v": 1, "e": 2}
 U, V, E = range(3)
 
 DEP_MULTI, DEP_SINGLE, SPAN = range(3)
+# Kinds of tree that have operators of their own.
+SPANNING = SPANNING_MULTI, SPANNING_SINGLE = 3, 4
 
 # What an empty group gives when the caller does not say.
 EMPTY = {SUM: 0.0, MEAN: 0.0, MIN: 0.0, MAX: 0.0, PROD: 1.0, VAR: 0.0, STD: 0.0, LOGSUMEXP: float("-inf")}

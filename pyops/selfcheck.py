@@ -69,8 +69,38 @@ def chart_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield score, sib, lengths, torch.rand(3, B, 3 * N, dtype=torch.float64, generator=g), kind
 
 
+def spanning_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Short sentences: the reference of the matrix-tree operators takes steps in N^5 and more."""
+    B, N = 4, 5
+    lengths = torch.tensor([4, 0, 1, 3])
+    if op == "tree_check":
+        yield torch.randint(0, N, (200, N), generator=g), torch.randint(0, N, (200,), generator=g)
+        return
+    for dtype, multiroot, scale in itertools.product(DTYPES, (True, False), (1, 100)):
+        draw = lambda *shape: torch.randn(shape, generator=g, dtype=torch.float64).mul(4 * scale).round().div(4).to(dtype)  # noqa: E731
+        score, v = draw(B, N, N), draw(B, N, N)
+        if op == "matrix_tree_hvp":  # no trees that certain: its result would be rounding alone
+            score = score / scale
+        score[0, 1, 2] = float("-inf")
+        weight = torch.rand(B, generator=g, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+        if op == "matrix_tree_marginals":
+            yield score, lengths, None, multiroot
+            yield score, lengths, weight, multiroot
+        elif op == "matrix_tree_hvp":
+            yield score, lengths, weight, v, multiroot
+        elif op == "matrix_tree_sample":
+            yield score, lengths, torch.randint(-(2**63), 2**63 - 1, (5, B), generator=g), multiroot
+        elif op == "arborescence":  # no ties, so that the trees agree too
+            yield torch.randn(B, N, N, generator=g).to(dtype), lengths, multiroot
+        else:
+            yield score, lengths, multiroot
+
+
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
+    if op.startswith("matrix_tree") or op in ("arborescence", "tree_check"):
+        yield from spanning_cases(op, g)
+        return
     if op.startswith("chart_"):
         yield from chart_cases(op, g)
         return

@@ -54,6 +54,20 @@ def test_the_lists_agree() -> None:
 # ---- opcheck ---------------------------------------------------------------------------------------------------------
 
 
+def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    """Of every kind of chart; the curvature has no derivative."""
+    lengths, found = torch.tensor([3, 0]), {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []}
+    for kind, second in ((0, False), (0, True), (1, True), (2, False)):
+        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
+        plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023, E731
+        found["chart_logz"].append((*pair(), lengths, kind))
+        found["chart_marginals"] += [(*pair(), lengths, None, kind), (*pair(), lengths, leaf(2), kind)]
+        found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
+        found["chart_best"].append((*plain(), lengths, kind, 2))
+        found["chart_sample"].append((*plain(), lengths, torch.rand(3, 2, 12, dtype=torch.float64), kind))
+    return found
+
+
 def samples(grad: bool) -> dict[str, list[tuple]]:
     """Arguments of every operator; floating operands need a gradient if ``grad``."""
     rowptr, col, eid = to_csr(COO, NUM_DST)
@@ -83,6 +97,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
             (leaf(2, EDGES, 3), INDEX, 5, C.MAX, True, 0.0, True),
         ],
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
+        **chart_samples(leaf),
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
     }  # fmt: skip
 

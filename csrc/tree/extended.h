@@ -18,6 +18,12 @@ template <bool ext_, bool dual_> struct Num {
   VD m, d, e;  // value or mantissa, tangent, exponent
 };
 
+STRUCTOPS_INLINE VI64 first_lanes(int n) {
+  VI64 lane;
+  for (int i = 0; i < W<double>; ++i) lane[i] = i;
+  return lane < int64_t(n);
+}
+
 // 2^x of integers x <= 0; 0 below the normal range.
 STRUCTOPS_INLINE VD pow2(VD x) {
   constexpr double magic = 6755399441055744.0;

@@ -23,28 +23,33 @@ struct Result {
 
 template <class T> void fill(T* p, int64_t n, double v) { for (int64_t i = 0; i < n; ++i) narrow_to(p + i, Acc<T>(v)); }
 
-// post[d, h] from what the solver left.
-template <class N, class T> void write(const Sentence& s, const Mat& w, const Solver<N>& solver, double weight, T* post) {
+// post[d, h] from what the solver left. t: [planes, n + 1] scratch for a column of e, and n + 1 numbers more.
+template <class N, class T> void write(const Sentence& s, const Mat& w, const Solver<N>& solver, double weight, double* scratch, T* post) {
   const int64_t n = s.n;
+  const Mat t(scratch, 1, n + 1);
+  double* const row = t.p + N::planes * t.plane;
   for (int64_t d = 0; d < n; ++d) {
     const N inv = reciprocal(get_one<N>(solver.last, 0, d));
-    T* const out = post + (d + 1) * s.a.N;
-    for (int64_t h = 0; h <= n; ++h) {
-      if (h == d + 1) continue;
-      const double* const x = w.at(d, h);
-      const double* const y = h ? solver.E.at(h - 1, d) : nullptr;
-      double value = x[0] * inv.m[0] * (y ? y[0] : 1), tangent = 0;
-      if constexpr (N::dual)
-        tangent = (x[w.plane] * (y ? y[0] : 1) + x[0] * (y ? y[solver.E.plane] : 0)) * inv.m[0] + x[0] * (y ? y[0] : 1) * inv.d[0];
-      double result = N::dual ? tangent : value;
-      if constexpr (N::ext) {
-        constexpr int e = N::planes - 1;
-        // The single root's shift is in w[d,0] or in e[h,d], and in w[last,0].
-        const double exponent = x[e * w.plane] + inv.e[0] + (y ? y[e * solver.E.plane] : 0);
-        result = value == 0 || exponent < -1022 ? 0 : result * pow2(splat(exponent < 0 ? exponent : 0.0))[0] * (exponent > 0 ? 2 : 1);
-      }
-      narrow_to(out + h, Acc<T>(weight * result));
+    for (int i = 0; i < N::planes; ++i) {
+      const double* const from = solver.E.at(0, d) + i * solver.E.plane;
+      double* const to = t.p + i * t.plane;
+      to[0] = i ? 0 : 1;
+      for (int64_t h = 0; h < n; ++h) to[h + 1] = from[h * solver.E.ld];
     }
+    for (int64_t c = 0; c <= n; c += L) {
+      const N x = get<N>(w, d, c), y = get<N>(t, 0, c);
+      const VD value = x.m * y.m * inv.m;
+      VD result = value;
+      if constexpr (N::dual) result = (x.d * y.m + x.m * y.d) * inv.m + x.m * y.m * inv.d;
+      if constexpr (N::ext) {  // exponents are at most a few: posteriors are at most 1. One root's shift cancels.
+        const VD exponent = x.e + y.e + inv.e - 8.0;
+        result *= pow2(exponent < 0.0 ? exponent : VD{}) * 256.0;
+      }
+      store(row + c, value > 0.0 ? result * weight : value != value ? value : VD{});
+    }
+    T* const out = post + (d + 1) * s.a.N;
+    for (int64_t h = 0; h <= n; ++h) narrow_to(out + h, Acc<T>(row[h]));
+    narrow_to(out + d + 1, Acc<T>(0));
   }
 }
 
@@ -77,7 +82,7 @@ template <class N, class T> Outcome solve(Sentence& s, double* scratch, bool out
   }
   result->logz = s.shift + (vlog<double>(splat(m))[0] + exponent * kLn2);
   result->dlogz = solver.z.t;
-  if (post) write<N, T>(s, w, solver, weight, post);
+  if (post) write<N, T>(s, w, solver, weight, a.p, post);
   return Outcome::done;
 }
 

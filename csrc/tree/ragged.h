@@ -9,7 +9,7 @@
 namespace structops::STRUCTOPS_ISA {
 
 // f(b, scratch) for every sentence, the longest first, each thread taking the next one when it is free. scratch: `numbers` doubles of
-// the thread's own, uninitialised. What f computes must not depend on the thread.
+// the thread's own, on a cache line, uninitialised. What f computes must not depend on the thread.
 template <class F> void longest_first(const int64_t* lengths, int64_t B, int64_t N, int64_t numbers, const ParallelFor& pf, F& f) {
   int64_t* const order = allocate<int64_t>(size_t(B + N + 1));
   int64_t* const start = order + B;
@@ -22,9 +22,11 @@ template <class F> void longest_first(const int64_t* lengths, int64_t B, int64_t
   }
   for (int64_t b = 0; b < B; ++b) order[start[lengths[b]]++] = b;
   const int64_t workers = pf.threads < B ? pf.threads : B;
-  double* scratch;
+  numbers = (numbers + 7) / 8 * 8;
+  double *memory, *scratch;
   try {
-    scratch = allocate<double>(size_t(workers * numbers));
+    memory = allocate<double>(size_t(workers * numbers + 8));
+    scratch = reinterpret_cast<double*>((reinterpret_cast<uintptr_t>(memory) + 63) & ~uintptr_t(63));
   } catch (...) {
     std::free(order);
     throw;
@@ -35,7 +37,7 @@ template <class F> void longest_first(const int64_t* lengths, int64_t B, int64_t
       for (int64_t i; (i = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < B;) f(order[i], scratch + w * numbers);
   };
   parallel_for(pf, workers, 1, body);
-  std::free(scratch);
+  std::free(memory);
   std::free(order);
 }
 

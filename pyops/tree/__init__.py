@@ -16,9 +16,10 @@ from .dependency import (
     dependency_sample,
 )
 from .span import SpanCRF, span_best, span_log_partition, span_marginals, span_sample
+from .spanning import MatrixTreeCRF, is_projective, is_tree, maximum_spanning_tree
 
 __all__ = [
-    "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF", "SpanCRF", "adjacent_siblings", "dependency_best",
-    "dependency_log_partition", "dependency_marginals", "dependency_sample", "span_best", "span_log_partition",
-    "span_marginals", "span_sample",
+    "DependencyCRF", "LinearChainCRF", "MatrixTreeCRF", "SemiMarkovCRF", "SpanCRF", "adjacent_siblings", "dependency_best",
+    "dependency_log_partition", "dependency_marginals", "dependency_sample", "is_projective", "is_tree",
+    "maximum_spanning_tree", "span_best", "span_log_partition", "span_marginals", "span_sample",
 ]  # fmt: skip

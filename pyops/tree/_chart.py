@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import _check as check
 from ..kernels import codes as C
 from . import _ops as ops
+from . import _spanning as spanning
 
 NINF = float("-inf")
 
@@ -128,21 +129,26 @@ def best_score(chart: Chart) -> Tensor:
 # ---- queries ---------------------------------------------------------------------------------------------------------
 
 
+def _kernels(kind: int):
+    return spanning if kind in C.SPANNING else ops
+
+
 def log_partition(chart: Chart) -> Tensor:
     total = score(chart)
-    return ops.log_partition(total, _as(chart.sib, total), chart.lengths, chart.kind)
+    return _kernels(chart.kind).log_partition(total, _as(chart.sib, total), chart.lengths, chart.kind)
 
 
 def log_partition_and_marginals(chart: Chart) -> tuple[Tensor, list[Tensor]]:
     """logz, and the posteriors of :func:`factors`, by one call."""
+    marginals = _kernels(chart.kind).chart_marginals
     if chart.labelled:
         table = _table(chart)
         total = _logsumexp(table)
-        logz, post, post_sib = ops.chart_marginals(total.contiguous(), _as(chart.sib, total), chart.lengths, None, chart.kind)
+        logz, post, post_sib = marginals(total.contiguous(), _as(chart.sib, total), chart.lengths, None, chart.kind)
         share = (table - torch.where(total == NINF, 0, total)[..., None]).exp()
         post = (post[..., None] * share).to(chart.table.dtype)
     else:
-        logz, post, post_sib = ops.chart_marginals(score(chart), chart.sib, chart.lengths, None, chart.kind)
+        logz, post, post_sib = marginals(score(chart), chart.sib, chart.lengths, None, chart.kind)
     return logz, [post] if chart.sib is None else [post, post_sib]
 
 
@@ -178,13 +184,15 @@ def gather(table: Tensor, row: Tensor, column: Tensor, extra: Tensor | None, val
 def best(chart: Chart, k: int) -> tuple[Tensor, Tensor]:
     """([B, k], trees [B, k, ..]) by the best label of every cell."""
     sib = None if chart.sib is None else chart.sib.detach()
-    return ops.chart_best(best_score(chart), sib, chart.lengths, chart.kind, k)
+    return _kernels(chart.kind).chart_best(best_score(chart), sib, chart.lengths, chart.kind, k)
 
 
 def sample(chart: Chart, n: int, generator: torch.Generator | None) -> Tensor:
     """Trees [n, B, ..] without labels."""
     with torch.no_grad():
         total = score(chart)
+    if chart.kind in C.SPANNING:
+        return spanning.sample(total.detach(), n, chart.lengths, chart.kind, generator)
     sib = None if chart.sib is None else chart.sib.detach().to(total.dtype)
     shape = (n, total.shape[0], 3 * chart.N)
     uniform = torch.rand(shape, dtype=torch.float64, device=total.device, generator=generator)

@@ -10,9 +10,17 @@ import torch
 from cases import generator
 from compare import assert_close, assert_same
 from structops.compat import supar
-from structops.compat.supar.structs import ConstituencyCRF, Dependency2oCRF, DependencyCRF, LinearChainCRF, SemiMarkovCRF
+from structops.compat.supar.structs import (
+    ConstituencyCRF,
+    Dependency2oCRF,
+    DependencyCRF,
+    LinearChainCRF,
+    MatrixTree,
+    SemiMarkovCRF,
+)
+from structops.compat.supar.structs.fn import mst
 from torch import Tensor
-from tree_cases import NINF, bracketings, chart, forbid, projective_trees, siblings
+from tree_cases import NINF, bracketings, chart, forbid, is_tree, projective_trees, siblings
 
 LENS = torch.tensor([4, 2, 3])
 N, B = 5, 3
@@ -122,6 +130,33 @@ def test_heads(name: str, multiroot: bool) -> None:
     nothing = torch.full_like(want, -1)
     empty = p.log_prob((nothing, value[1]) if name == "second" else nothing, partial=True)
     assert_same(empty, torch.zeros(B, dtype=torch.float64))  # in both root modes
+
+
+@pytest.mark.parametrize("multiroot", [False, True])
+def test_matrix_tree_and_mst(multiroot: bool) -> None:
+    """At any scale of the scores, with exact single roots; the scores stay as they are."""
+    for scale in (1, 30, 60):
+        arc = scale * chart(B, N, seed=4)[0]
+        copy = arc.clone()
+        p = MatrixTree(arc, LENS, multiroot)
+        for b, n in enumerate(LENS.tolist()):
+            trees = [t for t in itertools.product(range(n + 1), repeat=n) if is_tree(t) and (multiroot or t.count(0) == 1)]
+            scores = torch.stack([sum(arc[b, d, h] for d, h in enumerate(t, 1)) for t in trees])
+            assert_close(p.log_partition[b], scores.logsumexp(0), terms=64, magnitude=scale)
+            best = torch.zeros(N, dtype=torch.int64)
+            best[1 : n + 1] = torch.tensor(trees[int(scores.argmax())])
+            assert_same(p.argmax[b], best)
+            assert_close(p.max[b], scores.max(), terms=64, magnitude=scale)
+            prob = (scores - scores.logsumexp(0)).exp()
+            assert_close(p.entropy[b], scores.logsumexp(0) - (prob * scores).sum(), terms=256, magnitude=scale)
+        assert_same(mst(arc, p.mask, multiroot), p.argmax)
+        assert_same(arc, copy)
+        nothing = torch.full((B, N), -1)
+        assert_same(p.log_prob(nothing, partial=True), torch.zeros(B, dtype=torch.float64))
+        assert_close(p.log_prob(p.argmax), p.max - p.log_partition, terms=64, magnitude=scale)
+    assert p.sample().shape == (B, N)
+    with pytest.raises(NotImplementedError):
+        p.kmax(2)
 
 
 def test_constituents() -> None:
@@ -247,6 +282,7 @@ def test_bad_input() -> None:
         (ValueError, "trans of shape", lambda: LinearChainCRF(rand(2, 3, 3), rand(3, 3))),
         (ValueError, "sibs of shape", lambda: Dependency2oCRF((rand(2, 3, 3), rand(2, 3, 3, 3))).log_prob((torch.zeros(2, 3).long(), torch.zeros(2, 3).long()))),
         (ValueError, "lengths within", lambda: DependencyCRF(rand(2, 3, 3), torch.tensor([3, 1]))),
+        (ValueError, "a mask of booleans", lambda: mst(rand(2, 3, 3), torch.ones(2, 3))),
         (NotImplementedError, "one sample", lambda: DependencyCRF(rand(2, 3, 3)).sample((3,))),
     ]  # fmt: skip
     for kind, message, call in bad:

@@ -11,9 +11,17 @@ from cases import generator
 from compare import assert_close, assert_same
 from structops import tree
 from structops.compat import torch_struct
-from structops.compat.torch_struct import HMM, DependencyCRF, LinearChainCRF, SemiMarkovCRF, SentCFG, TreeCRF
+from structops.compat.torch_struct import (
+    HMM,
+    DependencyCRF,
+    LinearChainCRF,
+    NonProjectiveDependencyCRF,
+    SemiMarkovCRF,
+    SentCFG,
+    TreeCRF,
+)
 from torch import Tensor
-from tree_cases import NINF
+from tree_cases import NINF, is_tree
 
 LENGTHS = torch.tensor([4, 2, 3])
 N, B, C, K = 4, 3, 2, 3
@@ -151,6 +159,31 @@ def test_lengths_may_all_be_short() -> None:
         pot = short.log_potentials[:, :cut] if cut == 1 else short.log_potentials[:, :2, :2]
         alone = type(short)(pot, **({"multiroot": False} if name == "single" else {}))
         assert_close(short.partition, alone.partition, terms=16)
+
+
+@pytest.mark.parametrize("multiroot", [False, True])
+@pytest.mark.parametrize("scale", [1, 30, 100])
+def test_non_projective(multiroot: bool, scale: float) -> None:
+    pot = scale * rand(B, N, N)
+    p = NonProjectiveDependencyCRF(pot, LENGTHS, multiroot=multiroot)
+    q = NonProjectiveDependencyCRF(scale * rand(B, N, N, seed=3), LENGTHS, multiroot=multiroot)
+    for b, n in enumerate(LENGTHS.tolist()):
+        trees = [t for t in itertools.product(range(n + 1), repeat=n) if is_tree(t) and (multiroot or t.count(0) == 1)]
+        heads = torch.zeros(len(trees), N, dtype=torch.int64)
+        heads[:, :n] = torch.tensor(trees)
+        events = DependencyCRF.to_event(heads, None, torch.full((len(trees),), n)).double()
+        s, t = ((events * d.log_potentials[b]).flatten(1).sum(1) for d in (p, q))
+        prob = s.softmax(0)
+        assert_close(p.partition[b], s.logsumexp(0), terms=64, magnitude=scale)
+        assert_close(p.marginals[b], torch.einsum("s,s...->...", prob, events), terms=256, magnitude=scale)
+        assert_close(p.entropy[b], s.logsumexp(0) - (prob * s).sum(), terms=256, magnitude=scale)
+        assert_close(p.cross_entropy(q)[b], t.logsumexp(0) - (prob * t).sum(), terms=256, magnitude=scale)
+        assert_same(p.argmax[b], events[s.argmax()])
+        assert_close(p.max[b], s.max(), terms=64, magnitude=scale)
+        assert p.count[b] == len(trees)
+    assert_same(torch_struct.deptree_part(pot, multiroot, LENGTHS), p.partition)
+    assert_same(torch_struct.deptree_nonproj(pot, multiroot, LENGTHS), p.marginals)
+    assert p.log_prob(p.sample((5,))).isfinite().all()
 
 
 def test_hmm() -> None:

@@ -14,6 +14,8 @@ Different, on purpose:
 - Scores of -inf forbid exactly, with finite gradients (there: NaN). float16 works, and 16-bit scores are summed in float32.
 - ``topk`` and ``kmax`` beyond the number of trees give zeros and -inf (there: meaningless trees and -1e32).
 - ``ConstituencyCRF`` takes charts of booleans (PyPI 1.1.4) as well as of labels (git); partial charts too.
+- ``MatrixTree`` and ``mst`` are right at any scale of the scores and leave them alone; single roots are exact; ``MatrixTree``
+  draws samples.
 - No semirings, ``forward``, ``backward`` or ``+`` of distributions; no variational inference.
 """
 
@@ -26,6 +28,7 @@ from .structs import (
     Dependency2oCRF,
     DependencyCRF,
     LinearChainCRF,
+    MatrixTree,
     SemiMarkovCRF,
     StructuredDistribution,
 )
@@ -35,6 +38,6 @@ install, uninstall = installers(
 )
 
 __all__ = [
-    "Biaffine", "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF",
+    "Biaffine", "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "MatrixTree", "SemiMarkovCRF",
     "StructuredDistribution", "Triaffine",
 ]  # fmt: skip

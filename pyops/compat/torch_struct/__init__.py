@@ -13,6 +13,8 @@ Different, on purpose:
 - Potentials of -inf forbid exactly, with finite gradients. 16-bit potentials are summed in float32.
 - ``cross_entropy`` and ``kl`` work for every structure; samples are exact and any number is drawn in one pass.
 - Lengths may all be shorter than the potentials, also of chains.
+- ``NonProjectiveDependencyCRF`` is right at any scale (there: biased by an epsilon, and wrong or NaN from 30 on), honours
+  lengths, and has ``argmax``, ``max``, ``entropy``, ``kl`` and ``sample``.
 - ``count`` gives the number of structures, rounded from its logarithm.
 - ``topk`` and ``kmax`` beyond the number of structures give zeros and -inf.
 - No semirings and no classes of dynamic programs (``DepTree``, ``CKY``, ...), no ``gumbel_crf``; ``AlignmentCRF`` and
@@ -21,10 +23,20 @@ Different, on purpose:
 
 from .._install import installers
 from .chains import HMM, LinearChainCRF, SemiMarkovCRF
-from .distributions import AlignmentCRF, DependencyCRF, SentCFG, StructDistribution, TreeCRF
+from .distributions import (
+    AlignmentCRF,
+    DependencyCRF,
+    NonProjectiveDependencyCRF,
+    SentCFG,
+    StructDistribution,
+    TreeCRF,
+    deptree_nonproj,
+    deptree_part,
+)
 
 install, uninstall = installers("torch_struct", __name__, ("distributions",))
 
 __all__ = [
-    "HMM", "AlignmentCRF", "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF", "SentCFG", "StructDistribution", "TreeCRF",
+    "HMM", "AlignmentCRF", "DependencyCRF", "LinearChainCRF", "NonProjectiveDependencyCRF", "SemiMarkovCRF", "SentCFG",
+    "StructDistribution", "TreeCRF", "deptree_nonproj", "deptree_part",
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 
 from ... import _check as check
 from ...tree import DependencyCRF as _DependencyCRF
+from ...tree import MatrixTreeCRF as _MatrixTreeCRF
 from ...tree import SpanCRF as _SpanCRF
 
 
@@ -138,6 +139,8 @@ class DependencyCRF(StructDistribution):
     (tensor([12.]), tensor([7.]))
     """
 
+    _kind = _DependencyCRF
+
     def __init__(
         self,
         log_potentials: Tensor,
@@ -146,12 +149,12 @@ class DependencyCRF(StructDistribution):
         multiroot: bool = True,
         validate_args: bool = False,
     ) -> None:
-        op = "DependencyCRF"
+        op = type(self).__name__
         check.dense(op, "log_potentials", log_potentials)
         if log_potentials.dim() not in (3, 4) or log_potentials.shape[1] != log_potentials.shape[2]:
             check.fail(ValueError, op, "log_potentials of shape [B, N, N] or [B, N, N, L]", list(log_potentials.shape))
         self.multiroot = multiroot
-        crf = _DependencyCRF(arcs_from_diagonal(log_potentials), lengths, None, multiroot)
+        crf = self._kind(arcs_from_diagonal(log_potentials), lengths, multiroot=multiroot)
         super().__init__(log_potentials, lengths, crf, args)
 
     def _from_scores(self, t: Tensor) -> Tensor:
@@ -185,6 +188,38 @@ class DependencyCRF(StructDistribution):
         arcs = arcs_from_diagonal(event)[:, 1:]
         arcs.diagonal(offset=1, dim1=1, dim2=2).zero_()
         return arcs.argmax(-1), None
+
+
+class NonProjectiveDependencyCRF(DependencyCRF):
+    """All dependency trees, projective or not, otherwise as :class:`DependencyCRF`; single-root by default. No ``kmax``, ``topk``.
+
+    >>> import torch
+    >>> from structops.compat.torch_struct import NonProjectiveDependencyCRF
+    >>> NonProjectiveDependencyCRF(torch.zeros(1, 3, 3)).count
+    tensor([9.])
+    """
+
+    _kind = _MatrixTreeCRF
+
+    def __init__(
+        self,
+        log_potentials: Tensor,
+        lengths: Any = None,
+        args: dict | None = None,
+        multiroot: bool = False,
+        validate_args: bool = False,
+    ) -> None:
+        super().__init__(log_potentials, lengths, args, multiroot, validate_args)
+
+
+def deptree_part(arc_scores: Tensor, multi_root: bool = False, lengths: Any = None, eps: float = 0.0) -> Tensor:
+    """The log-partition of :class:`NonProjectiveDependencyCRF`, [B]. ``eps`` is not needed and not used."""
+    return NonProjectiveDependencyCRF(arc_scores, lengths, None, multi_root).partition
+
+
+def deptree_nonproj(arc_scores: Tensor, multi_root: bool = False, lengths: Any = None, eps: float = 0.0) -> Tensor:
+    """The marginals of :class:`NonProjectiveDependencyCRF`, [B, N, N]. ``eps`` is not needed and not used."""
+    return NonProjectiveDependencyCRF(arc_scores, lengths, None, multi_root).marginals
 
 
 # ---- constituency trees ----------------------------------------------------------------------------------------------

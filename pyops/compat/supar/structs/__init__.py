@@ -3,8 +3,9 @@
 from . import fn as fn
 from .chain import LinearChainCRF, SemiMarkovCRF
 from .dist import StructuredDistribution
-from .tree import ConstituencyCRF, Dependency2oCRF, DependencyCRF
+from .tree import ConstituencyCRF, Dependency2oCRF, DependencyCRF, MatrixTree
 
 __all__ = [
-    "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "SemiMarkovCRF", "StructuredDistribution",
+    "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "MatrixTree", "SemiMarkovCRF",
+    "StructuredDistribution",
 ]  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .... import _check as check
 from ....tree import DependencyCRF as _DependencyCRF
+from ....tree import MatrixTreeCRF as _MatrixTreeCRF
 from ....tree import SpanCRF as _SpanCRF
 from ....tree import _chart as charts
 from .dist import StructuredDistribution
@@ -49,6 +50,13 @@ class DependencyCRF(_Heads):
 
     def __init__(self, scores: Tensor, lens: Tensor | None = None, multiroot: bool = False) -> None:
         super().__init__(scores, _DependencyCRF(scores, lens, None, multiroot), lens, multiroot)
+
+
+class MatrixTree(_Heads):
+    """All dependency trees. ``scores [B, N, N]`` (dependent, head), ``lens [B]`` words. No ``kmax`` and ``topk``."""
+
+    def __init__(self, scores: Tensor, lens: Tensor | None = None, multiroot: bool = False) -> None:
+        super().__init__(scores, _MatrixTreeCRF(scores, lens, multiroot), lens, multiroot)
 
 
 class Dependency2oCRF(_Heads):

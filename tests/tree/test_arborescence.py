@@ -1,0 +1,165 @@
+"""Maximum spanning trees and checks of trees, against enumeration and the reference."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from cases import FLOATS, generator
+from compare import assert_close, assert_same
+from structops import backends, tree
+from structops.kernels.tree import arborescence_ref as reference
+from torch import Tensor
+from tree_cases import NINF, forbid, is_projective, is_tree
+
+MODES = (True, False)
+
+
+def op(name: str):
+    return backends.implementation(name)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64)
+
+
+def trees(n: int, multiroot: bool) -> list[tuple[int, ...]]:
+    every = itertools.product(*([h for h in range(n + 1) if h != d] for d in range(1, n + 1)))
+    return [t for t in every if is_tree(t) and (multiroot or n == 0 or t.count(0) == 1)]
+
+
+# ---- arborescence ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("multiroot", MODES)
+@pytest.mark.parametrize("n", range(6))
+def test_enumeration(isa: str, n: int, multiroot: bool) -> None:
+    """No ties: the tree itself. With many arcs forbidden too, and with ties (small integers) its value."""
+    every = torch.tensor([(0, *t) for t in trees(n, multiroot)]).reshape(-1, n + 1)
+    B = 40
+    lengths = torch.full((B,), n)
+    for p, integers in ((0.0, False), (0.4, False), (0.0, True), (0.4, True)):
+        s = normal(B, n + 2, n + 2, seed=n)
+        s = forbid(s.mul(2).round() if integers else s, p, n)
+        value, heads = op("arborescence")(s, lengths, multiroot)
+        totals = s[:, torch.arange(1, n + 1), every[:, 1:]].sum(2)
+        want = totals.amax(1) if n else torch.zeros(B, dtype=torch.float64)
+        assert_close(value, want, terms=n)
+        some = (want > NINF).nonzero().squeeze(1)
+        assert (heads[want == NINF] == -1).all()
+        assert (heads[:, 0] == -1).all() and (heads[:, n + 1 :] == -1).all()
+        if n and not integers:
+            assert_same(heads[some, 1 : n + 1], every[totals.argmax(1)][some, 1:])
+        picked = s[some[:, None], torch.arange(1, n + 1), heads[some, 1 : n + 1]].sum(1)
+        assert_close(picked, want[some], terms=n)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("multiroot", MODES)
+def test_reference(isa: str, dtype: torch.dtype, multiroot: bool, on_threads, poison: None) -> None:
+    lengths = torch.tensor([30, 0, 1, 2, 17, 9, 30, 25])
+    for p, cyclic in ((0.0, False), (0.5, False), (0.9, False), (0.0, True)):
+        s = normal(8, 31, 31)
+        if cyclic:  # cycles within cycles: neighbours, then neighbours of pairs, and so on prefer each other
+            d = torch.arange(31)
+            s = s - 8 * (d[:, None] ^ d).clamp(min=1).double().log2().floor() - 100 * (d == 0)
+        s = forbid(s, p).to(dtype)
+        outside = torch.arange(31) > lengths[:, None]
+        junk = s.masked_fill(outside[:, None] | outside[:, :, None] | torch.eye(31, dtype=torch.bool), float("nan"))
+        junk[:, 0] = float("nan")
+        value, heads = on_threads(lambda: op("arborescence")(junk, lengths, multiroot))  # noqa: B023
+        want, _ = reference.arborescence(s.double(), lengths, multiroot)
+        assert_close(value, want, torch.float64 if dtype == torch.float64 else torch.float32, terms=30, magnitude=8)
+        flags = op("tree_check")(heads, lengths)
+        found = want > NINF
+        assert ((flags[found] & 1) == 1).all() and (multiroot or ((flags[found] & 4) == 4).all())
+        assert (heads[~found] == -1).all()
+
+
+@pytest.mark.parametrize("scale", [1e8, 1e-8])
+def test_one_root_is_exact(isa: str, scale: float) -> None:
+    """Small differences decide beside huge root scores, which a penalty on root arcs would round away."""
+    s = normal(20, 8, 8)
+    s[:, :, 0] = 1e12 + scale * normal(20, 8, seed=1).round()
+    lengths = torch.full((20,), 7)
+    value, heads = op("arborescence")(s, lengths, False)
+    every = torch.tensor([t for t in trees(6, False)])
+    small = s[:, :7, :7].contiguous()
+    value, heads = op("arborescence")(small, torch.full((20,), 6), False)
+    inner = small.clone()
+    inner[:, :, 0] -= 1e12
+    totals = inner[:, torch.arange(1, 7), every].sum(2)
+    assert_same(heads[:, 1:], every[totals.argmax(1)])
+    assert_close(value, totals.amax(1) + 1e12, terms=7, magnitude=1e12)
+
+
+def test_edges(isa: str) -> None:
+    s = normal(4, 5, 5)
+    s[1, 2, 3] = float("nan")
+    s[2, 3] = NINF
+    lengths = torch.tensor([4, 4, 4, 0])
+    for multiroot in MODES:
+        value, heads = op("arborescence")(s, lengths, multiroot)
+        assert value[0].isfinite() and value[1].isnan() and value[2] == NINF and value[3] == 0
+        assert (heads[1:] == -1).all()
+    value, heads = op("arborescence")(s[:0], lengths[:0], True)
+    assert value.shape == (0,) and heads.shape == (0, 5)
+
+
+def test_public_function() -> None:
+    s = normal(3, 6, 6).requires_grad_()
+    value, heads = tree.maximum_spanning_tree(s, [5, 3, 0])
+    value.sum().backward()
+    want = torch.zeros_like(s)
+    for b, n in enumerate((5, 3, 0)):
+        want[b, torch.arange(1, n + 1), heads[b, 1 : n + 1]] = 1
+    assert_same(s.grad, want)
+    strided = s.detach().transpose(1, 2)
+    assert_same(tree.maximum_spanning_tree(strided)[1], tree.maximum_spanning_tree(strided.contiguous())[1])
+    for call, error, word in (
+        (lambda: tree.maximum_spanning_tree(s[0]), ValueError, "score"),
+        (lambda: tree.maximum_spanning_tree(s.int()), TypeError, "score"),
+        (lambda: tree.maximum_spanning_tree(s, [6, 1, 1]), ValueError, "lengths"),
+        (lambda: tree.maximum_spanning_tree(s, multiroot="no"), TypeError, "multiroot"),
+        (lambda: tree.is_tree(s), TypeError, "heads"),
+        (lambda: tree.is_tree(heads[0]), ValueError, "heads"),
+        (lambda: tree.is_projective(heads, [6, 0, 0]), ValueError, "lengths"),
+    ):
+        with pytest.raises(error, match=word):
+            call()
+
+
+# ---- tree_check ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_every_head_sequence(isa: str, n: int, on_threads) -> None:
+    every = list(itertools.product(range(-1, n + 2), repeat=n))
+    rows = torch.tensor([(99, *t, 99) for t in every]).reshape(-1, n + 2)
+    lengths = torch.full((len(every),), n)
+    flags = on_threads(lambda: op("tree_check")(rows, lengths))
+    fine = [all(0 <= h <= n for h in t) and is_tree(t) for t in every]
+    want = [ok * (1 + 2 * is_projective(t) + 4 * (n == 0 or t.count(0) == 1)) for ok, t in zip(fine, every, strict=True)]
+    assert_same(flags, torch.tensor(want))
+    assert_same(reference.tree_check(rows, lengths), flags)
+    assert_same(tree.is_tree(rows, lengths), (flags & 1) == 1)
+    assert_same(tree.is_tree(rows, lengths, multiroot=False), (flags & 5) == 5)
+    assert_same(tree.is_projective(rows, lengths), (flags & 2) == 2)
+
+
+def test_long_sequences(isa: str) -> None:
+    """Chains, stars and random trees of up to 600 words, with one cycle planted in half of them."""
+    rng, N = generator(4), 601
+    lengths = torch.randint(300, N, (64,), generator=rng)
+    heads = torch.zeros(64, N, dtype=torch.int64)
+    for b in range(64):
+        order = torch.randperm(int(lengths[b]), generator=rng) + 1
+        for i in range(1, len(order)):
+            before = [i - 1, 0, int(torch.randint(0, i, (), generator=rng))][b % 3]
+            heads[b, order[i]] = order[before]
+        if b % 2:
+            heads[b, order[0]] = order[-1]
+    flags = op("tree_check")(heads, lengths)
+    assert_same(flags, reference.tree_check(heads, lengths))
+    assert ((flags & 1) == (torch.arange(64) + 1) % 2).all()
