@@ -42,10 +42,9 @@ class Entry(Protocol):
 
 
 def _device(args: tuple) -> str:
-    if _HAS_CUDA:
-        for a in args:
-            if isinstance(a, Tensor):
-                return a.device.type
+    for a in args:
+        if isinstance(a, Tensor):
+            return a.device.type
     return "cpu"
 
 
@@ -68,7 +67,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
     cached: dict[tuple[int, str], Callable] = {}
 
     def below(*args):
-        key = (backends._generation, _device(args))
+        key = (backends._generation, _device(args) if _HAS_CUDA else "cpu")
         kernel = cached.get(key)
         if kernel is None:
             cached.clear()

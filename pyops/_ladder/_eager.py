@@ -87,10 +87,14 @@ class CopySum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g):
-        g, back = g.contiguous(), common.reverse(ctx.structure)
-        if is_eager():
-            return copy_reduce(g, back, C.SUM), None
-        return aggregate(back, g, None, C.COPY_U), None
+        rowptr, col, eid, colptr, row_t, eid_t = ctx.structure
+        g = g.contiguous()
+        if _alone():
+            return spmm.below(
+                g, None, colptr, row_t, eid_t, rowptr, col, eid, None, C.COPY_U, C.SUM, C.ARG_NONE, 0.0, False, True
+            )[0], None  # fmt: skip
+        back = (colptr, row_t, eid_t, rowptr, col, eid)
+        return (copy_reduce(g, back, C.SUM) if is_eager() else aggregate(back, g, None, C.COPY_U)), None
 
 
 class CopyMean(torch.autograd.Function):
