@@ -17,6 +17,11 @@ OPS = {
     "select_bwd": "bench_sparse_select",
     "csr_build": "bench_sparse_csr",
     "index_range": "bench_sparse_csr",
+    "chart_logz": "bench_tree_chart",
+    "chart_marginals": "bench_tree_chart",
+    "chart_hvp": "bench_tree_chart",
+    "chart_best": "bench_tree_chart",
+    "chart_sample": "bench_tree_chart",
 }
 
 # Family -> modules, in the order of the report.
@@ -30,5 +35,6 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
+    "tree": ("bench_tree_chart",),
     "overhead": ("bench_overhead",),
 }

@@ -50,6 +50,7 @@ class Case:
     traffic: Traffic
     targets: dict[str, float] = field(default_factory=dict)
     stream_target: float | None = None
+    items: int = 0  # sentences of a batch, for a rate
 
     @property
     def key(self) -> str:

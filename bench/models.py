@@ -79,3 +79,18 @@ def csr(E: int, N: int, index: int = 8) -> Traffic:
     """Index read once, pointer and permutation written once; a counting sort reads the index twice."""
     low = E * 2 * index + N * index
     return Traffic(low, low + E * index, 0)
+
+
+def chart(lengths: list[int], *, second: bool = False, backward: bool = False) -> Traffic:
+    """Arc scores read and posteriors written once; second order also a third of the siblings, and their whole gradient.
+
+    flops: one multiplication and one addition for each way to split a span.
+    """
+    size = splits = 0
+    for n in lengths:
+        N = n + 1
+        size += N * N * S + (N**3 // 3 * S if second else 0)
+        splits += (5 if second else 3) * N**3 // 6
+        if backward:
+            size += N * N * S + (N**3 * S if second else 0)
+    return Traffic(size, size, 2 * splits * (2 if backward else 1))

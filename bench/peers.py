@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -25,10 +27,10 @@ TORCH_REDUCE = {"sum": "sum", "mean": "mean", "min": "amin", "max": "amax"}
 @cache
 def load(name: str) -> tuple[Any, str]:
     """(module, "") or (None, why not)."""
-    if importlib.util.find_spec(name) is None:
+    if importlib.util.find_spec(name.partition(".")[0]) is None:
         return None, "not installed"
     try:
-        return (_import_dgl() if name == "dgl" else importlib.import_module(name)), ""
+        return _IMPORTS.get(name, lambda: importlib.import_module(name))(), ""
     except Exception as error:  # a peer built for another torch fails in many ways
         return None, f"does not import: {type(error).__name__}"
 
@@ -64,15 +66,36 @@ def _import_dgl():
                 sys.modules.pop(name, None)
 
 
+def _import_supar():
+    """supar's structures without the parsers of the package, which need much that structures do not."""
+    for name in ("supar", "supar.utils"):
+        module = types.ModuleType(name)
+        module.__path__ = list(importlib.util.find_spec(name).submodule_search_locations)  # type: ignore[attr-defined]
+        sys.modules[name] = module
+    return importlib.import_module("supar.structs")
+
+
+_IMPORTS: dict[str, Callable[[], Any]] = {"dgl": _import_dgl, "supar.structs": _import_supar}
+
+
 def versions() -> dict[str, str]:
     """Version or reason of every peer package."""
     found = {}
-    for name in ("torch_scatter", "torch_sparse", "dgl", "cupyx"):
+    for name in ("torch_scatter", "torch_sparse", "dgl", "supar.structs", "torch_struct", "cupyx"):
         module, reason = load(name)
-        found[name] = getattr(module, "__version__", "installed") if module else reason
+        found[name.partition(".")[0]] = _version(name, module) if module else reason
     if found["dgl"][:1].isdigit() and load("dgl")[0].is_libxsmm_enabled():
         found["dgl"] += " with libxsmm"
     return found
+
+
+def _version(name: str, module: Any) -> str:
+    if hasattr(module, "__version__"):
+        return module.__version__
+    for package in (name.partition(".")[0], name.replace("_", "-")):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(package)
+    return "installed"
 
 
 # ---- g-SpMM ----------------------------------------------------------------------------------------------------------

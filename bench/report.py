@@ -40,17 +40,22 @@ def targets(row: dict) -> str:
 
 
 def cells(row: dict, peers: list[str]) -> list[str]:
-    """shape, threads, ours, each peer, ratio, with plan, target, GB/s, % of stream, saved, check."""
+    """shape, threads, ours, each peer, ratio, with plan, target, items/s, GB/s, % of stream, saved, check."""
     left = [row["shape"], str(row["threads"]) if row["device"] == "cpu" else row["device"]]
     if row["status"] != "ok":
-        return [*left, "WRONG", *("" for _ in peers), "", "", targets(row), "", "", "", f"error {row['error']:.0e}"]
+        empty = ["" for _ in peers]
+        return [*left, "WRONG", *empty, "", "", targets(row), "", "", "", "", f"error {row['error']:.0e}"]
     fraction = row["stream_fraction"]
     return [
         *left, milliseconds(row["ours"]["median"]), *(_peer(row["peers"].get(p)) for p in peers),
-        times(row["ratio"]), times(row.get("ratio_with_plan")), targets(row),
+        times(row["ratio"]), times(row.get("ratio_with_plan")), targets(row), _items(row),
         f"{row['effective_rate'] / 1e9:.1f}" if row["traffic"]["max_bytes"] else "—",
         "n/a" if fraction is None else f"{fraction:.0%}", _saved(row), f"{row['error']:.0e}",
     ]  # fmt: skip
+
+
+def _items(row: dict) -> str:
+    return f"{row['items'] / row['ours']['median']:.3g}" if row.get("items") else "—"
 
 
 def _saved(row: dict) -> str:
@@ -71,12 +76,13 @@ def _peer(peer: dict | None) -> str:
 
 
 def headings(peers: list[str]) -> list[str]:
-    return ["shape", "thr", "ours ms", *peers, "ratio", "incl. plan", "target", "GB/s", "% stream", "saved MB", "check"]
+    return ["shape", "thr", "ours ms", *peers, "ratio", "incl. plan", "target", "items/s", "GB/s", "% stream", "saved MB", "check"]
 
 
 LEGEND = (
     "ms: median per call. ratio: best correct peer / ours; incl. plan: a call and the building of its plan. target: "
-    "least ratio to the best or the named peer, ✓ all met, ✗ not. GB/s: bytes without any reuse / time. % stream: "
+    "least ratio to the best or the named peer, ✓ all met, ✗ not. items/s: sentences per second. GB/s: bytes without any "
+    "reuse / time. % stream: "
     "least bytes / time, of the copy rate measured in the same run (n/a: fits the cache). saved MB: kept for the "
     "backward beyond inputs and plan (least of the peers). check: largest error relative to a float64 reference."
 )

@@ -72,6 +72,7 @@ class Runner:
             "op": case.op, "direction": case.direction, "graph": case.graph, "shape": case.shape,
             "features": case.features, "device": self.device, "threads": threads, "dtype": "float32",
             "traffic": asdict(case.traffic), "targets": case.targets, "stream_target": case.stream_target,
+            "items": case.items,
             "error": wrong,
             "status": OK if wrong <= prepared.tolerance else WRONG,
             "peers": {name: {"status": s} for name, s in status.items()},

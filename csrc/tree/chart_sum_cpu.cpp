@@ -18,6 +18,28 @@ template <class T> void fill_results(const ChartArgs& a, int64_t b, Acc<T> x) {
   if (a.post_sib) fill(static_cast<T*>(a.post_sib) + b * plane * a.N, plane * a.N, x);
 }
 
+// NaN in every result of a sentence whose score was read.
+template <class T> void invalidate(const ChartArgs& a, int64_t b) {
+  const Acc<T> nan = Acc<T>(__builtin_nan(""));
+  const int64_t N = a.N, n = a.lengths[b];
+  static_cast<Acc<T>*>(a.logz)[b] = nan;
+  if (!a.post) return;
+  fill_results<T>(a, b, 0);
+  T* const post = static_cast<T*>(a.post) + b * N * N;
+  if (a.kind == Chart::span) {
+    for (int64_t i = 0; i < n; ++i) fill(post + i * N + i + 1, n - i, nan);
+    return;
+  }
+  for (int64_t dep = 1; dep <= n; ++dep)
+    for (int64_t head = 0; head <= n; ++head) {
+      if (head == dep) continue;
+      narrow_to(post + dep * N + head, nan);
+      if (!a.post_sib || (head == 0 && a.kind == Chart::dep_single)) continue;
+      const int64_t low = dep < head ? dep : head, high = dep < head ? head : dep;
+      fill(static_cast<T*>(a.post_sib) + ((b * N + dep) * N + head) * N + low + 1, high - low - 1, nan);
+    }
+}
+
 template <Query query, bool many, class A, class T>
 Found<A> run(const ChartArgs& a, const Input<T, A>& in, int count, char* memory, const Layout<A>& layout) {
   constexpr bool dual = query == Query::hvp;
@@ -66,10 +88,7 @@ template <Query query> void launch(const ChartArgs& a, const ParallelFor& pf) {
           if (wide && !invalid)
             invalid = any<double>(run<query, false>(a, input<T, double>(a, b + l, 1), 1, memory + layout.bytes(), wide_layout).invalid);
         }
-        if (invalid) {
-          static_cast<A*>(a.logz)[b[l]] = A(__builtin_nan(""));
-          fill_results<T>(a, b[l], A(__builtin_nan("")));
-        }
+        if (invalid) invalidate<T>(a, b[l]);
       }
     });
   });

@@ -37,7 +37,7 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
             head to the sibling, the nearest one between head and dependent. None for first order.
         multiroot: whether the root may have more than one dependent.
 
-    Differentiable in arc and sib twice; the first derivative is the marginals. Deterministic, independent of the batch.
+    Differentiable in arc and sib twice; the first derivative is the marginals. Deterministic.
     With no words there is one tree, of score 0; where all trees are forbidden the result is -inf and the gradient 0.
 
     Raises:

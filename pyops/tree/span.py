@@ -27,7 +27,7 @@ def span_log_partition(score: Tensor, lengths: Any = None) -> Tensor:
         lengths: words of each sentence, int32 or int64 ``[B]`` or a list, in 0..N - 1; None for N - 1. Entries beyond are
             never read.
 
-    Differentiable twice; the first derivative is the marginals. Deterministic, independent of the batch. With no words there
+    Differentiable twice; the first derivative is the marginals. Deterministic. With no words there
     is one tree, of score 0; where all trees are forbidden the result is -inf and the gradient 0.
 
     Raises:

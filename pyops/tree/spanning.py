@@ -38,7 +38,7 @@ class MatrixTreeCRF(DependencyCRF):
 
     Everything of :class:`DependencyCRF` but k-best trees and max-marginals: log_partition (differentiable twice), marginals, log_prob
     with partial annotation, entropy, cross_entropy and kl_divergence (once), argmax, sample (exact), mbr. Right at any
-    scale of the scores: no determinant is computed and nothing subtracted. Deterministic, independent of the batch.
+    scale of the scores: no determinant is computed and nothing subtracted. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, or length, before any kernel runs.

@@ -1,0 +1,68 @@
+"""Charts as batched torch operations, one round per span width: the usual implementation, differentiable by autograd.
+
+The float64 reference of the tree benchmarks, and in float32 a peer of its own. ``best``: maxima in place of sums.
+Arcs are [B, N, N] as [sentence, dependent, head], position 0 the root; a chart is a list over widths of [B, spans].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _sum(terms: list[Tensor], best: bool) -> Tensor:
+    stack = torch.stack(terms, -1)
+    return stack.amax(-1) if best else stack.logsumexp(-1)
+
+
+def _splits(left: list[Tensor], right: list[Tensor], w: int, widths: range, gap: int, best: bool) -> Tensor:
+    """Over k: left[i, i+k] + right[i+k+gap, i+w] for every span of width w."""
+    spans = left[0].shape[1] - w
+    return _sum([left[k][:, :spans] + right[w - k - gap][:, k + gap : k + gap + spans] for k in widths], best)
+
+
+def dependency(arc: Tensor, lengths: Tensor, sib: Tensor | None = None, multiroot: bool = False, best: bool = False) -> Tensor:
+    """Log-partition (or best score) of projective dependency trees, [B]."""
+    B, N = arc.shape[:2]
+    zero, never = arc.new_zeros(B, N), arc.new_full((), -torch.inf)
+    cl, cr, il, ir, s = [zero], [zero], [zero], [zero], [zero]  # width 0 of the last three is never read
+    for w in range(1, N):
+        i = torch.arange(N - w, device=arc.device)
+        s.append(_splits(cr, cl, w, range(w), 1, best))
+        to_left, to_right = s[w], s[w]
+        if sib is not None:
+            spans, inner = N - w, range(1, w)
+            lefts = [cr[w - 1][:, :spans]]
+            lefts += [s[k][:, :spans] + il[w - k][:, k : k + spans] + sib[:, i, i + w, i + k] for k in inner]
+            rights = [cl[w - 1][:, 1 : 1 + spans]]
+            rights += [ir[k][:, :spans] + s[w - k][:, k : k + spans] + sib[:, i + w, i, i + k] for k in inner]
+            if not multiroot and w > 1:
+                rights = [rights[0], *(torch.where(i == 0, never, r) for r in rights[1:])]
+            to_left, to_right = _sum(lefts, best), _sum(rights, best)
+        il.append(to_left + arc[:, i, i + w])
+        ir.append(to_right + arc[:, i + w, i])
+        cl.append(_splits(cl, il, w, range(w), 0, best))
+        complete = _splits(ir, cr, w, range(1, w + 1), 0, best)
+        if not multiroot and sib is None:
+            complete = torch.where((i == 0) & (lengths[:, None] != w), never, complete)
+        cr.append(complete)
+    whole = torch.stack([c[:, 0] for c in cr], 1)
+    return whole.gather(1, lengths[:, None]).squeeze(1)
+
+
+def span(score: Tensor, lengths: Tensor, best: bool = False) -> Tensor:
+    """Log-partition (or best score) of binary bracketings, [B]. Scores [B, N, N] of [left, right] posts."""
+    B, N = score.shape[:2]
+    v = [score.new_zeros(B, N)]
+    for w in range(1, N):
+        i = torch.arange(N - w, device=score.device)
+        own = score[:, i, i + w]
+        v.append(own + _splits(v, v, w, range(1, w), 0, best) if w > 1 else own)
+    return torch.stack([c[:, 0] for c in v], 1).gather(1, lengths[:, None]).squeeze(1)
+
+
+def heads_of(arc: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor:
+    """Best heads [B, N] as the gradient of the best score; 0 at the root and past the sentence."""
+    arc = arc.detach().requires_grad_()
+    (chosen,) = torch.autograd.grad(dependency(arc, lengths, None, multiroot, best=True).sum(), arc)
+    return chosen.argmax(-1) * (chosen.amax(-1) > 0)
