@@ -167,7 +167,10 @@ void outside(const Charts<A>& c, const PostCharts<A>& a, const Input<T, A>& in, 
     clear<A, dual>(a.CR, numbers);
     if (in.sib) clear<A, dual>(a.S, numbers);
   }
-  for (int l = 0; l < cell; ++l) (span ? a.IL : a.CR).a[c.row[in.n[l]] + l] = 1;
+  for (int l = 0; l < cell; ++l) {
+    const int root = c.row[in.n[l]] + l;
+    (span ? a.IL : a.CR).a[root] = (span ? c.IL : c.CR).m[root] > 0 ? 1 : 0;  // no trees, no posteriors
+  }
   auto from = [&](const Cells<A>& chart, const Posts<A>& post, int o, Vec<Int<A>> valid) __attribute__((always_inline)) {
     return parent<A, dual>(chart, load(post.a + o), dual ? load(post.d + o) : Vec<A>{}, o, valid);
   };
