@@ -17,6 +17,11 @@ OPS = {
     "select_bwd": "bench_sparse_select",
     "csr_build": "bench_sparse_csr",
     "index_range": "bench_sparse_csr",
+    "chain_logz": "bench_tree_chain",
+    "chain_marginals": "bench_tree_chain",
+    "chain_hvp": "bench_tree_chain",
+    "chain_best": "bench_tree_chain",
+    "chain_sample": "bench_tree_chain",
 }
 
 # Family -> modules, in the order of the report.
@@ -30,5 +35,6 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
+    "tree": ("bench_tree_chain",),
     "overhead": ("bench_overhead",),
 }

@@ -67,7 +67,7 @@ def _import_dgl():
 def versions() -> dict[str, str]:
     """Version or reason of every peer package."""
     found = {}
-    for name in ("torch_scatter", "torch_sparse", "dgl", "cupyx"):
+    for name in ("torch_scatter", "torch_sparse", "dgl", "cupyx", "torchcrf"):
         module, reason = load(name)
         found[name] = getattr(module, "__version__", "installed") if module else reason
     if found["dgl"][:1].isdigit() and load("dgl")[0].is_libxsmm_enabled():

@@ -405,10 +405,11 @@ class SemiMarkovCRF(ChainDistribution):
     ) -> None:
         op = type(self).__name__
         if emissions is None:
-            if segments is not None and check.dense(op, "segments", segments).dim() == 4:
-                B, N, _, T = segments.shape
-                emissions = segments.new_zeros(B, N, T)
-            elif segments is None and transitions is not None and check.dense(op, "transitions", transitions).dim() == 5:
+            if segments is not None:
+                if check.dense(op, "segments", segments).dim() != 4:
+                    check.fail(ValueError, op, "segments of shape [B, N, K, T]", list(segments.shape))
+                emissions = segments.new_zeros((*segments.shape[:2], segments.shape[3]))
+            elif transitions is not None and check.dense(op, "transitions", transitions).dim() == 5:
                 B, borders, _, T, _ = transitions.shape
                 emissions = transitions.new_zeros(B, borders + 1, T)
             else:
