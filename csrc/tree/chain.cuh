@@ -334,7 +334,7 @@ template <class T, class A, bool dual> struct DeviceChain {
   }
 };
 
-template <class T, class A, bool dual> __global__ void __launch_bounds__(256) chain_sums(const ChainParams<T, A> p) {
+template <class T, class A, bool dual> __global__ void __launch_bounds__(256, 2) chain_sums(const ChainParams<T, A> p) {
   __shared__ A tile[kChainTile * kChainTile];
   __shared__ A room[33];
   DeviceChain<T, A, dual> chain(p, tile, room);

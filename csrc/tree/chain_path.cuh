@@ -115,7 +115,7 @@ template <class T, class A> struct DeviceBest {
   }
 };
 
-template <class T, class A> __global__ void __launch_bounds__(256) chain_lists(const ChainParams<T, A> p) {
+template <class T, class A> __global__ void __launch_bounds__(256, 2) chain_lists(const ChainParams<T, A> p) {
   __shared__ A tile[kChainTile * kChainTile];
   __shared__ A room[33];
   DeviceBest<T, A> best(p, tile, room);
@@ -167,7 +167,7 @@ template <class T> STRUCTOPS_DEVICE void draw(DeviceChain<T, double, false>& cha
   }
 }
 
-template <class T> __global__ void __launch_bounds__(256) chain_draws(const ChainParams<T, double> p) {
+template <class T> __global__ void __launch_bounds__(256, 2) chain_draws(const ChainParams<T, double> p) {
   __shared__ double tile[kChainTile * kChainTile];
   __shared__ double room[33];
   DeviceChain<T, double, false> chain(p, tile, room);
