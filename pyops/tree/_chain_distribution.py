@@ -227,7 +227,7 @@ class ChainDistribution(Distribution):
         position, sentence = torch.arange(N, device=value.device), torch.arange(B, device=value.device)[:, None]
         add = lambda picked, where: total + torch.where(where, picked.to(dtype), 0).sum(-1)  # noqa: E731
         begins = (value >= 0) & valid
-        tag = value.clamp(min=0)
+        tag = torch.where(valid, value, 0).clamp(min=0)
         if self._segmented:  # the tag that covers each position, and the length of the segment that begins there
             tag = tag.gather(-1, torch.where(begins, position, 0).cummax(-1).values)
             after = torch.where(begins, position, self._lengths[:, None])
@@ -241,13 +241,17 @@ class ChainDistribution(Distribution):
                 total = add(s.segment[sentence, position, d, tag], begins)
             if s.duration is not None:
                 total = add(s.duration[d, tag], begins)
-        total = add(s.emit[sentence, position, tag], valid)
+        total = add(s.emit.expand(*tag.shape, -1).gather(-1, tag[..., None])[..., 0], valid)
         if s.trans is not None and N > 1:
             before, after, where = tag[..., :-1], tag[..., 1:], begins[..., 1:]
             where_from = {2: (), 3: (sentence,), 4: (sentence, position[:-1])}.get(s.trans.dim())
             if where_from is None:
                 where_from = (sentence, position[:-1], d[..., 1:])
-            total = add(s.trans[(*where_from, before, after)], where)
+            if s.trans.dim() == 2 and not s.trans.is_cuda:  # the backward of indexing sorts, that of index_select adds up
+                picked = s.trans.reshape(-1).index_select(0, (before * s.trans.shape[1] + after).reshape(-1)).reshape(before.shape)
+            else:
+                picked = s.trans[(*where_from, before, after)]
+            total = add(picked, where)
         some = self._lengths > 0
         if s.start is not None:
             total = total + torch.where(some, s.start[tag[..., 0]].to(dtype), 0)

@@ -300,6 +300,14 @@ def test_partial_annotation(name: str) -> None:
             assert_close(got[s, b], torch.stack(keep).logsumexp(0) - total, terms=64, magnitude=4.0)
 
 
+def test_what_follows_the_sentence_is_ignored() -> None:
+    emit, trans = torch.randn(2, 4, 3), torch.randn(3, 3)
+    value = torch.tensor([[0, 2, 99, -7], [1, 99, 99, 99]])
+    got = LinearChainCRF(emit, trans, lengths=[2, 1]).log_prob(value)
+    assert_same(got[0], LinearChainCRF(emit[:1, :2], trans).log_prob(value[:1, :2])[0])
+    assert_same(got[1], LinearChainCRF(emit[1:, :1], trans).log_prob(value[1:, :1])[0])
+
+
 def test_best_path_is_differentiable() -> None:
     emit = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     crf = LinearChainCRF(emit, torch.randn(3, 3, dtype=torch.float64), lengths=[4, 2])
