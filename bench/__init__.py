@@ -22,6 +22,11 @@ OPS = {
     "chart_hvp": "bench_tree_chart",
     "chart_best": "bench_tree_chart",
     "chart_sample": "bench_tree_chart",
+    "chain_logz": "bench_tree_chain",
+    "chain_marginals": "bench_tree_chain",
+    "chain_hvp": "bench_tree_chain",
+    "chain_best": "bench_tree_chain",
+    "chain_sample": "bench_tree_chain",
 }
 
 # Family -> modules, in the order of the report.
@@ -35,6 +40,6 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
-    "tree": ("bench_tree_chart",),
+    "tree": ("bench_tree_chart", "bench_tree_chain"),
     "overhead": ("bench_overhead",),
 }

@@ -104,6 +104,9 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if op.startswith("chart_"):
         yield from chart_cases(op, g)
         return
+    if op.startswith("chain_"):
+        yield from chain_cases(op, g)
+        return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
@@ -145,6 +148,34 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         elif op == "index_range":
             yield (index,)
             yield (index.sort().values,)
+
+
+def chain_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Argument tuples of the chain operators: linear and segmental chains, with forbidden transitions and short sentences."""
+    B, N = 4, 6
+    lengths = torch.tensor([N, 1, 0, 4])
+    for dtype, K, rank in itertools.product(DTYPES, (0, 3), (0, 2, 3, 4, 5)):
+        for T in (3, 18):
+            if (rank == 5 and K == 0) or (T > 3 and rank > 3):
+                continue
+            scores = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
+            sizes = {0: (), 2: (T, T), 3: (B, T, T), 4: (B, N - 1, T, T), 5: (B, N - 1, K, T, T)}[rank]
+            trans = scores(*sizes) if rank else None
+            if trans is not None:
+                trans = torch.where(torch.rand(sizes, generator=g) < 0.1, float("-inf"), trans)
+            segment, duration = (scores(B, N, K, T), scores(K, T)) if K else (None, None)
+            given = (scores(B, N, T), segment, duration, trans, scores(T), None)
+            weight = scores(B).to(torch.float64 if dtype == torch.float64 else torch.float32)
+            if op == "chain_logz":
+                yield *given, lengths
+            elif op == "chain_marginals":
+                yield *given, lengths, weight
+            elif op == "chain_hvp":
+                yield *given, lengths, weight, *(None if t is None else scores(*t.shape) for t in given)
+            elif op == "chain_best":
+                yield *given, lengths, 3
+            else:
+                yield *given, lengths, torch.rand(2, B, 2 * N if K else N, generator=g, dtype=torch.float64)
 
 
 def _error(got, want) -> tuple[float, float]:

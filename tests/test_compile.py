@@ -96,10 +96,27 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
             (leaf(EDGES), INDEX.int(), 5, C.MEAN, False, 0.0, False),
             (leaf(2, EDGES, 3), INDEX, 5, C.MAX, True, 0.0, True),
         ],
+        **chain_samples(leaf),
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
         **chart_samples(leaf),
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
     }  # fmt: skip
+
+
+def chain_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    lengths = torch.tensor([3, 2])
+    linear = (leaf(2, 3, 4), None, None, leaf(4, 4), leaf(4), leaf(4), lengths)
+    semi = (leaf(2, 3, 2), leaf(2, 3, 2, 2), leaf(2, 2), leaf(2, 2, 2, 2, 2), leaf(2), None, lengths)
+    v = [None if t is None else values(*t.shape, seed=5) for t in (*linear[:6], *semi[:6])]
+    fixed = lambda args: tuple(None if t is None else t.detach() for t in args)  # noqa: E731  third derivatives are refused
+    uniform = torch.rand(2, 2, 6, dtype=torch.float64)
+    return {
+        "chain_logz": [linear, semi],
+        "chain_marginals": [(*linear, leaf(2)), (*semi, None)],
+        "chain_hvp": [(*fixed(linear), None, *v[:6]), (*fixed(semi), None, *v[6:])],
+        "chain_best": [(*linear, 2), (*semi, 1)],
+        "chain_sample": [(*linear, uniform[..., :3].contiguous()), (*semi, uniform)],
+    }
 
 
 PLAIN = {"csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)]}

@@ -87,4 +87,5 @@ class CRF(nn.Module):
                 raise ValueError("mask of the first timestep must all be on")
             if not torch.equal(mask, torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]):
                 raise ValueError("mask must be a prefix of every sentence: lengths, without holes")
-        return LinearChainCRF(emissions, self.transitions, self.start_transitions, self.end_transitions, lengths, validate_args=False)
+        parameters = self.transitions, self.start_transitions, self.end_transitions
+        return LinearChainCRF(emissions, *parameters, lengths, validate_args=False)
