@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOT = ("spmm", "sddmm", "softmax")
+HOT = ("spmm", "sddmm", "softmax", "chart")
 
 
 def cuobjdump() -> str:

@@ -1,18 +1,18 @@
 // CUDA chart operators: what the passes share. The contract and the recurrences are in chart.h.
 //
-// One block works on one sentence at a time and loops to that sentence's own n. Blocks take the sentences longest first; how
-// many threads or blocks there are, and how far the batch is padded, changes no bit of a result.
+// One block works on one sentence at a time and loops to that sentence's own n. Blocks take the sentences longest first.
+// How many threads or blocks there are, and how far the batch is padded, changes no bit of a result.
 //
-// Every sum of every recurrence is a product of two rows, sum over k < count of X[k] Y[k], because each chart is a square
-// that holds item (i, j) twice, at [i, j] for the splits of spans that begin at i and at [j, i] for those that end at j:
-//   T, S   CR[i, i..]     CL[j, i+1..]          IL  S[i, i+1..]  I[j, i+1..]          CL  CL[i, i..]   I[j, i..]
-//   V      V[i, i+1..]    V[j, i+1..]           IR  I[i, i+1..]  S[j, i+1..]          CR  I[i, i+1..]  CR[j, i+1..]
+// Every sum of every recurrence is a product of two rows, sum over k < count of X[k] Y[k], because each chart is a
+// square that holds item (i, j) twice: at [i, j] for splits of spans that begin at i, at [j, i] for those that end at j.
+//   T, S  CR[i, i..]   CL[j, i+1..]      IL  S[i, i+1..]  I[j, i+1..]      CL  CL[i, i..]   I[j, i..]
+//   V     V[i, i+1..]  V[j, i+1..]       IR  I[i, i+1..]  S[j, i+1..]      CR  I[i, i+1..]  CR[j, i+1..]
 // IR is only ever read from its beginning and IL from its end: I holds IR above the diagonal and IL below it.
-// So the lanes of a group, which share the splits of a span, read contiguous words of both rows, in shared and in global
-// memory alike. The pitch is 3 mod 8: the groups of a warp, one span and hence pitch + 1 words apart, share few banks.
+// So the lanes of a group, which share the splits of a span, read contiguous words of both rows, in shared and in
+// global memory alike. The pitch is 3 mod 8: the groups of a warp, pitch + 1 words apart, share few banks.
 //
 // The number of lanes that share a span depends on its width alone: it fixes the order of the sum.
-// Numbers are base-2 logarithms, tangents are of natural ones. -inf is an exact zero; NaN and +inf reach the goal as NaN.
+// Numbers are base-2 logarithms, tangents are of natural ones. -inf is an exact zero; NaN and +inf end as NaN.
 #pragma once
 #include "core/cuda/device.cuh"
 
@@ -47,6 +47,10 @@ template <class A> struct GlobalCharts {
   A* base;
   STRUCTOPS_DEVICE A& operator[](int o) const { return base[o]; }
 };
+
+template <class A> STRUCTOPS_DEVICE A* charts_of_block(const ChartParams& p) {
+  return static_cast<A*>(p.global) + blockIdx.x * p.room;
+}
 
 struct Layout {
   int rows, pitch, square;
@@ -119,8 +123,8 @@ template <class A, bool dual> struct LogSum {
 // ---- items ------------------------------------------------------------------------------------------------------
 enum class Item : int { T, S, IL, IR, CL, CR, V };
 
-struct Span { int i, j, ij, ji; };   // and the words of (i, j) and (j, i) in a square
-struct Dot { int x, y, count; };     // the splits k < count read [x + k] and [y + k]
+struct Span { int i, j, ij, ji; };  // and the words of (i, j) and (j, i) in a square
+struct Dot { int x, y, count; };    // the splits k < count read [x + k] and [y + k]
 
 STRUCTOPS_DEVICE Span span_of(const Layout& L, int i, int w) {
   const int ii = i * (L.pitch + 1);
@@ -217,7 +221,9 @@ template <class T, Form form, class Store> struct Sentence {
     return reads(dep, head) && (dep < head ? dep < s && s < head : head < s && s < dep) && !(p.single && head == 0);
   }
   // Whether an item has siblings, with its dependent as first child for one more alternative.
-  static STRUCTOPS_DEVICE bool inner(Item item) { return form == Form::second && (item == Item::IL || item == Item::IR); }
+  static STRUCTOPS_DEVICE bool inner(Item item) {
+    return form == Form::second && (item == Item::IL || item == Item::IR);
+  }
   STRUCTOPS_DEVICE int first_child(Item item, const Span& s) const {
     return item == Item::IL ? kCR * L.square + s.ij - 1 : kCL * L.square + s.ji + 1;
   }
@@ -226,7 +232,9 @@ template <class T, Form form, class Store> struct Sentence {
     if (is_void(item, s.i) || (inner(item) && p.single && s.i == 0)) d.count = 0;
     return d;
   }
-  static STRUCTOPS_DEVICE A load(const void* from, int64_t at) { return widen(load_one(static_cast<const T*>(from) + at)); }
+  static STRUCTOPS_DEVICE A load(const void* from, int64_t at) {
+    return widen(load_one(static_cast<const T*>(from) + at));
+  }
 
   // Scores, in units, go where their items will be; unit items are 0. dual: the tangents go `tangent` further.
   template <bool dual> STRUCTOPS_DEVICE void begin(A units, int tangent) const {
@@ -353,7 +361,8 @@ template <class T, Form form, bool dual, class Store> struct Inside : Sentence<T
 
 // rank of every sentence in the order of descending length, ties by number; also empties the queue.
 constexpr int kOrderThreads = 256;
-template <int threads> __global__ void __launch_bounds__(threads) chart_order(const int64_t* lengths, int64_t B, int* order, int* queue) {
+template <int threads>
+__global__ void __launch_bounds__(threads) chart_order(const int64_t* lengths, int64_t B, int* order, int* queue) {
   __shared__ int64_t tile[threads];
   const int64_t b = int64_t(blockIdx.x) * threads + threadIdx.x, mine = b < B ? lengths[b] : 0;
   int rank = 0;

@@ -1,12 +1,13 @@
-// CUDA best trees: one with back-pointers, or K from lists of the K best derivations of every item. The contract is chart.h.
+// CUDA best trees: one with back-pointers, or K from lists of the K best derivations of every item.
+// The contract is chart.h.
 #pragma once
 #include "tree/chart_tree.cuh"
 
 namespace structops::cuda {
 
 // ---- one tree ---------------------------------------------------------------------------------------------------
-// The max-plus charts are those of chart.cuh, in the units of the scores. After them the back-pointers, sixteen bits each, in
-// squares again: C (CL above, CR below the diagonal), T or S or V, and in second order I; then the stack.
+// The max-plus charts are those of chart.cuh, in the units of the scores. After them the back-pointers, sixteen bits
+// each, in squares again: C (CL above, CR below the diagonal), T or S or V, and in second order I; then the stack.
 struct BestSize { int values, pointers; };
 __host__ __device__ constexpr BestSize best_size(Form form) {
   return form == Form::span ? BestSize{1, 2} : form == Form::first ? BestSize{3, 2} : BestSize{4, 3};
@@ -18,7 +19,9 @@ template <class A> struct BestPlaces {  // in bytes
         stack((pointers + int64_t(Layout(n).square) * best_size(form).pointers * 2 + 15) & ~int64_t(15)),
         end(stack + stack_depth(n + 1) * 8 + kOverread * sizeof(A)) {}
 };
-template <class A> __host__ __device__ int64_t best_elements(Form form, int n) { return (BestPlaces<A>(form, n).end + 15) / 16 * 16 / sizeof(A); }
+template <class A> __host__ __device__ int64_t best_elements(Form form, int n) {
+  return (BestPlaces<A>(form, n).end + 15) / 16 * (16 / sizeof(A));
+}
 
 template <class T, Form form, class Store> struct Best : Sentence<T, form, Store> {
   using Base = Sentence<T, form, Store>;
@@ -34,8 +37,8 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
   STRUCTOPS_DEVICE unsigned short& pointer(Item item, int i, int j) const {
     const bool below = item == Item::CR || item == Item::IL, arc = item == Item::IL || item == Item::IR;
     const int chart = item == Item::CL || item == Item::CR ? 0 : arc ? 2 : 1;
-    unsigned short* const base = reinterpret_cast<unsigned short*>(reinterpret_cast<char*>(&c[0]) + BestPlaces<A>(form, n).pointers);
-    return base[L.at(chart, below ? j : i, below ? i : j)];
+    char* const base = reinterpret_cast<char*>(&c[0]) + BestPlaces<A>(form, n).pointers;
+    return reinterpret_cast<unsigned short*>(base)[L.at(chart, below ? j : i, below ? i : j)];
   }
 
   struct Top {
@@ -107,33 +110,37 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
     static_cast<A*>(t.value)[b] = goal;
     if (!(goal > Limits<A>::low())) return;
     uint64_t* const stack = reinterpret_cast<uint64_t*>(reinterpret_cast<char*>(&c[0]) + BestPlaces<A>(form, n).stack);
-    write_tree<form>(n, tree, 0, [&](int depth) -> uint64_t& { return stack[depth]; }, [&](Item item, int i, int j, int) {
+    const auto at = [&](int depth) -> uint64_t& { return stack[depth]; };
+    write_tree<form>(n, tree, 0, at, [&](Item item, int i, int j, int) {
       const bool arc = item == Item::IL || item == Item::IR;
       return Choice{pointer(form == Form::first && arc ? Item::T : item, i, j), 0, 0};
     });
   }
 };
 
-template <class T, Form form> __global__ void __launch_bounds__(kChartThreads, 1) chart_best(const ChartParams p, const TreeParams t) {
+template <class T, Form form>
+__global__ void __launch_bounds__(kChartThreads, 1) chart_best(const ChartParams p, const TreeParams t) {
   using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
     if (best_elements<A>(form, words) <= p.shared)
       Best<T, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
     else
-      Best<T, form, GlobalCharts<A>>(p, {static_cast<A*>(p.global) + blockIdx.x * p.room}, b, words).run(t, n >= 0);
+      Best<T, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
   });
 }
 
 // ---- K trees ----------------------------------------------------------------------------------------------------
-// One thread for each item of a width; everything is in global memory. An item has one list of K values, descending, then -inf,
-// and of K derivations. C: CL above, CR below the diagonal, which is both; I: IR above, IL below; then T or S. Span: V alone.
-// In first order I has the values alone: the derivations of its entries are those of T, rank by rank.
+// One thread for each item of a width; everything is in global memory. An item has a list of K values, descending, then
+// -inf, and of K derivations. C: CL above, CR below the diagonal, which is both; I: IR above, IL below; then T or S.
+// Span: V alone. In first order I has the values alone: the derivations of its entries are those of T, rank by rank.
 constexpr int kListC = 0, kListI = 1, kListT = 2, kListV = 0;
 __host__ __device__ constexpr int kbest_lists(Form form) { return form == Form::span ? 1 : 3; }
 inline int64_t kbest_elements(Form form, int n, int64_t K) { return int64_t(Layout(n).square) * kbest_lists(form) * K; }
 // derivations, and a stack for every tree
-inline int64_t kbest_extra(Form form, int n, int64_t K) { return (kbest_elements(form, n, K) + K * stack_depth(n + 1)) * 8; }
+inline int64_t kbest_extra(Form form, int n, int64_t K) {
+  return (kbest_elements(form, n, K) + K * stack_depth(n + 1)) * 8;
+}
 
 template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<T>>> {
   using A = Acc<T>;
@@ -147,12 +154,13 @@ template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<
   uint64_t* const codes;
 
   STRUCTOPS_DEVICE KBest(const ChartParams& p, const TreeParams& t, int64_t b, int n)
-      : Base(p, {nullptr}, b, n), t(t), values(static_cast<A*>(p.global) + blockIdx.x * p.room),
+      : Base(p, {nullptr}, b, n), t(t), values(charts_of_block<A>(p)),
         codes(reinterpret_cast<uint64_t*>(p.extra + blockIdx.x * p.extra_room)) {}
 
   STRUCTOPS_DEVICE int64_t list(Item item, int i, int j) const {
     const bool below = item == Item::CR || item == Item::IL, arc = item == Item::IL || item == Item::IR;
-    const int chart = form == Form::span ? kListV : item == Item::CL || item == Item::CR ? kListC : arc ? kListI : kListT;
+    const bool closed = item == Item::CL || item == Item::CR;
+    const int chart = form == Form::span ? kListV : closed ? kListC : arc ? kListI : kListT;
     return int64_t(L.at(chart, below ? j : i, below ? i : j)) * t.K;
   }
   STRUCTOPS_DEVICE void clear(int64_t to) const {
@@ -234,7 +242,8 @@ template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<
     if (form == Form::second)
       each_cell((n + 1) * (n + 1), n + 1, [&](int pair, int s) {
         const int dep = pair / (n + 1), head = pair % (n + 1);
-        if (Base::reads_sib(dep, head, s)) bad |= !(Base::load(p.sib, Base::cell(dep, head) * p.N + s) < Limits<A>::high());
+        if (Base::reads_sib(dep, head, s))
+          bad |= !(Base::load(p.sib, Base::cell(dep, head) * p.N + s) < Limits<A>::high());
       });
     return __syncthreads_or(bad);
   }
@@ -273,7 +282,8 @@ template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<
   }
 };
 
-template <class T, Form form> __global__ void __launch_bounds__(kChartThreads, 1) chart_kbest(const ChartParams p, const TreeParams t) {
+template <class T, Form form>
+__global__ void __launch_bounds__(kChartThreads, 1) chart_kbest(const ChartParams p, const TreeParams t) {
   each_sentence(p, [&](int64_t b, int n) { KBest<T, form>(p, t, b, n < 0 ? 0 : n).run(n >= 0); });
 }
 

@@ -5,15 +5,17 @@
 
 namespace structops::cuda {
 
-constexpr int kChartLongest = 8192;              // charts are addressed by 32-bit offsets
-constexpr int64_t kChartScratch = int64_t(1) << 30;  // bytes of charts in global memory, beyond those of one block
+constexpr int kChartLongest = 8192;                  // charts are addressed by 32-bit offsets
+constexpr int64_t kChartScratch = int64_t(1) << 30;  // bytes of charts in global memory, if one block needs no more
 
-inline Form form_of(const ChartArgs& a) { return a.kind == Chart::span ? Form::span : a.sib ? Form::second : Form::first; }
+inline Form form_of(const ChartArgs& a) {
+  return a.kind == Chart::span ? Form::span : a.sib ? Form::second : Form::first;
+}
 
 inline ChartParams chart_params(const char* op, const ChartArgs& a) {
   if (a.N > kChartLongest || a.B >= int64_t(1) << 31)
-    throw std::runtime_error(std::string(op) + ": CUDA kernels take sentences of at most " + std::to_string(kChartLongest) +
-                             " positions, fewer than 2^31 of them");
+    throw std::runtime_error(std::string(op) + ": CUDA kernels take fewer than 2^31 sentences of at most " +
+                             std::to_string(kChartLongest) + " positions");
   ChartParams p{};
   p.score = a.score;
   p.sib = a.sib;
@@ -36,8 +38,8 @@ inline int chart_threads(Form form, int64_t N) {
   return lanes <= 32 ? 32 : lanes <= 64 ? 64 : lanes <= 160 ? 128 : lanes <= 640 ? 256 : 512;
 }
 
-// What a block needs: charts of `elements` of A, in shared memory if they fit there, else there for the short sentences and
-// in scratch for the long ones (shared: false: always in scratch); and `extra` bytes of scratch.
+// What a block needs: charts of `elements` of A, in shared memory if they fit there, else there for the short sentences
+// and in scratch for the long ones (shared: false: always in scratch); and `extra` bytes of scratch.
 struct ChartRoom {
   int64_t elements, extra;
   bool shared;
@@ -45,8 +47,8 @@ struct ChartRoom {
 
 // Launches kernel(p, more...). As many blocks as the device holds at once share the sentences.
 template <class A, class... M>
-void launch_charts(const char* op, const CudaContext& ctx, void (*kernel)(ChartParams, M...), ChartParams p, int threads,
-                   const ChartRoom& room, M... more) {
+void launch_charts(const char* op, const CudaContext& ctx, void (*kernel)(ChartParams, M...), ChartParams p,
+                   int threads, const ChartRoom& room, M... more) {
   int device = 0, most = 0, processors = 0, blocks = 0;
   check(op, cudaGetDevice(&device));
   check(op, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
@@ -55,7 +57,8 @@ void launch_charts(const char* op, const CudaContext& ctx, void (*kernel)(ChartP
   const int64_t need = room.elements * int64_t(sizeof(A));
   const bool fits = room.shared && need <= most;
   const int bytes = !room.shared ? 0 : fits ? int(need) : (most / 2 - 1024) & ~15;
-  check(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
+  // Always the same limit: other threads may launch the kernel with other sizes meanwhile.
+  check(op, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
   check(op, cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(bytes)));
   const int64_t held = int64_t(blocks > 0 ? blocks : 1) * processors, each = (fits ? 0 : need) + room.extra;
   int64_t grid = held < p.B ? held : p.B;
@@ -69,11 +72,12 @@ void launch_charts(const char* op, const CudaContext& ctx, void (*kernel)(ChartP
     int* const order = scratch<int>(ctx, p.B + 1);
     p.order = order;
     p.queue = order + p.B;
-    launch(op, ctx, chart_order<kOrderThreads>, dim3(unsigned(div_up(p.B, kOrderThreads))), kOrderThreads, p.lengths, p.B, order,
-           p.queue);
+    const dim3 blocks_of_order(unsigned(div_up(p.B, kOrderThreads)));
+    launch(op, ctx, chart_order<kOrderThreads>, blocks_of_order, kOrderThreads, p.lengths, p.B, order, p.queue);
   }
   void* args[] = {&p, &more...};
-  check(op, cudaLaunchKernel(kernel, dim3(unsigned(grid)), dim3(unsigned(threads)), args, size_t(bytes), stream_of(ctx)));
+  const dim3 grid_size{unsigned(grid)}, block_size{unsigned(threads)};
+  check(op, cudaLaunchKernel(kernel, grid_size, block_size, args, size_t(bytes), stream_of(ctx)));
 }
 
 // Calls f with the form as a constant.

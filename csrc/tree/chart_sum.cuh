@@ -1,9 +1,10 @@
-// CUDA sums over trees: logz, posteriors and their derivative along a direction. Charts and inside pass are in chart.cuh.
+// CUDA sums over trees: logz, posteriors and their derivative along a direction.
+// The contract is chart.h; the charts and the inside pass are in chart.cuh.
 //
-// The outside pass pushes: every split of every span adds its posterior p = a[parent] 2^(term - parent) to the adjoints of its
-// two parts, at the very words of the adjoint squares that mirror the two words it read. Within a phase no two splits read the
-// same word (rows of X belong to the spans that begin there, rows of Y to those that end there), so each word has one writer
-// and the order of its sum is the order of the phases. The adjoint of an item is the sum of its two words.
+// The outside pass pushes: every split of every span adds its posterior p = a[parent] 2^(term - parent) to the adjoints
+// of its two parts, at the words of the adjoint squares that correspond to the two words it read. Within a phase no two
+// splits read the same word (rows of X belong to the spans that begin there, rows of Y to those that end there). So each
+// word has one writer, and the order of its sum is that of the phases. The adjoint of an item is the sum of its two words.
 // Dual passes carry a tangent beside every number and every adjoint.
 #pragma once
 #include "tree/chart.cuh"
@@ -31,7 +32,8 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
   using Base::tangent;
   static constexpr int U = dual || sizeof(A) == 8 ? 2 : 4;  // splits in flight per lane
   static constexpr SumSize size = sum_size(form, true);
-  static constexpr int adjoint = size.values * (dual ? 2 : 1), adjoint_tangent = adjoint + size.adjoints;  // squares away
+  static constexpr int adjoint = size.values * (dual ? 2 : 1);  // squares away
+  static constexpr int adjoint_tangent = adjoint + size.adjoints;
 
   STRUCTOPS_DEVICE SumOver(const ChartParams& p, Store c, int64_t b, int n)
       : Base(p, c, b, n, p.outside, sum_size(form, p.outside).values) {}
@@ -66,19 +68,21 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
   STRUCTOPS_DEVICE Parent parent_of(Item item, const Span& s) const {
     const bool arc = item == Item::IL || item == Item::IR, sum = item == Item::T || item == Item::V;
     const int chart = item == Item::S ? kS : item == Item::CL ? kCL : item == Item::CR ? kCR : kI;
-    const int o = sum ? (item == Item::T ? kT : kU) * L.square + s.ij : chart * L.square + (item == Item::IL ? s.ji : s.ij);
+    // The splits of an arc in second order do not have its score.
+    const int64_t cell = arc ? Base::cell_of(item, s.i, s.j) : 0;
+    const A own = arc ? Base::load(p.score, cell) * kLog2E<A> : A(0), own_tangent = dual && arc ? Base::load(p.v, cell) : A(0);
+    const int kept = sum ? (item == Item::T ? kT : kU) : chart;
+    const int o = kept * L.square + (item == Item::IL ? s.ji : s.ij);
     Parent q{c[o], dual ? c[o + tangent] : A(0), A(0), A(0)};
-    if (arc && q.x != Limits<A>::low()) {  // less its score, which the splits do not have
-      const int64_t cell = Base::cell_of(item, s.i, s.j);
-      q.x -= Base::load(p.score, cell) * kLog2E<A>;
-      if (dual) q.dx -= Base::load(p.v, cell);
-    }
+    const bool none = q.x == Limits<A>::low();
+    q.x -= own;
+    q.dx -= own_tangent;
     const int items = (item == Item::V ? kV : chart) * L.square;
     if (item != Item::IL) q.a += adj(items + s.ij);
     if (item != Item::IR) q.a += adj(items + s.ji);
     if (dual && item != Item::IL) q.da += adj_tangent(items + s.ij);
     if (dual && item != Item::IR) q.da += adj_tangent(items + s.ji);
-    if (q.x == Limits<A>::low()) q = {A(0), A(0), A(0), A(0)};  // its splits have no share
+    if (none) q = {A(0), A(0), A(0), A(0)};  // its splits have no share
     return q;
   }
 
@@ -173,14 +177,15 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
   }
 };
 
-template <class T, Form form, bool dual> __global__ void __launch_bounds__(kChartThreads, 1) chart_sum(const ChartParams p) {
+template <class T, Form form, bool dual>
+__global__ void __launch_bounds__(kChartThreads, 1) chart_sum(const ChartParams p) {
   using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
     if (sum_elements(form, p.outside, dual, words) <= p.shared)
       SumOver<T, form, dual, SharedCharts<A>>(p, {}, b, words).run(n >= 0);
     else
-      SumOver<T, form, dual, GlobalCharts<A>>(p, {static_cast<A*>(p.global) + blockIdx.x * p.room}, b, words).run(n >= 0);
+      SumOver<T, form, dual, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(n >= 0);
   });
 }
 

@@ -1,4 +1,5 @@
-// CUDA trees from charts: walking down from the goal, and samples. The contract is chart.h; the inside pass is in chart.cuh.
+// CUDA trees from charts: walking down from the goal, and samples.
+// The contract is chart.h; the charts and the inside pass are in chart.cuh.
 #pragma once
 #include "tree/chart.cuh"
 
@@ -119,14 +120,15 @@ template <class T, Form form, class Store> struct Sampler : Inside<T, form, fals
   }
 };
 
-template <class T, Form form> __global__ void __launch_bounds__(kChartThreads, 1) chart_sample(const ChartParams p, const TreeParams t) {
+template <class T, Form form>
+__global__ void __launch_bounds__(kChartThreads, 1) chart_sample(const ChartParams p, const TreeParams t) {
   using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
     if (inside_elements(form, words) <= p.shared)
       Sampler<T, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
     else
-      Sampler<T, form, GlobalCharts<A>>(p, {static_cast<A*>(p.global) + blockIdx.x * p.room}, b, words).run(t, n >= 0);
+      Sampler<T, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
   });
 }
 

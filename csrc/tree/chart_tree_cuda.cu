@@ -1,4 +1,4 @@
-// CUDA best trees and samples: launch. The contract is chart.h, the algorithms are in chart_best.cuh and chart_tree.cuh.
+// CUDA best trees and samples: launch. The contract is chart.h, the algorithms are in chart_best.cuh, chart_tree.cuh.
 #include <type_traits>
 
 #include "tree/chart_best.cuh"
@@ -25,11 +25,11 @@ void chart_best(const ChartTreeArgs& a, const CudaContext& ctx) {
   with_float(op, a.in.dtype, [&](auto* type) {
     using T = Pointee<decltype(type)>;
     with_form(form, [&](auto f) {
-      if (a.K == 1)
-        launch_charts<Acc<T>>(op, ctx, chart_best<T, f.value>, p, threads, {best_elements<Acc<T>>(form, n), 0, true}, t);
-      else
-        launch_charts<Acc<T>>(op, ctx, chart_kbest<T, f.value>, p, threads,
-                              {kbest_elements(form, n, a.K), kbest_extra(form, n, a.K), false}, t);
+      using A = Acc<T>;
+      const ChartRoom one{best_elements<A>(form, n), 0, true};
+      const ChartRoom lists{kbest_elements(form, n, a.K), kbest_extra(form, n, a.K), false};
+      if (a.K == 1) launch_charts<A>(op, ctx, chart_best<T, f.value>, p, threads, one, t);
+      else launch_charts<A>(op, ctx, chart_kbest<T, f.value>, p, threads, lists, t);
     });
   });
 }
