@@ -105,8 +105,8 @@ template <class I> void row_offsets(const SddmmArgs& a, Target t, int64_t F, int
   }
 }
 
-// dot of whole rows, the common case: blocks of edges whose every decision is taken outside the loop over them. Rows of
-// n < W features, or of at most n = W, are taken n edges at a time, so that n horizontal sums cost n - 1 pair sums; n = 1: any rows.
+// dot of whole rows, the common case: blocks of edges whose every decision is taken outside the loop over them. Rows of n < W
+// features, or of at most n = W, are taken n edges at a time, so that n horizontal sums cost n - 1 pair sums. n = 1: any rows.
 template <class T, int n, class I> void dots(const SddmmArgs& a, const T* lhs, const T* rhs, T* out, Cut from, Cut to) {
   using A = Acc<T>;
   constexpr int kBlock = 256, line = 64 / sizeof(T);

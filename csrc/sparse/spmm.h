@@ -36,6 +36,7 @@ struct SpmmArgs {
   bool skip_nan, unbiased;
   double fill;
   int64_t B, N, E, F;
+  int64_t gathered;  // rows of the one operand of a copy message, of x otherwise; only prefetching depends on it, 0: unknown
   const void* x;  // [B, Nx, Fx] or [Nx, Fx] when x_batch == 0; null for copy_e
   int64_t Fx, x_batch;
   const void* e;  // [B, *, Fe] or [*, Fe] when e_batch == 0; null for copy_u

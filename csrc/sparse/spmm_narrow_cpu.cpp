@@ -1,11 +1,15 @@
 // CPU spmm of rows of few features: at most two vectors. The contract is spmm.h.
 //
 // An edge costs a handful of instructions here, so nothing is prepared for it: no offset buffer, no tiles. A row's states stay
-// in registers; long rows keep kStates of them, which hides the latency of dependent steps, and join them at the end.
+// in registers; long rows keep kStates of them, which hides the latency of dependent steps, and join them at the end. Only
+// where the gathered rows exceed kNear bytes are they prefetched: it costs as much as the sum itself.
 #include "sparse/spmm_rows.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
+
+constexpr int kAhead = 32;        // prefetch distance, edges
+constexpr int64_t kNear = 1 << 20;  // about the L2 cache of a core
 
 struct Consecutive { int64_t operator[](int64_t k) const { return k; } };  // an index that is absent
 
@@ -39,6 +43,13 @@ void rows(const Batch& b, I xi, const Item& it, char* head, char* tail) {
     if constexpr (product) m *= widen(e[eid ? int64_t(static_cast<I>(eid)[k]) : k]);
     return m;
   };
+  constexpr bool gathers = !__is_same(I, Consecutive);
+  const int64_t prefetch_end = gathers && a.gathered * F * int64_t(sizeof(T)) > kNear ? a.E - kAhead - kStates : -1;
+  auto prefetch = [&](int64_t k) __attribute__((always_inline)) {
+    const T* const p = x + int64_t(xi[k + kAhead]) * F;
+    __builtin_prefetch(p);
+    if constexpr (n == 0) __builtin_prefetch(p + F - 1);
+  };
   int64_t k = it.begin.k;
   for (int64_t row = it.begin.row; row < it.end.row + it.tail; ++row) {
     const bool cut = it.tail && row == it.end.row, continued = it.head && row == it.begin.row;
@@ -52,19 +63,23 @@ void rows(const Batch& b, I xi, const Item& it, char* head, char* tail) {
       for (int u = 0; u < kStates - 1; ++u)
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) Op::init(t[u][v], nan);
-      for (; k + kStates <= end; k += kStates)
+      for (; k + kStates <= end; k += kStates) {
+        if (k < prefetch_end) for (int u = 0; u < kStates; ++u) prefetch(k + u);
 #pragma GCC unroll 4
         for (int u = 0; u < kStates; ++u)
 #pragma GCC unroll 2
           for (int v = 0; v < NV; ++v) Op::step(u ? t[u - 1][v] : s[v], message(k + u, v), Int<A>(k + u - first), 0, nan);
+      }
 #pragma GCC unroll 4
       for (int u = 0; u < kStates - 1; ++u)
 #pragma GCC unroll 2
         for (int v = 0; v < NV; ++v) Op::join(s[v], t[u][v], nan);
     }
-    for (; k < end; ++k)
+    for (; k < end; ++k) {
+      if (k < prefetch_end) prefetch(k);
 #pragma GCC unroll 2
       for (int v = 0; v < NV; ++v) Op::step(s[v], message(k, v), Int<A>(k - first), 0, nan);
+    }
 #pragma GCC unroll 2
     for (int v = 0; v < NV; ++v) {
       if (cut || continued) {

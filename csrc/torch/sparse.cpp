@@ -49,6 +49,7 @@ Pair spmm(OptTensor x, OptTensor e, Tensor rowptr, OptTensor col, OptTensor eid,
   check_rowptr("spmm", rowptr, a.E);
   a.B = !needs_e ? xo.B : !needs_x ? eo.B : xo.B == 1 ? eo.B : xo.B;
   STRUCTOPS_CHECK((!needs_x || xo.B == a.B || xo.B == 1) && (!needs_e || eo.B == a.B || eo.B == 1), "spmm: batch sizes differ");
+  a.gathered = needs_x ? xo.rows : eo.rows;
   a.x = xo.data; a.Fx = xo.F; a.x_batch = xo.batch_stride();
   a.e = eo.data; a.Fe = eo.F; a.e_batch = eo.batch_stride();
   a.x_off = table(bcast, 0);

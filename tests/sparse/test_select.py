@@ -34,15 +34,16 @@ def test_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None:
             assert_same(out, select_ref.select_bwd(grad, idx, M), idx_shape)
 
 
+@pytest.mark.parametrize(("sources", "F"), [(40, 20), (9_000, 72), (20_000, 40)], ids=["one panel", "panels in cache", "panels beyond"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-def test_large(isa: str, dtype: torch.dtype, on_threads) -> None:
-    rows, F = 5_000, 20
-    idx = torch.randint(0, 40, (rows, F), generator=generator(1))
+def test_large(isa: str, dtype: torch.dtype, sources: int, F: int, on_threads) -> None:
+    rows = 5_000
+    idx = torch.randint(0, sources, (rows, F), generator=generator(1))
     grad = values(rows, F, dtype=dtype)
-    out = on_threads(lambda: select_bwd(grad, idx, 40))
-    expected = torch.zeros(40, F, dtype=torch.float64).scatter_add(0, idx, grad.double())
+    out = on_threads(lambda: select_bwd(grad, idx, sources))
+    expected = torch.zeros(sources, F, dtype=torch.float64).scatter_add(0, idx, grad.double())
     assert_close(out, expected, dtype, terms=200, magnitude=1.5)
-    src = values(40, F, dtype=dtype)
+    src = values(sources, F, dtype=dtype)
     assert_same(on_threads(lambda: select(src, idx)), src.gather(0, idx))
 
 

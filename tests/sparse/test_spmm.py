@@ -191,7 +191,7 @@ def exact_expectation(message: str, mode: str, F: int, reduce: str, kind: str, p
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_args_and_ties(isa: str, dtype: torch.dtype, reduce: str, kind: str, poison: None, on_threads) -> None:
     """Small integers are exact everywhere and tie often: the first edge of the row wins."""
-    for n, (message, mode, F) in enumerate([(m, o, F) for m in MESSAGES[:5] for o, F in (("both", 33), ("heads", 16), ("table", 5), ("both", 1))]):
+    for n, (message, mode, F) in enumerate([(m, o, F) for m in MESSAGES[:5] for o, F in (("both", 33), ("both", 8), ("heads", 16), ("table", 5), ("both", 1))]):
         if message in ("copy_u", "copy_e") and mode != "both":
             continue
         s = structure(INTEGERS[n % 2], permuted=n % 3 != 0)
@@ -226,7 +226,7 @@ def spiked_case(F: int, reduce: str, skip_nan: bool) -> tuple[Tensor, Tensor, Te
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_nan_and_infinity(isa: str, dtype: torch.dtype, skip_nan: bool, poison: None) -> None:
     s = structure()
-    for F in (1, 3, 17, 64):
+    for F in (1, 3, 4, 8, 17, 64):
         for reduce in REDUCES:
             if skip_nan and reduce not in ("min", "max"):
                 continue
@@ -288,7 +288,7 @@ def test_hub_rows(isa: str, hub: int, F: int, reduce: str, dtype: torch.dtype, p
 def test_hub_winners(isa: str, reduce: str, skip_nan: bool, on_threads) -> None:
     coo, *s = hub_structure(20_000)
     rowptr, _, eid = s
-    for dtype, F in ((torch.float32, 17), (torch.float64, 3), (torch.float16, 1)):
+    for dtype, F in ((torch.float32, 17), (torch.float32, 8), (torch.float64, 3), (torch.float16, 1)):
         e = small_integers(coo.shape[1], F, dtype=dtype)
         where = torch.rand(coo.shape[1], F) < (0.9 if skip_nan else 0.0002)
         e[where] = float("nan")
@@ -298,6 +298,21 @@ def test_hub_winners(isa: str, reduce: str, skip_nan: bool, on_threads) -> None:
         out, arg = on_threads(lambda: call(raw, None, e, s, "copy_e", reduce, arg=C.ARG_POSITION, skip_nan=skip_nan))  # noqa: B023
         assert_close(out, reduce_rows(m, rowptr, reduce, skip_nan=skip_nan), dtype)
         assert_same(arg.long(), winners(m, rowptr, reduce == "max", coo.shape[1], skip_nan))
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max", "logsumexp"])
+@pytest.mark.parametrize("F", [8, 13, 24, 40])
+def test_sources_beyond_the_cache(isa: str, F: int, reduce: str, poison: None, on_threads) -> None:
+    sources, rows = 40_000, 300
+    rowptr, col, _ = to_csr(random_coo(sources, rows, 3_000), rows, torch.int32)
+    x, w = values(sources, F, dtype=torch.float32, seed=F), values(3_000, 1, dtype=torch.float32, seed=1)
+    arg = C.ARG_SOURCE if reduce == "max" else C.ARG_NONE
+    for message, e in (("copy_u", None), ("mul", w)):
+        s = (rowptr, col, None)
+        out, won = on_threads(lambda: call(raw, x, e, s, message, reduce, arg=arg))  # noqa: B023
+        expected, winner = reference(x, e, s, message, reduce, arg=arg)
+        assert_close(out, expected, torch.float32, terms=200, magnitude=1.5, what=message)
+        assert_same(won, winner, message)
 
 
 @pytest.mark.parametrize("reduce", REDUCES)
