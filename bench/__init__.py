@@ -17,6 +17,10 @@ OPS = {
     "select_bwd": "bench_sparse_select",
     "csr_build": "bench_sparse_csr",
     "index_range": "bench_sparse_csr",
+    "matrix_tree_logz": "bench_tree_spanning",
+    "matrix_tree_marginals": "bench_tree_spanning",
+    "arborescence": "bench_tree_spanning",
+    "tree_check": "bench_tree_spanning",
 }
 
 # Family -> modules, in the order of the report.
@@ -30,5 +34,6 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
+    "tree": ("bench_tree_spanning",),
     "overhead": ("bench_overhead",),
 }

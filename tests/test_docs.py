@@ -14,11 +14,13 @@ import structops.graph
 import structops.sparse
 import structops.tree.dependency
 import structops.tree.span
+import structops.tree.spanning
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 MODULES = [structops, structops.graph, structops.sparse, structops.tree, structops.tree.dependency, structops.tree.span]
+MODULES += [structops.tree.spanning]
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)

@@ -18,6 +18,7 @@ from .span import SpanCRF, span_best, span_log_partition, span_marginals, span_s
 from .spanning import MatrixTreeCRF, is_projective, is_tree, maximum_spanning_tree
 
 __all__ = [
-    "DependencyCRF", "MatrixTreeCRF", "SpanCRF", "adjacent_siblings", "dependency_best", "dependency_log_partition", "dependency_marginals",
-    "dependency_sample", "is_projective", "is_tree", "maximum_spanning_tree", "span_best", "span_log_partition", "span_marginals", "span_sample",
+    "DependencyCRF", "MatrixTreeCRF", "SpanCRF", "adjacent_siblings", "dependency_best", "dependency_log_partition",
+    "dependency_marginals", "dependency_sample", "is_projective", "is_tree", "maximum_spanning_tree", "span_best",
+    "span_log_partition", "span_marginals", "span_sample",
 ]  # fmt: skip
