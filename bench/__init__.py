@@ -27,6 +27,10 @@ OPS = {
     "chain_hvp": "bench_tree_chain",
     "chain_best": "bench_tree_chain",
     "chain_sample": "bench_tree_chain",
+    "matrix_tree_logz": "bench_tree_spanning",
+    "matrix_tree_marginals": "bench_tree_spanning",
+    "arborescence": "bench_tree_spanning",
+    "tree_check": "bench_tree_spanning",
 }
 
 # Family -> modules, in the order of the report.
@@ -40,6 +44,6 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
-    "tree": ("bench_tree_chart", "bench_tree_chain"),
+    "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
     "overhead": ("bench_overhead",),
 }

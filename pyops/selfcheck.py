@@ -77,8 +77,7 @@ def spanning_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         yield torch.randint(0, N, (200, N), generator=g), torch.randint(0, N, (200,), generator=g)
         return
     for dtype, multiroot, scale in itertools.product(DTYPES, (True, False), (1, 100)):
-        draw = lambda *shape: torch.randn(shape, generator=g, dtype=torch.float64).mul(4 * scale).round().div(4).to(dtype)  # noqa: E731
-        score, v = draw(B, N, N), draw(B, N, N)
+        score, v = (torch.randn(2, B, N, N, generator=g, dtype=torch.float64) * 4 * scale).round().div(4).to(dtype)
         if op == "matrix_tree_hvp":  # no trees that certain: its result would be rounding alone
             score = score / scale
         score[0, 1, 2] = float("-inf")

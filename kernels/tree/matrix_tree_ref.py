@@ -1,4 +1,4 @@
-"""Reference matrix-tree operators: every posterior is a quotient of two sums over trees. The contract is csrc/tree/matrix_tree.h."""
+"""Reference matrix-tree operators: a posterior is a quotient of two sums over trees. The contract is csrc/tree/matrix_tree.h."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ def _run(score: Tensor, lengths: Tensor, weight: Tensor | None, v: Tensor | None
         given = _posterior(_restrict(s), multiroot)[1]
         mean = (mu * along).sum()
         first[b] = mean
-        post[b, 1 : n + 1, : n + 1] = torch.where(mu[0] > 0, w * mu[0] * ((given * along).sum((1, 2)).reshape(mu.shape[1:]) - mean), 0.0)
+        gain = (given * along).sum((1, 2)).reshape(mu.shape[1:]) - mean
+        post[b, 1 : n + 1, : n + 1] = torch.where(mu[0] > 0, w * mu[0] * gain, 0.0)
     return first.to(_accumulator(score)), post.to(score.dtype)
 
 

@@ -36,8 +36,8 @@ class MatrixTreeCRF(DependencyCRF):
         multiroot: whether the root may have more than one dependent.
         validate_args: False takes lengths and the indices in values for granted.
 
-    Everything of :class:`DependencyCRF` but k-best trees and max-marginals: log_partition (differentiable twice), marginals, log_prob
-    with partial annotation, entropy, cross_entropy and kl_divergence (once), argmax, sample (exact), mbr. Right at any
+    Everything of :class:`DependencyCRF` but k-best trees and max-marginals: log_partition (differentiable twice), marginals,
+    log_prob with partial annotation, entropy, cross_entropy and kl_divergence (once), argmax, sample (exact), mbr. Right at any
     scale of the scores: no determinant is computed and nothing subtracted. Deterministic.
 
     Raises:
@@ -73,8 +73,8 @@ def maximum_spanning_tree(score: Tensor, lengths: Any = None, multiroot: bool = 
         lengths: words of each sentence, int32 or int64 ``[B]`` or a list, in 0..N - 1; None for N - 1.
         multiroot: whether the root may have more than one dependent. False is exact, not a penalty on root arcs.
 
-    Heads are int64, -1 at the root and past the sentence. Without a tree (-inf forbids an arc) the value is -inf and all heads are -1;
-    with a NaN or +inf, NaN and -1. Of equal trees always the same one. The value is differentiable: its gradient is the tree.
+    Heads are int64, -1 at the root and past the sentence. Without a tree (-inf forbids an arc) the value is -inf and all heads are
+    -1; with a NaN or +inf, NaN and -1. Of equal trees always the same one. The value is differentiable: its gradient is the tree.
     O(N^2) for each sentence. Deterministic.
 
     Raises:

@@ -1,0 +1,111 @@
+"""Non-projective trees: log-partition and gradient, maximum spanning trees, checks of trees.
+
+Operators: matrix_tree_logz, matrix_tree_marginals, arborescence, tree_check. The usual way to the log-partition is the
+determinant of the Laplacian; where the weights of a sentence span many orders of magnitude it is wrong, and is reported so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache, partial
+
+import structops
+import torch
+from structops.kernels.tree import arborescence_ref
+from torch import Tensor
+
+from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
+from .models import Traffic
+from .peers import load
+
+SUM, BEST, CHECK = "matrix-tree", "spanning tree", "tree check"
+
+
+def cases(level: str) -> Iterator[Case]:
+    for B, n in at_level(
+        level,
+        smoke=[(3, 6)],
+        quick=[(128, 40)],
+        default=[(128, 40), (16, 100)],
+        full=[(B, n) for n in (10, 20, 40, 100, 256) for B in (1, 16, 128)],
+    ):
+        yield _case(SUM, BOTH, B, n, 1.0)
+        yield _case(SUM, FWD, B, n, 30.0)
+        yield _case(BEST, FWD, B, n, 1.0)
+        yield _case(CHECK, FWD, B, n, 1.0)
+
+
+def _case(what: str, direction: str, B: int, n: int, scale: float) -> Case:
+    scores = B * (n + 1) ** 2 * 4
+    moved = {SUM: scores * (2 if direction == BOTH else 1), BEST: scores, CHECK: B * (n + 1) * 8}[what]
+    flops = {SUM: B * n**3 * (5 if direction == BOTH else 2) // 2, BEST: B * n**2, CHECK: 0}[what]
+    title = f"B={B}, n={n}" + (f", scores x {scale:g}" if what == SUM else "")
+    build = partial(_build, what, direction, B, n, scale)
+    return Case(what, direction, "dense", title, n, build, Traffic(moved, moved, flops))
+
+
+@lru_cache(maxsize=1)
+def _scores(B: int, n: int, scale: float, device: str) -> Tensor:
+    return (scale * torch.randn(B, n + 1, n + 1, generator=torch.Generator().manual_seed(B + n))).to(device)
+
+
+def _by_determinant(score: Tensor) -> Tensor:
+    """log det of the Laplacian, several roots allowed, in float64; each word's largest score is taken out first."""
+    score = score[:, 1:].double()
+    top = score.detach().amax(2, keepdim=True)
+    w = (score - top).exp()
+    words = w[:, :, 1:] * (1 - torch.eye(w.shape[1], dtype=w.dtype, device=w.device))
+    laplacian = torch.diag_embed(words.sum(2) + w[:, :, 0]) - words
+    return (torch.linalg.slogdet(laplacian)[1] + top.sum((1, 2))).float()
+
+
+@lru_cache(maxsize=2)
+def _reference(direction: str, B: int, n: int, scale: float, device: str) -> tuple[Tensor, ...]:
+    """Elimination in the log domain; the gradient is taken at small scale only, where autograd's cancellations are harmless."""
+    score = _scores(B, n, scale, device).double().requires_grad_(direction == BOTH)
+    own = torch.eye(n + 1, dtype=torch.bool, device=score.device)[1:]
+    s = score[:, 1:].masked_fill(own, float("-inf"))
+    total = s.new_zeros(B)
+    for k in range(n - 1, -1, -1):
+        D = s[:, k, : k + 1].logsumexp(1)
+        total = total + D
+        s = torch.logaddexp(s[:, :k, : k + 1], s[:, :k, k + 1 : k + 2] + (s[:, k, : k + 1] - D[:, None])[:, None])
+        s = s.masked_fill(own[:k, : k + 1], -1e9)
+    if direction == FWD:
+        return (total,)
+    return (total.detach(), *torch.autograd.grad(total.sum(), score))
+
+
+def _build(what: str, direction: str, B: int, n: int, scale: float, device: str) -> Prepared:
+    score = _scores(B, n, scale, device).requires_grad_(direction == BOTH)
+    if what == SUM:
+        grad = torch.ones(B, device=device)
+        do = lambda f: runner(f, direction, (score,), grad)  # noqa: E731
+        ours = Provider(OURS, do(lambda: structops.tree.MatrixTreeCRF(score, multiroot=True).log_partition))
+        peers = [Provider("torch.linalg.slogdet", do(lambda: _by_determinant(score)))]
+        return Prepared(ours, peers, lambda: _reference(direction, B, n, scale, device))
+    heads = structops.tree.maximum_spanning_tree(score.detach(), multiroot=True)[1]
+    lengths = torch.full((B,), n, device=device)
+    if what == CHECK:
+        heads[::2, 1] = n  # about half of them close a cycle
+        ours = Provider(OURS, lambda: (structops.tree.is_tree(heads).long(),))
+        reference = lambda: (arborescence_ref.tree_check(heads, lengths) & 1,)  # noqa: E731
+        return Prepared(ours, [Provider("Python loops", reference)], lambda: (reference()[0].double(),))
+    ours = Provider(OURS, lambda: structops.tree.maximum_spanning_tree(score, multiroot=True))
+    module, reason = load("ufal.chu_liu_edmonds")
+    ufal = module and (lambda: _ufal(module.chu_liu_edmonds, score))
+    python = lambda: arborescence_ref.arborescence(score, lengths, True)  # noqa: E731
+    peers = [Provider("ufal.chu_liu_edmonds", ufal, reason), Provider("Python recursion", python)]
+    return Prepared(ours, peers, lambda: tuple(t.double() for t in python()))
+
+
+def _ufal(solve, score: Tensor) -> tuple[Tensor, Tensor]:
+    """Sentence by sentence, on arrays of float64."""
+    found = [solve(s) for s in score.double().cpu().numpy()]
+    heads = torch.tensor([h for h, _ in found])
+    heads[:, 0] = -1
+    return torch.tensor([v for _, v in found]), heads
+
+
+def test_spanning(case, bench_case):
+    bench_case(case)

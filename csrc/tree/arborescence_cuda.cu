@@ -1,0 +1,32 @@
+// CUDA arborescence and tree_check: launch. The contract is arborescence.h.
+#include "tree/arborescence.cuh"
+#include "tree/cuda.h"
+
+namespace structops::cuda {
+namespace {
+
+constexpr int64_t kTreeWarps = 4096;  // each has scratch for the longest sentence
+int64_t warps_for(int64_t B) { return B < kTreeWarps ? B : kTreeWarps; }
+
+}  // namespace
+
+void arborescence(const ArborescenceArgs& a, const CudaContext& ctx) {
+  constexpr const char* op = "arborescence";
+  if (a.B == 0) return;
+  if (a.N > 32768) throw std::runtime_error(std::string(op) + ": CUDA kernels take at most 32767 words");
+  const int64_t blocks = warps_for(a.B), N = a.N;
+  ArborescenceParams p{a.multiroot, a.B, N, a.score, a.lengths, a.value, a.heads, scratch<double>(ctx, blocks * (N * N + N)),
+                       scratch<int>(ctx, blocks * (2 * N * N + 15 * N))};
+  with_float(op, a.dtype, [&](auto* t) {
+    launch(op, ctx, arborescence_kernel<Pointee<decltype(t)>>, dim3(unsigned(blocks)), 32, p);
+  });
+}
+
+void tree_check(const TreeCheckArgs& a, const CudaContext& ctx) {
+  if (a.B == 0) return;
+  const int64_t blocks = warps_for(a.B);
+  TreeCheckParams p{a.B, a.N, a.heads, a.lengths, a.flags, scratch<int>(ctx, blocks * 2 * a.N)};
+  launch("tree_check", ctx, tree_check_kernel, dim3(unsigned(blocks)), 32, p);
+}
+
+}  // namespace structops::cuda
