@@ -44,14 +44,14 @@ void set_weight(const char* op, ChartArgs& a, const Tensor& score, const OptTens
   a.weight = weight->const_data_ptr();
 }
 
-// The three results of marginals and hvp; post_sib is empty in first order.
-Triple posteriors(ChartArgs& a, const Tensor& score) {
+// The three results of marginals and hvp; post_sib is empty in first order. (a.sib is null also for an empty batch.)
+Triple posteriors(ChartArgs& a, const Tensor& score, bool second) {
   Tensor logz = new_empty(score, {a.B}, accumulator(score));
   Tensor post = new_empty(score, {a.B, a.N, a.N}, score.scalar_type());
-  Tensor post_sib = a.sib ? new_empty(score, {a.B, a.N, a.N, a.N}, score.scalar_type()) : new_empty(score, {0}, score.scalar_type());
+  Tensor post_sib = second ? new_empty(score, {a.B, a.N, a.N, a.N}, score.scalar_type()) : new_empty(score, {0}, score.scalar_type());
   a.logz = logz.mutable_data_ptr();
   a.post = post.mutable_data_ptr();
-  a.post_sib = a.sib ? post_sib.mutable_data_ptr() : nullptr;
+  a.post_sib = second ? post_sib.mutable_data_ptr() : nullptr;
   return {logz, post, post_sib};
 }
 
@@ -71,7 +71,7 @@ template <bool cuda> Tensor chart_logz(Tensor score, OptTensor sib, Tensor lengt
 template <bool cuda> Triple chart_marginals(Tensor score, OptTensor sib, Tensor lengths, OptTensor weight, int64_t kind) {
   ChartArgs a = chart_args("chart_marginals", score, sib, lengths, kind);
   set_weight("chart_marginals", a, score, weight);
-  Triple out = posteriors(a, score);
+  Triple out = posteriors(a, score, bool(sib));
   launch<cuda>(score, a, [](auto& s, auto pf) { structops::chart_marginals(s, pf); },
                [](auto& s, auto ctx) { cuda::chart_marginals(s, ctx); });
   return out;
@@ -90,7 +90,7 @@ Triple chart_hvp(Tensor score, OptTensor sib, Tensor lengths, OptTensor weight, 
                       v_sib->scalar_type() == score.scalar_type() && v_sib->is_contiguous(), "chart_hvp: v_sib must be like sib");
     a.v_sib = v_sib->const_data_ptr();
   }
-  Triple out = posteriors(a, score);
+  Triple out = posteriors(a, score, bool(sib));
   launch<cuda>(score, a, [](auto& s, auto pf) { structops::chart_hvp(s, pf); }, [](auto& s, auto ctx) { cuda::chart_hvp(s, ctx); });
   return out;
 }

@@ -191,7 +191,7 @@ def test_degenerate_batches() -> None:
 
 def test_uniform_entropy_is_the_log_count() -> None:
     d = SpanCRF(torch.zeros(1, 11, 11, dtype=torch.float64))
-    assert_close(d.entropy().exp()[0], torch.tensor(4862.0, dtype=torch.float64), terms=256)
+    assert_close(d.entropy()[0], torch.tensor(math.log(4862), dtype=torch.float64), terms=256)
     two = SpanCRF(torch.zeros(1, 11, 11, 2, dtype=torch.float64))
     assert_close(two.log_count[0], torch.tensor(math.log(4862) + 19 * math.log(2), dtype=torch.float64), terms=64)
 
