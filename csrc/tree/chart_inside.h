@@ -215,8 +215,9 @@ STRUCTOPS_INLINE void each_sibling(const Input<T, A>& in, bool left, int i, int 
     if constexpr (dual) load_tile<A>(tangent, in.v_sib + k0 - 1, at, bits, count);
     for (int k = 0; k < count; ++k) {
       Vec<A> t{};
-      if constexpr (dual) t = tangent[k];
-      f(k0 + k, S::of_score(barred ? splat(A(-INFINITY)) : tile[k], found), t);
+      const Scaled<A> b = S::of_score(barred ? splat(A(-INFINITY)) : tile[k], found);
+      if constexpr (dual) t = b.m > A(0) ? tangent[k] : Vec<A>{};
+      f(k0 + k, b, t);
     }
   }
 }
@@ -283,7 +284,7 @@ template <bool many, bool dual, class S, class T, class A> Found<A> load_scores(
           const int o = h > a ? c.row[h - a] + a : c.row[a - h] + h;
           to.m[o] = y.m[j];
           to.e[o] = y.e[j];
-          if constexpr (dual) to.t[o] = t[j];
+          if constexpr (dual) to.t[o] = y.m[j] > 0 ? t[j] : A(0);  // a forbidden score moves nothing
         }
       }
     }

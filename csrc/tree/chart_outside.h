@@ -99,9 +99,10 @@ STRUCTOPS_INLINE Scaled<A> arc_score(const Input<T, A>& in, bool left, int i, in
     x[l] = A(widen(in.score[o]));
     if constexpr (dual) t[l] = A(widen(in.v[o]));
   }
-  *tangent = t;
   Found<A> known;
-  return exp_scaled<A>(sanitise<A>(x, known));
+  const Scaled<A> score = exp_scaled<A>(sanitise<A>(x, known));
+  *tangent = score.m > A(0) ? t : Vec<A>{};
+  return score;
 }
 
 // The adjoint of sibling_sum(); writes the posteriors of the siblings (dual: their derivatives) times scale to out.
