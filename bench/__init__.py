@@ -19,6 +19,8 @@ OPS = {
     "index_range": "bench_sparse_csr",
     "matrix_tree_logz": "bench_tree_spanning",
     "matrix_tree_marginals": "bench_tree_spanning",
+    "matrix_tree_hvp": "bench_tree_spanning",
+    "matrix_tree_sample": "bench_tree_spanning",
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
 }
