@@ -29,6 +29,8 @@ OPS = {
     "chain_sample": "bench_tree_chain",
     "matrix_tree_logz": "bench_tree_spanning",
     "matrix_tree_marginals": "bench_tree_spanning",
+    "matrix_tree_hvp": "bench_tree_spanning",
+    "matrix_tree_sample": "bench_tree_spanning",
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
 }

@@ -1,7 +1,8 @@
-"""Non-projective trees: log-partition and gradient, maximum spanning trees, checks of trees.
+"""Non-projective trees: log-partition, entropy and their gradients, samples, maximum spanning trees, checks of trees.
 
-Operators: matrix_tree_logz, matrix_tree_marginals, arborescence, tree_check. The usual way to the log-partition is the
-determinant of the Laplacian; where the weights of a sentence span many orders of magnitude it is wrong, and is reported so.
+Operators: matrix_tree_logz, matrix_tree_marginals, matrix_tree_hvp, matrix_tree_sample, arborescence, tree_check. The usual way to
+the log-partition is the determinant of the Laplacian; where the weights of a sentence span many orders of magnitude it is wrong,
+and is reported so.
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from functools import lru_cache, partial
 
 import structops
 import torch
-from structops.kernels.tree import arborescence_ref
+from structops.kernels.tree import arborescence_ref, matrix_tree_ref
 from torch import Tensor
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
 from .models import Traffic
 from .peers import load
 
-SUM, BEST, CHECK = "matrix-tree", "spanning tree", "tree check"
+SUM, ENTROPY, SAMPLE = "matrix-tree", "matrix-tree entropy", "matrix-tree sample"
+BEST, CHECK = "spanning tree", "tree check"
 
 
 def cases(level: str) -> Iterator[Case]:
@@ -31,14 +33,17 @@ def cases(level: str) -> Iterator[Case]:
     ):
         yield _case(SUM, BOTH, B, n, 1.0)
         yield _case(SUM, FWD, B, n, 30.0)
+        yield _case(ENTROPY, BOTH, B, n, 1.0)
+        yield _case(SAMPLE, FWD, B, n, 1.0)
         yield _case(BEST, FWD, B, n, 1.0)
         yield _case(CHECK, FWD, B, n, 1.0)
 
 
 def _case(what: str, direction: str, B: int, n: int, scale: float) -> Case:
     scores = B * (n + 1) ** 2 * 4
-    moved = {SUM: scores * (2 if direction == BOTH else 1), BEST: scores, CHECK: B * (n + 1) * 8}[what]
-    flops = {SUM: B * n**3 * (5 if direction == BOTH else 2) // 2, BEST: B * n**2, CHECK: 0}[what]
+    moved = B * (n + 1) * 8 if what == CHECK else scores * (2 if direction == BOTH else 1)
+    step = {SUM: 5 if direction == BOTH else 1, ENTROPY: 13, SAMPLE: 1}.get(what, 0)  # n^3 multiplications and additions, halves
+    flops = B * n**3 * step // 2
     title = f"B={B}, n={n}" + (f", scores x {scale:g}" if what == SUM else "")
     build = partial(_build, what, direction, B, n, scale)
     return Case(what, direction, "dense", title, n, build, Traffic(moved, moved, flops))
@@ -51,12 +56,19 @@ def _scores(B: int, n: int, scale: float, device: str) -> Tensor:
 
 def _by_determinant(score: Tensor) -> Tensor:
     """log det of the Laplacian, several roots allowed, in float64; each word's largest score is taken out first."""
-    score = score[:, 1:].double()
+    dtype, score = score.dtype, score[:, 1:].double()
     top = score.detach().amax(2, keepdim=True)
     w = (score - top).exp()
     words = w[:, :, 1:] * (1 - torch.eye(w.shape[1], dtype=w.dtype, device=w.device))
     laplacian = torch.diag_embed(words.sum(2) + w[:, :, 0]) - words
-    return (torch.linalg.slogdet(laplacian)[1] + top.sum((1, 2))).float()
+    return (torch.linalg.slogdet(laplacian)[1] + top.sum((1, 2))).to(dtype)
+
+
+def _entropy_by_determinant(score: Tensor) -> Tensor:
+    leaf = score if score.requires_grad else score.detach().requires_grad_()
+    total = _by_determinant(leaf)
+    (post,) = torch.autograd.grad(total.sum(), leaf, create_graph=True)
+    return total - (post * leaf).sum((1, 2))
 
 
 @lru_cache(maxsize=2)
@@ -76,6 +88,12 @@ def _reference(direction: str, B: int, n: int, scale: float, device: str) -> tup
     return (total.detach(), *torch.autograd.grad(total.sum(), score))
 
 
+@lru_cache(maxsize=1)
+def _sample_reference(B: int, n: int, scale: float, device: str) -> Tensor:
+    lengths, seed = torch.full((B,), n), torch.arange(B)[None]
+    return matrix_tree_ref.matrix_tree_sample(_scores(B, n, scale, device).detach(), lengths, seed, True).double()
+
+
 def _build(what: str, direction: str, B: int, n: int, scale: float, device: str) -> Prepared:
     score = _scores(B, n, scale, device).requires_grad_(direction == BOTH)
     if what == SUM:
@@ -84,8 +102,19 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
         ours = Provider(OURS, do(lambda: structops.tree.MatrixTreeCRF(score, multiroot=True).log_partition))
         peers = [Provider("torch.linalg.slogdet", do(lambda: _by_determinant(score)))]
         return Prepared(ours, peers, lambda: _reference(direction, B, n, scale, device))
-    heads = structops.tree.maximum_spanning_tree(score.detach(), multiroot=True)[1]
+    if what == ENTROPY:
+        grad = torch.ones(B, device=device)
+        wide = score.detach().double().requires_grad_()
+        do = lambda f, leaf: runner(f, direction, (leaf,), grad.to(leaf.dtype))  # noqa: E731
+        ours = Provider(OURS, do(lambda: structops.tree.MatrixTreeCRF(score, multiroot=True).entropy(), score))
+        peers = [Provider("torch.linalg.slogdet", do(lambda: _entropy_by_determinant(score), score))]
+        return Prepared(ours, peers, do(lambda: _entropy_by_determinant(wide), wide))
     lengths = torch.full((B,), n, device=device)
+    if what == SAMPLE:
+        seed = torch.arange(B, device=device)[None]
+        ours = Provider(OURS, lambda: (torch.ops.structops.matrix_tree_sample(score, lengths, seed, True),))
+        return Prepared(ours, [], lambda: (_sample_reference(B, n, scale, device),))
+    heads = structops.tree.maximum_spanning_tree(score.detach(), multiroot=True)[1]
     if what == CHECK:
         heads[::2, 1] = n  # about half of them close a cycle
         ours = Provider(OURS, lambda: (structops.tree.is_tree(heads).long(),))

@@ -167,8 +167,11 @@ template <class N> struct Engine {
         for (int c = lane; c <= k; c += 32)
           if (c > 0 || root_in_sum) sum = add(sum, get<N>(a, k, c));
         const N D = warp_sum(sum);
-        if (!(D.m > 0)) s->failed = 1;
-        else if (p.stay == 0 && lane == 0) s->z.times(D);
+        if (!(D.m > 0)) {
+          s->failed = 1;
+          continue;
+        }
+        if (p.stay == 0 && lane == 0) s->z.times(D);
         const N inv = reciprocal(D);
         for (int c = lane; c <= k; c += 32) put(a, k, c, mul(get<N>(a, k, c), inv));
       }
