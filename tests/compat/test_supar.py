@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import sys
 
@@ -258,6 +259,12 @@ def test_affine_scorers() -> None:
         4,
         4,
     )
+
+
+def test_docstring_examples() -> None:
+    for module in (supar.structs.tree, supar.structs.chain, supar.structs.fn, supar.modules):
+        failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+        assert tried > 0 and failed == 0, module
 
 
 def test_install() -> None:

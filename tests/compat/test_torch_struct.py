@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import itertools
 import sys
 
@@ -199,6 +200,12 @@ def test_hmm() -> None:
         ]
         want.append(torch.stack(total).logsumexp(0))
     assert_close(HMM(transition, emission, init, seen).partition, torch.stack(want), terms=64)
+
+
+def test_docstring_examples() -> None:
+    for module in (torch_struct.distributions, torch_struct.chains):
+        failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
+        assert tried > 0 and failed == 0, module
 
 
 def test_install() -> None:
