@@ -14,6 +14,7 @@ from compare import assert_close
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
 from torch import Tensor
+from tree_samples import tree_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 ops = torch.ops.structops
@@ -54,20 +55,6 @@ def test_the_lists_agree() -> None:
 # ---- opcheck ---------------------------------------------------------------------------------------------------------
 
 
-def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    """Of every kind of chart; the curvature has no derivative."""
-    lengths, found = torch.tensor([3, 0]), {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []}
-    for kind, second in ((0, False), (0, True), (1, True), (2, False)):
-        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
-        plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023, E731
-        found["chart_logz"].append((*pair(), lengths, kind))
-        found["chart_marginals"] += [(*pair(), lengths, None, kind), (*pair(), lengths, leaf(2), kind)]
-        found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
-        found["chart_best"].append((*plain(), lengths, kind, 2))
-        found["chart_sample"].append((*plain(), lengths, torch.rand(3, 2, 12, dtype=torch.float64), kind))
-    return found
-
-
 def samples(grad: bool) -> dict[str, list[tuple]]:
     """Arguments of every operator; floating operands need a gradient if ``grad``."""
     rowptr, col, eid = to_csr(COO, NUM_DST)
@@ -96,27 +83,10 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
             (leaf(EDGES), INDEX.int(), 5, C.MEAN, False, 0.0, False),
             (leaf(2, EDGES, 3), INDEX, 5, C.MAX, True, 0.0, True),
         ],
-        **chain_samples(leaf),
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
-        **chart_samples(leaf),
+        **tree_samples(leaf),
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
     }  # fmt: skip
-
-
-def chain_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    lengths = torch.tensor([3, 2])
-    linear = (leaf(2, 3, 4), None, None, leaf(4, 4), leaf(4), leaf(4), lengths)
-    semi = (leaf(2, 3, 2), leaf(2, 3, 2, 2), leaf(2, 2), leaf(2, 2, 2, 2, 2), leaf(2), None, lengths)
-    v = [None if t is None else values(*t.shape, seed=5) for t in (*linear[:6], *semi[:6])]
-    fixed = lambda args: tuple(None if t is None else t.detach() for t in args)  # noqa: E731  third derivatives are refused
-    uniform = torch.rand(2, 2, 6, dtype=torch.float64)
-    return {
-        "chain_logz": [linear, semi],
-        "chain_marginals": [(*linear, leaf(2)), (*semi, None)],
-        "chain_hvp": [(*fixed(linear), None, *v[:6]), (*fixed(semi), None, *v[6:])],
-        "chain_best": [(*linear, 2), (*semi, 1)],
-        "chain_sample": [(*linear, uniform[..., :3].contiguous()), (*semi, uniform)],
-    }
 
 
 PLAIN = {"csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)]}

@@ -1,4 +1,4 @@
-"""torch.compile, opcheck and torch.func of the non-projective operators."""
+"""torch.compile and torch.func of the non-projective operators."""
 
 from __future__ import annotations
 
@@ -11,35 +11,9 @@ from structops.tree import MatrixTreeCRF
 from torch import Tensor
 
 pytestmark = pytest.mark.skipif(backends.native is None, reason="an operator in a graph needs the compiled library")
-CHECKS = ("test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic")
 LENGTHS = torch.tensor([5, 0, 3])
 HEADS = torch.tensor([[0, 4, 1, 0, 3, 2], [0] * 6, [0, 2, 0, 2, 0, 0]])
 PART = torch.tensor([[-1, -1, 1, -1, -1, 3], [-1] * 6, [-1, 2, -1, -1, -1, -1]])
-
-
-def samples(grad: bool) -> dict[str, list[tuple]]:
-    """Arguments of every operator; the curvature has no derivative."""
-    leaf = lambda *shape: values(*shape).requires_grad_(grad)  # noqa: E731
-    lengths, seed = torch.tensor([3, 0]), torch.tensor([[1, 2], [3, 4], [5, 6]])
-    found = {"tree_check": [(torch.tensor([[0, 2, 0, 1], [0, 0, 0, 0]]), lengths)]}
-    for multiroot in (True, False):
-        for op, args in {
-            "matrix_tree_logz": (leaf(2, 4, 4), lengths),
-            "matrix_tree_marginals": (leaf(2, 4, 4), lengths, leaf(2)),
-            "matrix_tree_hvp": (values(2, 4, 4), lengths, values(2), values(2, 4, 4)),
-            "matrix_tree_sample": (values(2, 4, 4), lengths, seed),
-            "arborescence": (values(2, 4, 4), lengths),
-        }.items():
-            found.setdefault(op, []).append((*args, multiroot))
-    found["matrix_tree_marginals"].append((leaf(2, 4, 4), lengths, None, True))
-    return found
-
-
-@pytest.mark.parametrize("grad", [False, True])
-@pytest.mark.parametrize("op", samples(False))
-def test_opcheck(op: str, grad: bool) -> None:
-    for args in samples(grad)[op]:
-        torch.library.opcheck(getattr(torch.ops.structops, op).default, args, test_utils=CHECKS)
 
 
 def functions() -> dict:

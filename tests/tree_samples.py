@@ -1,0 +1,59 @@
+"""Arguments of every raw operator of the tree family, for opcheck. ``leaf(*shape)`` makes a differentiable operand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from cases import values
+
+
+def tree_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    return {**chart_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
+
+
+def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    """Of every kind of chart; the curvature has no derivative."""
+    lengths, found = torch.tensor([3, 0]), {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []}
+    for kind, second in ((0, False), (0, True), (1, True), (2, False)):
+        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
+        plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023, E731
+        found["chart_logz"].append((*pair(), lengths, kind))
+        found["chart_marginals"] += [(*pair(), lengths, None, kind), (*pair(), lengths, leaf(2), kind)]
+        found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
+        found["chart_best"].append((*plain(), lengths, kind, 2))
+        found["chart_sample"].append((*plain(), lengths, torch.rand(3, 2, 12, dtype=torch.float64), kind))
+    return found
+
+
+def spanning_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    """In both root modes; the curvature has no derivative."""
+    lengths, seed = torch.tensor([3, 0]), torch.tensor([[1, 2], [3, 4], [5, 6]])
+    found = {"tree_check": [(torch.tensor([[0, 2, 0, 1], [0, 0, 0, 0]]), lengths)]}
+    for multiroot in (True, False):
+        for op, args in {
+            "matrix_tree_logz": (leaf(2, 4, 4), lengths),
+            "matrix_tree_marginals": (leaf(2, 4, 4), lengths, leaf(2)),
+            "matrix_tree_hvp": (values(2, 4, 4), lengths, values(2), values(2, 4, 4)),
+            "matrix_tree_sample": (values(2, 4, 4), lengths, seed),
+            "arborescence": (values(2, 4, 4), lengths),
+        }.items():
+            found.setdefault(op, []).append((*args, multiroot))
+    found["matrix_tree_marginals"].append((leaf(2, 4, 4), lengths, None, True))
+    return found
+
+
+def chain_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    lengths = torch.tensor([3, 2])
+    linear = (leaf(2, 3, 4), None, None, leaf(4, 4), leaf(4), leaf(4), lengths)
+    semi = (leaf(2, 3, 2), leaf(2, 3, 2, 2), leaf(2, 2), leaf(2, 2, 2, 2, 2), leaf(2), None, lengths)
+    v = [None if t is None else values(*t.shape, seed=5) for t in (*linear[:6], *semi[:6])]
+    fixed = lambda args: tuple(None if t is None else t.detach() for t in args)  # noqa: E731  third derivatives are refused
+    uniform = torch.rand(2, 2, 6, dtype=torch.float64)
+    return {
+        "chain_logz": [linear, semi],
+        "chain_marginals": [(*linear, leaf(2)), (*semi, None)],
+        "chain_hvp": [(*fixed(linear), None, *v[:6]), (*fixed(semi), None, *v[6:])],
+        "chain_best": [(*linear, 2), (*semi, 1)],
+        "chain_sample": [(*linear, uniform[..., :3].contiguous()), (*semi, uniform)],
+    }
