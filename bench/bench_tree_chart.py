@@ -136,7 +136,7 @@ def _build(task: str, kind: str, direction: str, lengths: tuple[int, ...], devic
         ours = lambda: (torch.ops.structops.chart_sample(score, None, length, u, codes.DEP_SINGLE),)  # noqa: E731
         return Prepared(Provider(OURS, ours), [], reference)
     if task == ENTROPY:
-        ours = make(lambda s, b: structops.tree.DependencyCRF(s, length).entropy, best)
+        ours = make(lambda s, b: structops.tree.DependencyCRF(s, length).entropy(), best)
         leaf = inputs[0].clone().requires_grad_()
         loop = lambda: _entropy(leaf, _sums(kind, leaf, length, None), inputs[3])  # noqa: E731
         structs, reason = load("supar.structs")

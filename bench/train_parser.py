@@ -16,7 +16,8 @@ import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from structops.compat.supar import MLP, Biaffine, Triaffine
+from structops.compat.supar import Biaffine, Triaffine
+from structops.compat.supar.modules import MLP
 from structops.tree import DependencyCRF, is_projective
 from torch import Tensor, nn
 

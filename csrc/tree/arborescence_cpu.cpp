@@ -4,7 +4,7 @@
 #include "core/memory.h"
 #include "core/simd.h"
 #include "tree/arborescence.h"
-#include "tree/ragged.h"
+#include "tree/schedule.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -211,16 +211,17 @@ void arborescence(const ArborescenceArgs& a, const ParallelFor& pf) {
   with_dtype(a.dtype, [&](auto* t) {
     using T = Pointee<decltype(t)>;
     if constexpr (is_float_storage<T>) {
-      auto body = [&](int64_t b, double* scratch) { sentence<T>(a, b, scratch); };
-      longest_first(a.lengths, a.B, a.N, Contraction::numbers(a.N), pf, body);
+      each_sentence(a.lengths, a.B, Contraction::numbers(a.N) * sizeof(double), pf,
+                    [&](char* scratch, int64_t b) { sentence<T>(a, b, reinterpret_cast<double*>(scratch)); });
     }
   });
 }
 
 void tree_check(const TreeCheckArgs& a, const ParallelFor& pf) {
   if (a.B == 0) return;
-  auto body = [&](int64_t b, double* scratch) { a.flags[b] = flags_of(a.heads + b * a.N, a.lengths[b], scratch); };
-  longest_first(a.lengths, a.B, a.N, 3 * a.N + 1, pf, body);
+  each_sentence(a.lengths, a.B, size_t(3 * a.N + 1) * sizeof(double), pf, [&](char* scratch, int64_t b) {
+    a.flags[b] = flags_of(a.heads + b * a.N, a.lengths[b], reinterpret_cast<double*>(scratch));
+  });
 }
 
 }  // namespace structops::STRUCTOPS_ISA

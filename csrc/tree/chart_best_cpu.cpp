@@ -104,9 +104,8 @@ void chart_best(const ChartTreeArgs& t, const ParallelFor& pf) {
     using T = Pointee<decltype(p)>;
     using A = Acc<T>;
     if (t.K > 1) {
-      auto alone = [](const int64_t*, int64_t) -> int64_t { return 1; };
-      each_task(a.lengths, a.B, KBest<T>::bytes(a, most, t.K), pf, alone,
-                [&](char* memory, const int64_t* b, int) { KBest<T>(t, *b, memory, most).run(); });
+      each_sentence(a.lengths, a.B, KBest<T>::bytes(a, most, t.K), pf,
+                    [&](char* memory, int64_t b) { KBest<T>(t, b, memory, most).run(); });
       return;
     }
     const Layout<A> layout(most, false, false, a.B > 1);

@@ -115,10 +115,9 @@ void chart_sample(const ChartTreeArgs& t, const ParallelFor& pf) {
     const Layout<A> layout(most, false, false, false);
     const Layout<double> wide_layout(most, false, false, false);
     const size_t first = layout.bytes() + more;
-    auto alone = [](const int64_t*, int64_t) -> int64_t { return 1; };
-    each_task(a.lengths, a.B, first + (narrow ? wide_layout.bytes() + more : 0), pf, alone, [&](char* memory, const int64_t* b, int) {
-      if (!run<A, T>(t, *b, memory, layout))
-        if constexpr (narrow) run<double, T>(t, *b, memory + first, wide_layout);
+    each_sentence(a.lengths, a.B, first + (narrow ? wide_layout.bytes() + more : 0), pf, [&](char* memory, int64_t b) {
+      if (!run<A, T>(t, b, memory, layout))
+        if constexpr (narrow) run<double, T>(t, b, memory + first, wide_layout);
     });
   });
 }

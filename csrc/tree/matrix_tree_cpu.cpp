@@ -2,7 +2,7 @@
 #include <cstdlib>
 
 #include "tree/elimination.h"
-#include "tree/ragged.h"
+#include "tree/schedule.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -112,8 +112,8 @@ template <bool dual> void run(const MatrixTreeArgs& a, const ParallelFor& pf) {
   with_dtype(a.dtype, [&](auto* t) {
     using T = Pointee<decltype(t)>;
     if constexpr (is_float_storage<T>) {
-      auto body = [&](int64_t b, double* scratch) { sentence<dual, T>(a, b, scratch); };
-      longest_first(a.lengths, a.B, a.N, scratch_numbers(a.N > 1 ? a.N - 1 : 1), pf, body);
+      each_sentence(a.lengths, a.B, scratch_numbers(a.N > 1 ? a.N - 1 : 1) * sizeof(double), pf,
+                    [&](char* scratch, int64_t b) { sentence<dual, T>(a, b, reinterpret_cast<double*>(scratch)); });
     }
   });
 }

@@ -2,7 +2,7 @@
 #include <cstdlib>
 
 #include "tree/elimination.h"
-#include "tree/ragged.h"
+#include "tree/schedule.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -128,7 +128,8 @@ template <class N> Outcome solve(Sentence& s, double* scratch, const MatrixTreeS
 void matrix_tree_sample(const MatrixTreeSampleArgs& q, const ParallelFor& pf) {
   const MatrixTreeArgs& a = q.in;
   if (a.B == 0 || q.S == 0) return;
-  auto body = [&](int64_t b, double* scratch) {
+  auto body = [&](char* memory, int64_t b) {
+    double* const scratch = reinterpret_cast<double*>(memory);
     for (int64_t i = 0; i < q.S; ++i)
       for (int64_t d = 0; d < a.N; ++d) q.heads[(i * a.B + b) * a.N + d] = -1;
     Sentence s{a, b, a.lengths[b]};
@@ -136,7 +137,7 @@ void matrix_tree_sample(const MatrixTreeSampleArgs& q, const ParallelFor& pf) {
     if (solve<Num<false, false>>(s, scratch, q) == Outcome::underflow) solve<Num<true, false>>(s, scratch, q);
   };
   const int64_t n = a.N > 1 ? a.N - 1 : 1;
-  longest_first(a.lengths, a.B, a.N, 2 * 2 * Mat::numbers(n, n + 1) + 4 * (n + 1) + 2, pf, body);
+  each_sentence(a.lengths, a.B, size_t(2 * 2 * Mat::numbers(n, n + 1) + 4 * (n + 1) + 2) * sizeof(double), pf, body);
 }
 
 }  // namespace structops::STRUCTOPS_ISA

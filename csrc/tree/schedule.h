@@ -59,4 +59,10 @@ inline void each_task(const int64_t* lengths, int64_t B, size_t bytes, const Par
   std::free(order);
 }
 
+// f(scratch, b) for every sentence by itself.
+template <class F> inline void each_sentence(const int64_t* lengths, int64_t B, size_t bytes, const ParallelFor& pf, F f) {
+  auto alone = [](const int64_t*, int64_t) -> int64_t { return 1; };
+  each_task(lengths, B, bytes, pf, alone, [&](char* scratch, const int64_t* b, int) { f(scratch, *b); });
+}
+
 }  // namespace structops::STRUCTOPS_ISA

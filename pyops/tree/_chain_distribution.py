@@ -54,7 +54,8 @@ class ChainDistribution(Distribution):
 
     def __init__(self, given: dict[str, Any], names: tuple[str, ...], lengths: Any, validate_args: bool | None) -> None:
         op = type(self).__name__
-        self._check_values = bool(Distribution._validate_args if validate_args is None else validate_args)
+        # Not torch's global default: torch.compile switches that off for the whole process.
+        self._check_values = validate_args is not False and not torch.compiler.is_compiling()
         tensors = {k: check.dense(op, k, t) for k, t in given.items() if t is not None}
         check.same_device(op, **tensors)
         dtype = next(iter(tensors.values())).dtype

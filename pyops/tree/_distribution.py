@@ -27,7 +27,8 @@ class TreeDistribution(Distribution):
 
     def __init__(self, chart: Chart, validate_args: bool | None) -> None:
         self._chart = chart
-        self._check_values = bool(Distribution._validate_args if validate_args is None else validate_args)
+        # Not torch's global default: torch.compile switches that off for the whole process.
+        self._check_values = validate_args is not False and not torch.compiler.is_compiling()
         event = self._tree_shape()
         super().__init__(torch.Size([chart.table.shape[0]]), torch.Size(event), validate_args=False)
 

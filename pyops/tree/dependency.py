@@ -30,7 +30,8 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
 
     Args:
         arc: ``[B, N, N]`` as ``[sentence, dependent, head]``, position 0 the root; or ``[B, N, N, L]`` with labels, summed
-            over. float32, float64, or bfloat16 and float16 (computed in float32). -inf forbids an arc exactly.
+            over. float32, float64, or bfloat16 and float16 (computed in float32). -inf forbids an arc exactly; finite
+            scores beyond 1e14 count as 1e14 on the CPU.
         lengths: words of each sentence, int32 or int64 ``[B]`` or a list, in 0..N - 1; None for N - 1. Entries of arc and
             sib beyond are never read.
         sib: ``[B, N, N, N]`` as ``[sentence, dependent, head, sibling]``: the score of an arc next to the arc from the same

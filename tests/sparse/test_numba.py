@@ -332,7 +332,7 @@ def test_refusals() -> None:
 
 
 def test_override_reaches_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    for op in backends.OPS:
+    for op in (op for op, stem in backends.OPS.items() if stem.startswith("sparse.")):
         with backends.override(**{op: "numba"}):
             assert backends.implementation(op).__module__.endswith("_numba"), op
     calls = []
@@ -404,7 +404,7 @@ def test_without_the_compiled_library() -> None:
 import torch, structops
 from structops import backends
 assert not hasattr(torch.ops.structops, "spmm") and not backends.cpp()[0]
-assert all(backends.implementation(op).__module__.endswith("_numba") for op in backends.OPS)
+assert all(backends.implementation(op).__module__.endswith("_numba") for op, stem in backends.OPS.items() if stem.startswith("sparse."))
 g = structops.Graph(torch.tensor([[0, 1, 2, 2], [1, 1, 0, 1]]), num_nodes=4)
 x = torch.tensor([[1.0], [2.0], [3.0], [4.0]], requires_grad=True)
 w = torch.tensor([[1.0], [2.0], [3.0], [4.0]], requires_grad=True)
