@@ -74,7 +74,10 @@ def misplaced(found: dict[str, Counter]) -> dict[str, dict]:
     for name, count in found.items():
         if CUDA.search(name):
             continue
-        allowed = "structops::avx512::" in name or ("structops::avx2::" in name and not count["zmm"])
+        # Lambdas inside generic lambdas are more than the demangler can do: their mangled names say it too.
+        avx512 = "structops::avx512::" in name or (name.startswith("_Z") and "6avx512" in name)
+        avx2 = "structops::avx2::" in name or (name.startswith("_Z") and "4avx2" in name)
+        allowed = avx512 or (avx2 and not count["zmm"])
         if not allowed:
             wrong[name] = dict(count)
     return wrong

@@ -48,11 +48,11 @@ def _chu_liu_edmonds(arcs: dict[int, dict[int, float]]) -> dict[int, int] | None
     solved = _chu_liu_edmonds({d: reduced.get(d, {}) for d in [new, *(d for d in arcs if d not in cycle)]})
     if solved is None:
         return None
-    heads = {d: best[d] for d in cycle}
+    opened = {d: best[d] for d in cycle}
     entry = solved.pop(new)
-    heads[enters[entry]] = entry
-    heads.update({d: leaves[d] if h == new else h for d, h in solved.items()})
-    return heads
+    opened[enters[entry]] = entry
+    opened.update({d: leaves[d] if h == new else h for d, h in solved.items()})
+    return opened
 
 
 def _best(s: list[list[float]], multiroot: bool) -> dict[int, int] | None:

@@ -69,7 +69,7 @@ def hypergraph(kind: int, n: int, second: bool) -> Hypergraph:
     for w in range(1, n + 1):
         for i in range(n - w + 1):
             j = i + w
-            halves = [(("CR", i, r), ("CL", r + 1, j)) for r in range(i, j)]
+            halves: list[tuple] = [(("CR", i, r), ("CL", r + 1, j)) for r in range(i, j)]
             to_left, to_right = halves, halves
             if second:
                 add("S", i, j, None, halves)
@@ -214,7 +214,7 @@ def _best_lists(h: Hypergraph, score: np.ndarray, sib: np.ndarray | None, K: int
         if not len(item.left):
             found = [] if k in h.empty or own == -INF else [(own, -1, 0, 0)]
         else:
-            heap = []
+            heap: list[tuple[float, int, int, int]] = []
             for a in range(len(item.left)):
                 if lists[item.left[a]] and lists[item.right[a]]:
                     heapq.heappush(heap, (-_sum_of(item, a, lists, sib, 0, 0), a, 0, 0))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 
 
 def installers(library: str, package: str, submodules: tuple[str, ...]) -> tuple[Callable, Callable]:
     """The functions ``install`` and ``uninstall`` of a compat package."""
-    replaced: dict[str, object] = {}
+    replaced: dict[str, ModuleType] = {}
 
     def others() -> list[str]:
         ours = lambda name: getattr(sys.modules[name], "__name__", "").startswith(package)  # noqa: E731

@@ -75,7 +75,7 @@ class ChainDistribution(Distribution):
             check.fail(ValueError, op, f"{self._names[0]} of shape [B, N, T], T at least 1", list(s.emit.shape))
         B, N, T = s.emit.shape
         K, borders = self._longest, max(N - 1, 0)
-        shapes = {1: [(B, N, K, T)], 2: [(K, T)], 4: [(T,)], 5: [(T,)]}
+        shapes: dict[int, list[tuple[int, ...]]] = {1: [(B, N, K, T)], 2: [(K, T)], 4: [(T,)], 5: [(T,)]}
         shapes[3] = [(T, T), (B, T, T), (B, borders, T, T)] + ([(B, borders, K, T, T)] if self._segmented else [])
         for i, allowed in shapes.items():
             t = s[i]

@@ -162,7 +162,7 @@ def factors(chart: Chart) -> list[Tensor]:
 
 def expected(marginals: list[Tensor], of: list[Tensor], dtype: torch.dtype) -> Tensor:
     """sum of marginals times factors, by sentence; 0 where the marginal is 0, whatever the factor."""
-    total = 0
+    total: Any = 0
     for mu, s in zip(marginals, of, strict=True):
         total = total + (mu.to(dtype) * torch.where(mu != 0, s, 0).to(dtype)).flatten(1).sum(1)
     return total

@@ -73,7 +73,7 @@ class TreeDistribution(Distribution):
     def marginals(self) -> Tensor | tuple[Tensor, Tensor]:
         """Posterior probability of every cell, in the shape of the scores; a pair with sibling scores. Differentiable."""
         post = charts.log_partition_and_marginals(self._chart)[1]
-        return post[0] if len(post) == 1 else tuple(post)
+        return post[0] if len(post) == 1 else (post[0], post[1])
 
     @property
     def log_count(self) -> Tensor:

@@ -66,7 +66,7 @@ def dependency_marginals(
             [0.5000, 0.5000, 0.0000]])
     """
     post = charts.log_partition_and_marginals(_chart("dependency_marginals", arc, lengths, sib, multiroot))[1]
-    return post[0] if sib is None else tuple(post)
+    return post[0] if sib is None else (post[0], post[1])
 
 
 def dependency_best(

@@ -54,12 +54,14 @@ class _Affine(nn.Module):
             for name in "xyz"[: self.order]:
                 setattr(self, f"mlp_{name}", MLP(n_in, n_proj, dropout or 0.0))
         sizes = [self.n_model + bias_x, self.n_model + bias_y, self.n_model][: self.order]
+        weight: nn.ParameterList | nn.Parameter
         if decompose:
-            self.weight = nn.ParameterList(nn.Parameter(torch.empty(n_out, size)) for size in sizes)
+            weight = nn.ParameterList(nn.Parameter(torch.empty(n_out, size)) for size in sizes)
         elif self.order == 2:
-            self.weight = nn.Parameter(torch.empty(n_out, *sizes))
+            weight = nn.Parameter(torch.empty(n_out, *sizes))
         else:
-            self.weight = nn.Parameter(torch.empty(n_out, sizes[0], sizes[2], sizes[1]))
+            weight = nn.Parameter(torch.empty(n_out, sizes[0], sizes[2], sizes[1]))
+        self.weight = weight
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

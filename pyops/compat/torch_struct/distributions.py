@@ -73,7 +73,7 @@ class StructDistribution(Distribution):
         return self.argmax
 
     @cached_property
-    def entropy(self) -> Tensor:
+    def entropy(self) -> Tensor:  # type: ignore[override]
         return self._crf.entropy()
 
     @cached_property
@@ -139,7 +139,7 @@ class DependencyCRF(StructDistribution):
     (tensor([12.]), tensor([7.]))
     """
 
-    _kind = _DependencyCRF
+    _kind: type[_DependencyCRF] = _DependencyCRF
 
     def __init__(
         self,

@@ -23,10 +23,12 @@ class LinearChainCRF(StructuredDistribution):
     tensor([8.])
     """
 
+    _crf: _LinearChainCRF
+
     def __init__(self, scores: Tensor, trans: Tensor | None = None, lens: Tensor | None = None) -> None:
         check.dense("LinearChainCRF", "scores", scores)
         self.n_tags = scores.shape[-1]
-        parts: tuple = (None, None, None)
+        parts: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
         if trans is not None:
             check.dense("LinearChainCRF", "trans", trans)
             if tuple(trans.shape) != (self.n_tags + 1, self.n_tags + 1):
@@ -49,6 +51,8 @@ class LinearChainCRF(StructuredDistribution):
 class SemiMarkovCRF(StructuredDistribution):
     """Chains of tagged segments. ``scores [B, N, N, T]`` of segments from l to r, both included; ``trans [T, T]`` (from, to);
     ``lens [B]``. Segmentations are lists of ``(l, r, tag)``, values charts [B, N, N] of tags with -1 elsewhere."""
+
+    _crf: _SemiMarkovCRF
 
     def __init__(self, scores: Tensor, trans: Tensor | None = None, lens: Tensor | None = None) -> None:
         check.dense("SemiMarkovCRF", "scores", scores)

@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ....tree._distribution import TreeDistribution
-
 
 class StructuredDistribution(Distribution):
     """A distribution in supar's manner around one of :mod:`structops.tree`, ``_crf``. Properties are computed once."""
 
     arg_constraints: dict = {}  # noqa: RUF012
-    _crf: TreeDistribution
+    _crf: Any
 
     def __init__(self, scores: Any, crf: Any, **kwargs: Any) -> None:
         self.scores, self._crf, self.kwargs = scores, crf, kwargs
@@ -46,7 +44,7 @@ class StructuredDistribution(Distribution):
         return self.argmax
 
     @cached_property
-    def entropy(self) -> Tensor:
+    def entropy(self) -> Tensor:  # type: ignore[override]
         return self._crf.entropy()
 
     def kmax(self, k: int) -> Tensor:

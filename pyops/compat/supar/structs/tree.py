@@ -18,6 +18,8 @@ from .dist import StructuredDistribution
 class _Heads(StructuredDistribution):
     """Trees as heads [B, N], 0 at the root and past the sentence."""
 
+    _crf: _DependencyCRF
+
     def __init__(self, scores, crf, lens, multiroot: bool) -> None:
         super().__init__(scores, crf, lens=lens, multiroot=multiroot)
         self.lens, self.multiroot = crf.lengths, multiroot
@@ -66,7 +68,7 @@ class Dependency2oCRF(_Heads):
         arc, sib = scores
         super().__init__(scores, _DependencyCRF(arc, lens, sib, multiroot), lens, multiroot)
 
-    def score(self, value: tuple[Tensor, Tensor], partial: bool = False) -> Tensor:
+    def score(self, value: tuple[Tensor, Tensor], partial: bool = False) -> Tensor:  # type: ignore[override]
         """``value``: heads [B, N] and the siblings [B, N, N] of every dependent under its head, 0 for none. With ``partial``
         only the heads count."""
         arcs, sibs = value
@@ -86,6 +88,8 @@ class Dependency2oCRF(_Heads):
 class ConstituencyCRF(StructuredDistribution):
     """Binary constituency trees. ``scores [B, N, N]`` (left, right) between fenceposts, or ``[B, N, N, L]`` with
     ``label=True``; ``lens [B]`` words. Trees are lists of ``(left, right)`` or ``(left, right, label)`` in pre-order."""
+
+    _crf: _SpanCRF
 
     def __init__(self, scores: Tensor, lens: Tensor | None = None, label: bool = False) -> None:
         op = "ConstituencyCRF"
