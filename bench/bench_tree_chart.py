@@ -25,7 +25,7 @@ def cases(level: str) -> Iterator[Case]:
         level,
         smoke=[(FIRST, 3, 6), (SECOND, 3, 6), (SPAN, 3, 6)],
         quick=[(FIRST, 128, 40), (SECOND, 32, 40)],
-        default=[(FIRST, 128, 40), (FIRST, 16, 100), (FIRST, 64, 256), (SECOND, 128, 40), (SPAN, 64, 40)],
+        default=[(FIRST, 128, 40), (FIRST, 16, 100), (SECOND, 128, 40), (SPAN, 64, 40)],
         full=[(k, B, n) for k in (FIRST, SPAN) for n in (10, 20, 40, 64, 100, 128) for B in (1, 8, 32, 128)]
         + [(SECOND, B, n) for n in (10, 20, 40, 64) for B in (1, 8, 32, 128)]
         + [(FIRST, 64, 256)],

@@ -32,10 +32,12 @@ def dependency(arc: Tensor, lengths: Tensor, sib: Tensor | None = None, multiroo
         to_left, to_right = s[w], s[w]
         if sib is not None:
             spans, inner = N - w, range(1, w)
+            row, split = i[:, None], i[:, None] + torch.arange(1, w, device=arc.device)
+            to_head, from_head = sib[:, row, row + w, split].unbind(-1), sib[:, row + w, row, split].unbind(-1)
             lefts = [cr[w - 1][:, :spans]]
-            lefts += [s[k][:, :spans] + il[w - k][:, k : k + spans] + sib[:, i, i + w, i + k] for k in inner]
+            lefts += [s[k][:, :spans] + il[w - k][:, k : k + spans] + to_head[k - 1] for k in inner]
             rights = [cl[w - 1][:, 1 : 1 + spans]]
-            rights += [ir[k][:, :spans] + s[w - k][:, k : k + spans] + sib[:, i + w, i, i + k] for k in inner]
+            rights += [ir[k][:, :spans] + s[w - k][:, k : k + spans] + from_head[k - 1] for k in inner]
             if not multiroot and w > 1:
                 rights = [rights[0], *(torch.where(i == 0, never, r) for r in rights[1:])]
             to_left, to_right = _sum(lefts, best), _sum(rights, best)
