@@ -37,7 +37,7 @@ def cases(level: str) -> Iterator[Case]:
             target = targets.get((kind, B, n)) if direction == BOTH else None
             yield _case(SUM, kind, direction, f"B={B}, n={n}", lengths, target)
     title, real = treebank.lengths()
-    batch = real[: 8 if level == "smoke" else 256]
+    batch = real[: at_level(level, smoke=8, quick=32, default=64, full=256)]
     shape = f"{title}, B={len(batch)}"
     for kind in at_level(level, smoke=(FIRST,), quick=(FIRST,), default=(FIRST, SECOND), full=(FIRST, SECOND, SPAN)):
         yield _case(SUM, kind, BOTH, shape, batch if kind != SECOND else batch[:64], None)
