@@ -38,14 +38,15 @@ def cases(level: str) -> Iterator[Case]:
             yield _case(SUM, kind, direction, f"B={B}, n={n}", lengths, target)
     title, real = treebank.lengths()
     batch = real[: at_level(level, smoke=8, quick=32, default=64, full=256)]
-    shape = f"{title}, B={len(batch)}"
+    named = lambda lengths: f"{title}, B={len(lengths)}"  # noqa: E731
     for kind in at_level(level, smoke=(FIRST,), quick=(FIRST,), default=(FIRST, SECOND), full=(FIRST, SECOND, SPAN)):
-        yield _case(SUM, kind, BOTH, shape, batch if kind != SECOND else batch[:64], None)
+        some = batch[:64] if kind == SECOND else batch
+        yield _case(SUM, kind, BOTH, named(some), some, None)
     for task in (BEST, MBR):
-        yield _case(task, FIRST, FWD, shape, batch, 20.0)
+        yield _case(task, FIRST, FWD, named(batch), batch, 20.0)
     few = batch[: 4 if level == "smoke" else 32]
-    yield _case(ENTROPY, FIRST, BOTH, f"{title}, B={len(few)}", few, None)
-    yield _case(SAMPLE, FIRST, FWD, f"{title}, B={len(few)}", few, None)
+    yield _case(ENTROPY, FIRST, BOTH, named(few), few, None)
+    yield _case(SAMPLE, FIRST, FWD, named(few), few, None)
 
 
 def _case(task: str, kind: str, direction: str, shape: str, lengths: Tensor, target: float | None) -> Case:

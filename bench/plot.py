@@ -42,7 +42,12 @@ def panels(rows: list[dict]) -> list[Panel]:
         words = "forward + backward" if row["direction"] == "fwd+bwd" else "forward"
         first, _, rest = row["op"].partition(" ")
         width, graph = f"F={row['features']}", row["graph"]
-        if row["op"].endswith("call"):
+        if graph in ("trees", "dense", "random"):
+            kind = {"trees": "projective trees", "dense": "non-projective trees", "random": "chains"}[graph]
+            op = row["op"].removeprefix("tree ").replace(", ", "\n").replace("chain_", "")
+            shape = (row["shape"].rpartition(", N=")[0] or row["shape"]).replace("treebank, ", "treebank\n")
+            name, slot, series = f"{kind}, {words}", f"{op}\n{shape}", "fastest peer"
+        elif row["op"].endswith("call"):
             name, slot, series = "call on a 10-node graph", row["op"].removesuffix(" call"), words
         elif first.startswith("select"):
             name, slot, series = "select and its transpose", width, row["op"]
@@ -89,7 +94,7 @@ def _wanted(row: dict) -> float | None:
 
 
 def _colour(series: list[str], name: str) -> str:
-    return COLOURS.get(name.split()[0]) or SPARE[series.index(name) % len(SPARE)]
+    return COLOURS.get(name.partition(" ")[0]) or SPARE[series.index(name) % len(SPARE)]
 
 
 def _panel(axis, panel: Panel) -> None:
@@ -108,7 +113,7 @@ def _panel(axis, panel: Panel) -> None:
         if _wanted(row):
             axis.hlines(_wanted(row), x - width / 2, x + width / 2, color="black", linewidth=1.6, zorder=3)
     _scale(axis, panel)
-    axis.set_xticks(range(len(slots)), slots, fontsize=9)
+    axis.set_xticks(range(len(slots)), slots, fontsize=9 if max(map(len, slots)) < 20 else 6)
     axis.set_xlim(-0.6, len(slots) - 0.4)
     axis.set_title(panel.name, fontsize=10, loc="left", fontweight="bold", pad=20)
     axis.spines[["top", "right"]].set_visible(False)
