@@ -45,8 +45,8 @@ def structure(generator: torch.Generator, N: int, M: int, E: int, itype: torch.d
 
 def chart_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Arguments of the chart operators: every kind of chart, ragged lengths, some arcs and spans forbidden."""
-    B, N = 6, 9
-    lengths = torch.tensor([8, 0, 5, 1, 7, 3])
+    B, N = 22, 9
+    lengths = torch.tensor([8, 0, 5, 1, 7, 3, *[8, 7] * 8])  # enough of like lengths to be parsed together
     for dtype, (kind, second) in itertools.product(DTYPES, ((0, False), (0, True), (1, False), (1, True), (2, False))):
         wide = torch.float64 if dtype == torch.float64 else torch.float32
 

@@ -290,6 +290,24 @@ def test_large_scores(isa: str, kind: int, second: bool, scale: float) -> None:
     assert_close(got[1], want[1].double(), torch.float32, terms=32, magnitude=32.0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("kind", "second"), CASES)
+def test_sentences_of_like_lengths(isa: str, kind: int, second: bool, dtype: torch.dtype, poison: None, on_threads) -> None:
+    """Enough of them that every instruction set parses whole vectors of sentences at once."""
+    lengths = 6 + torch.randint(0, 3, (40,), generator=generator(8))
+    score, sib = chart(40, 9, second, dtype, seed=8)
+    s, t = junk(kind, forbid(score, 0.1), sib, lengths)
+    want = reference.chart_marginals(s, t, lengths, None, kind)
+    got = on_threads(lambda: op("chart_marginals")(s, t, lengths, None, kind))
+    for a, b in zip(got, want, strict=True):
+        assert_close(a, b.double(), dtype, **BOUND)
+    assert_same(op("chart_logz")(s, t, lengths, kind), got[0])
+    best, trees = op("chart_best")(s, t, lengths, kind, 1)
+    value, expected = reference.chart_best(s, t, lengths, kind, 1)
+    assert_close(best, value.double(), dtype, **BOUND)
+    assert_same(trees, expected)
+
+
 @pytest.mark.parametrize(("kind", "second"), CASES)
 def test_a_sentence_does_not_see_its_batch(isa: str, kind: int, second: bool) -> None:
     """Its log-partition bit for bit whatever stands beside it; posteriors but for rounding, and both however it is padded."""
