@@ -33,6 +33,8 @@ OPS = {
     "matrix_tree_sample": "bench_tree_spanning",
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
+    # rotations
+    # bits
 }
 
 # Family -> modules, in the order of the report.
@@ -47,5 +49,7 @@ FAMILIES = {
         "bench_sparse_csr",
     ),
     "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
+    "so2": (),
+    "binary": (),
     "overhead": ("bench_overhead",),
 }

@@ -17,37 +17,14 @@ from pathlib import Path
 
 import torch
 
+from . import binary, so2, sparse, tree
+
 LIB = Path(__file__).resolve().parent.parent / "pyops" / "lib"
 BACKENDS = ("cpp", "triton", "numba", "reference")
 
 # Operator -> module stem under kernels/<family>/ that holds its reference and other backends.
-OPS = {
-    "spmm": "sparse.spmm",
-    "sddmm": "sparse.sddmm",
-    "segment_softmax": "sparse.softmax",
-    "segment_softmax_bwd": "sparse.softmax",
-    "scatter": "sparse.scatter",
-    "select": "sparse.select",
-    "select_bwd": "sparse.select",
-    "csr_build": "sparse.csr",
-    "index_range": "sparse.csr",
-    "chart_logz": "tree.chart",
-    "chart_marginals": "tree.chart",
-    "chart_hvp": "tree.chart",
-    "chart_best": "tree.chart",
-    "chart_sample": "tree.chart",
-    "chain_logz": "tree.chain",
-    "chain_marginals": "tree.chain",
-    "chain_hvp": "tree.chain",
-    "chain_best": "tree.chain",
-    "chain_sample": "tree.chain",
-    "matrix_tree_logz": "tree.matrix_tree",
-    "matrix_tree_marginals": "tree.matrix_tree",
-    "matrix_tree_hvp": "tree.matrix_tree",
-    "matrix_tree_sample": "tree.matrix_tree",
-    "arborescence": "tree.arborescence",
-    "tree_check": "tree.arborescence",
-}
+_FAMILIES = {"sparse": sparse, "tree": tree, "so2": so2, "binary": binary}
+OPS = {op: f"{name}.{stem}" for name, family in _FAMILIES.items() for op, stem in family.OPS.items()}
 
 native = None  # the pybind11 module, where the compiled library loaded
 _cpp_reason = ""

@@ -84,8 +84,10 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
             (leaf(2, EDGES, 3), INDEX, 5, C.MAX, True, 0.0, True),
         ],
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
-        **tree_samples(leaf),
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
+        **tree_samples(leaf),
+        # rotations
+        # bits
     }  # fmt: skip
 
 

@@ -40,4 +40,8 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("matrix_tree_sample(Tensor score, Tensor lengths, Tensor seed, bool multiroot) -> Tensor");
   m.def("arborescence(Tensor score, Tensor lengths, bool multiroot) -> (Tensor, Tensor)");
   m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
+
+  // rotations
+
+  // bits
 }

@@ -1,1 +1,16 @@
-"""Sparse aggregation kernels: references, numba and Triton paths."""
+"""Backends of the sparse family."""
+
+from __future__ import annotations
+
+# Operator -> stem of the modules here that hold its reference and other backends.
+OPS = {
+    "spmm": "spmm",
+    "sddmm": "sddmm",
+    "segment_softmax": "softmax",
+    "segment_softmax_bwd": "softmax",
+    "scatter": "scatter",
+    "select": "select",
+    "select_bwd": "select",
+    "csr_build": "csr",
+    "index_range": "csr",
+}

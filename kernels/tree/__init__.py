@@ -1,1 +1,23 @@
 """Backends of the tree family."""
+
+from __future__ import annotations
+
+# Operator -> stem of the modules here that hold its reference and other backends.
+OPS = {
+    "chart_logz": "chart",
+    "chart_marginals": "chart",
+    "chart_hvp": "chart",
+    "chart_best": "chart",
+    "chart_sample": "chart",
+    "chain_logz": "chain",
+    "chain_marginals": "chain",
+    "chain_hvp": "chain",
+    "chain_best": "chain",
+    "chain_sample": "chain",
+    "matrix_tree_logz": "matrix_tree",
+    "matrix_tree_marginals": "matrix_tree",
+    "matrix_tree_hvp": "matrix_tree",
+    "matrix_tree_sample": "matrix_tree",
+    "arborescence": "arborescence",
+    "tree_check": "arborescence",
+}

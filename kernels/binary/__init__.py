@@ -1,0 +1,6 @@
+"""Backends of the binary family."""
+
+from __future__ import annotations
+
+# Operator -> stem of the modules here that hold its reference and other backends.
+OPS: dict[str, str] = {}
