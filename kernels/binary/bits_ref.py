@@ -43,8 +43,7 @@ def bits_count(a: Tensor, b: Tensor | None, op: int) -> Tensor:
 
 
 def bits_panels(words: Tensor) -> Tensor:
-    P, N, W = words.shape
-    padded = torch.nn.functional.pad(words, (0, 0, 0, -N % PANEL))
+    padded = torch.nn.functional.pad(words, (0, 0, 0, -words.shape[1] % PANEL))
     halves = torch.stack([padded & 0xFFFFFFFF, (padded >> 32) & 0xFFFFFFFF], -1).flatten(-2)
     signed = torch.where(halves >= 2**31, halves - 2**32, halves).int()
     return signed.unflatten(1, (-1, PANEL)).transpose(2, 3).contiguous()

@@ -56,7 +56,15 @@ class BitTensor:
     __slots__ = ("K", "__weakref__", "dim", "polarity", "sign_zero", "values", "words")
 
     def __init__(
-        self, words: Tensor, K: int, dim: int = -1, *, values: str = "pm1", polarity: int = 1, sign_zero: int = 1, validate: bool = True
+        self,
+        words: Tensor,
+        K: int,
+        dim: int = -1,
+        *,
+        values: str = "pm1",
+        polarity: int = 1,
+        sign_zero: int = 1,
+        validate: bool = True,
     ):
         op = "BitTensor"
         check.tensor(op, "words", words)
@@ -125,7 +133,8 @@ class BitTensor:
         return pack(x, self.dim, values=self.values, polarity=self.polarity, sign_zero=self.sign_zero)
 
     def __repr__(self) -> str:
-        return f"BitTensor(shape={tuple(self.shape)}, dim={self.dim}, values={self.values}, polarity={self.polarity}, device={self.device})"
+        meaning = f"values={self.values}, polarity={self.polarity}"
+        return f"BitTensor(shape={tuple(self.shape)}, dim={self.dim}, {meaning}, device={self.device})"
 
     # ---- one bit a value -------------------------------------------------------------------------------------------
 
@@ -140,7 +149,9 @@ class BitTensor:
         if self.K % 8 == 0:
             payload = np.ascontiguousarray(rows[:, : self.K // 8]).tobytes()
         else:
-            payload = np.packbits(np.unpackbits(rows, axis=1, count=self.K, bitorder="little").reshape(-1), bitorder="little").tobytes()
+            payload = np.packbits(
+                np.unpackbits(rows, axis=1, count=self.K, bitorder="little").reshape(-1), bitorder="little"
+            ).tobytes()
         body = head + payload
         return body + struct.pack("<I", zlib.crc32(body))
 
@@ -232,7 +243,9 @@ def _product(sizes) -> int:
     return n
 
 
-def pack(x: Tensor, dim: int = -1, *, values: str = "pm1", polarity: int = 1, sign_zero: int = 1, shift: Tensor | None = None) -> BitTensor:
+def pack(
+    x: Tensor, dim: int = -1, *, values: str = "pm1", polarity: int = 1, sign_zero: int = 1, shift: Tensor | None = None
+) -> BitTensor:
     """The signs of a tensor as bits.
 
     Args:
@@ -276,7 +289,7 @@ def column(op: str, name: str, t: Any, N: int, dtype: torch.dtype, device: torch
     check.tensor(op, name, t)
     if not (t.dtype.is_floating_point and dtype.is_floating_point):
         check.fail(TypeError, op, f"floating {name}", t.dtype)
-    if t.numel() != N or t.dim() > 1 and max(t.shape) != N:
+    if t.numel() != N or (t.dim() > 1 and max(t.shape) != N):
         check.fail(ValueError, op, f"{name} [{N}]", list(t.shape))
     if t.device != device:
         check.fail(ValueError, op, f"{name} on {device}", t.device)

@@ -52,7 +52,9 @@ def _numbers(op: str, name: str, value: Any, n: int, least: int) -> tuple[int, .
     return found
 
 
-def window(op: str, spatial: tuple[int, ...], kernel: tuple[int, ...], stride, padding, dilation, groups: int, pad_value: int) -> Window:
+def window(
+    op: str, spatial: tuple[int, ...], kernel: tuple[int, ...], stride, padding, dilation, groups: int, pad_value: int
+) -> Window:
     n = len(spatial)
     stride, dilation = _numbers(op, "stride", stride, n, 1), _numbers(op, "dilation", dilation, n, 1)
     if pad_value not in (0, 1, -1) or isinstance(pad_value, bool):
@@ -78,9 +80,8 @@ def window(op: str, spatial: tuple[int, ...], kernel: tuple[int, ...], stride, p
     one = (1,) * (2 - n)
     zero = (0,) * (2 - n)
     before, after = (*zero, *before), (*zero, *after)
-    return Window(
-        (*one, *kernel), (*one, *stride), (*one, *dilation), (before[1], after[1], before[0], after[0]), (*one, *size), groups, int(pad_value)
-    )  # fmt: skip
+    pads = (before[1], after[1], before[0], after[0])
+    return Window((*one, *kernel), (*one, *stride), (*one, *dilation), pads, (*one, *size), groups, int(pad_value))
 
 
 class _Conv(torch.autograd.Function):
@@ -92,7 +93,9 @@ class _Conv(torch.autograd.Function):
         xw = pack_words(x, 1, test)
         ww = pack_words(w.detach().movedim(1, -1).flatten(1), 1, test)
         needs_x, needs_w = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(xw, ww, saved_mask(x, 1, clip) if needs_x else None, saved_mask(w, 1, clip) if needs_w else None, scale)
+        ctx.save_for_backward(
+            xw, ww, saved_mask(x, 1, clip) if needs_x else None, saved_mask(w, 1, clip) if needs_w else None, scale
+        )
         ctx.win, ctx.channels, ctx.w_shape = win, x.shape[1], tuple(w.shape)
         ctx.dtypes = x.dtype, w.dtype, None if scale is None else scale.dtype, None if bias is None else bias.dtype
         wide = x.dtype == torch.float64
@@ -168,8 +171,13 @@ def _conv(
         shape = tuple(weight.shape)
         if len(shape) != n + 2 or any(k < 1 for k in shape[1:]):
             check.fail(ValueError, op, f"weight [O, C / groups, {n} kernel sizes], none 0", list(shape))
-        if groups < 1 or C != shape[1] * groups or shape[0] % groups:
-            check.fail(ValueError, op, f"weight [O, C / groups, ..] with C = {C}, and groups to divide O", f"{list(shape)}, groups={groups}")
+        if groups < 1 or shape[1] * groups != C or shape[0] % groups:
+            check.fail(
+                ValueError,
+                op,
+                f"weight [O, C / groups, ..] with C = {C}, and groups to divide O",
+                f"{list(shape)}, groups={groups}",
+            )
         if weight.device != x.device:
             check.fail(ValueError, op, f"weight on {x.device}, as x", weight.device)
     else:

@@ -24,7 +24,9 @@ def _words(op: str, data: Any, dtypes: tuple[str, ...], K: int, clear_tail: bool
         check.fail(ValueError, op, f"data [.., {-(-K // (8 * size))}] for K = {K}", list(t.shape))
     octets = t.contiguous().view(torch.uint8) if t.numel() else t.new_empty((*t.shape[:-1], t.shape[-1] * size), dtype=torch.uint8)
     octets = torch.nn.functional.pad(octets, (0, 8 * ops.words_of(K) - octets.shape[-1]))
-    words = octets.contiguous().view(torch.int64) if octets.numel() else octets.new_empty((*octets.shape[:-1], 0), dtype=torch.int64)
+    words = (
+        octets.contiguous().view(torch.int64) if octets.numel() else octets.new_empty((*octets.shape[:-1], 0), dtype=torch.int64)
+    )
     if K % 64 and words.numel():
         tail = words[..., -1] & (-1 << K % 64)
         if not clear_tail and bool(tail.any()):

@@ -14,7 +14,9 @@ from ._epilogue import Out, epilogue, finish_wide, kernel_args
 from ._weight import KINDS, PackedWeight, form, weight_of
 
 SURROGATES = ("clip", "identity")
-SECOND = "structops.binary: second derivatives are not available: the surrogate gradient of a sign is not the derivative of anything"
+SECOND = (
+    "structops.binary: second derivatives are not available: the surrogate gradient of a sign is not the derivative of anything"
+)
 _NONE = (None,) * 6
 
 
@@ -77,7 +79,9 @@ class _Linear(torch.autograd.Function):
         test, K = sign_test(sign_zero), x.shape[1]
         xw, ww = pack_words(x, 1, test), pack_words(w, 1, test)
         needs_x, needs_w = ctx.needs_input_grad[:2]
-        ctx.save_for_backward(xw, ww, saved_mask(x, 1, clip) if needs_x else None, saved_mask(w, 1, clip) if needs_w else None, scale)
+        ctx.save_for_backward(
+            xw, ww, saved_mask(x, 1, clip) if needs_x else None, saved_mask(w, 1, clip) if needs_w else None, scale
+        )
         ctx.K, ctx.dtypes = K, (x.dtype, w.dtype, None if scale is None else scale.dtype, None if bias is None else bias.dtype)
         if x.dtype == torch.float64:
             y = _dots(xw, ww, K).double()
@@ -125,7 +129,9 @@ def activate(y: Tensor, residual: Tensor | None, prelu: Any, dim: int) -> Tensor
 
 def train_only_float(op: str, out: Out, default: torch.dtype, shift: Any, threshold: Any) -> None:
     if shift is not None or threshold is not None or out not in (None, default):
-        check.fail(ValueError, op, "a result in the dtype of x where a gradient is wanted (bits and integers have none)", f"out={out!r}")
+        check.fail(
+            ValueError, op, "a result in the dtype of x where a gradient is wanted (bits and integers have none)", f"out={out!r}"
+        )
 
 
 def binary_linear(
@@ -261,7 +267,7 @@ def bit_matmul(a: BitTensor, b: BitTensor | PackedWeight, *, count: str = "dot")
         if b.dim != b.words.dim() - 1 or b.words.dim() < 2:
             check.fail(ValueError, op, "b [.., N, K] packed along its last dimension", f"{list(b.shape)} along {b.dim}")
     kind = b.kind if packed else b.values
-    if packed and len(b.shape) != 2 or b.K != a.K:
+    if (packed and len(b.shape) != 2) or b.K != a.K:
         check.fail(ValueError, op, f"b [N, {a.K}], with K of a", list(b.shape))
     if b.device != a.device:
         check.fail(ValueError, op, f"b on {a.device}, as a", b.device)

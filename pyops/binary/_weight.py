@@ -110,7 +110,9 @@ class PackedWeight:
 
     def _adopt(self, op: str, bits: BitTensor) -> None:
         if bits.dim != 1 or len(bits.shape) < 2 or len(bits.shape) > 4:
-            check.fail(ValueError, op, "a BitTensor of 2 to 4 dimensions packed along dimension 1", f"{list(bits.shape)}, {bits.dim}")
+            check.fail(
+                ValueError, op, "a BitTensor of 2 to 4 dimensions packed along dimension 1", f"{list(bits.shape)}, {bits.dim}"
+            )
         if self.kind not in ("pm1", "01") or (self.kind == "01") != (bits.values == "01"):
             check.fail(ValueError, op, f"kind '{bits.values}', as the bits", repr(self.kind))
         bits = bits.with_polarity(1)
