@@ -145,7 +145,8 @@ class BitTensor:
         shape = self.shape
         head = _HEADER.pack(MAGIC, VERSION, VALUES.index(self.values), self.polarity, self.sign_zero, len(shape), self.dim)
         head += struct.pack(f"<{len(shape)}q", *shape)
-        rows = self.words.cpu().numpy().view(np.uint8).reshape(-1, 8 * self.words.shape[-1])
+        width = 8 * self.words.shape[-1]
+        rows = self.words.cpu().numpy().view(np.uint8).reshape(-1, width) if self.numel() else np.zeros((0, width), np.uint8)
         if self.K % 8 == 0:
             payload = np.ascontiguousarray(rows[:, : self.K // 8]).tobytes()
         else:
@@ -184,21 +185,24 @@ class BitTensor:
             refuse(f"{len(payload)} bytes for {numel} bits")
         K = shape[dim]
         lead = [n for i, n in enumerate(shape) if i != dim]
-        rows = 1
-        for n in lead:
-            rows *= n
         width = 8 * ops.words_of(K)
-        found = np.zeros((rows if numel else min(rows, 0), width), dtype=np.uint8)
+        if not numel:
+            if max(lead, default=0) >= 2**31 or K > _MAX_K:
+                refuse("an impossible size")
+            words = torch.zeros((*lead, width // 8), dtype=torch.int64)
+            return BitTensor(words, K, dim, values=VALUES[values], polarity=polarity, sign_zero=sign_zero)
+        rows = numel // K
+        found = np.zeros((rows, width), dtype=np.uint8)
         raw = np.frombuffer(payload, dtype=np.uint8)
-        if numel and K % 8 == 0:
+        if K % 8 == 0:
             found[:, : K // 8] = raw.reshape(rows, K // 8)
-        elif numel:
+        else:
             bits = np.unpackbits(raw, bitorder="little")
             if bits[numel:].any():
                 refuse("bits beyond the last value")
             packed = np.packbits(bits[:numel].reshape(rows, K), axis=1, bitorder="little")
             found[:, : packed.shape[1]] = packed
-        words = torch.from_numpy(found.view(np.int64)) if numel else torch.zeros((rows, width // 8), dtype=torch.int64)
+        words = torch.from_numpy(found.view(np.int64))
         return BitTensor(words.reshape(*lead, width // 8), K, dim, values=VALUES[values], polarity=polarity, sign_zero=sign_zero)
 
     def __reduce__(self):

@@ -209,10 +209,9 @@ def _conv(
         e.residual = e.residual.movedim(1, -1).reshape(B, *win.size, O).contiguous()
     if n == 1:
         words = words.unsqueeze(1)
-    cached = w is weight
-    taps = w.taps if cached and win.pad_value == 0 and any(win.pads) else None
+    taps = weight.taps if isinstance(weight, PackedWeight) and win.pad_value == 0 and any(win.pads) else None
     y = ops.bits_conv(
-        words, w.words[0], w.panels if cached else None, taps, C, groups, win.numbers(), win.pad_code(polarity), polarity == -1,
+        words, w.words[0], w.panels, taps, C, groups, win.numbers(), win.pad_code(polarity), polarity == -1,
         *kernel_args(e),
     )  # fmt: skip
     if n == 1:

@@ -226,8 +226,7 @@ def binary_linear(
         words, values, polarity = pack_words(x.reshape(_product(lead), K), 1, sign_test(sign_zero)), "pm1", 1
     if e.residual is not None and not e.wide:
         e.residual = e.residual.reshape(words.shape[0], N)
-    panels = w.panels if w is weight else None
-    y = ops.bits_gemm(words, w.words, panels, K, *form(values, w.kind, K, polarity), *kernel_args(e))
+    y = ops.bits_gemm(words, w.words, w.panels, K, *form(values, w.kind, K, polarity), *kernel_args(e))
     if e.out == ops.OUT_BITS:
         return BitTensor(y.reshape(*lead, y.shape[-1]), N, len(lead), validate=False)
     y = y.reshape(*lead, N)

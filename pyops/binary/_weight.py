@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,7 +41,8 @@ class PackedWeight:
     """A weight as bit planes, with the panels that the CPU kernels read made once.
 
     A tensor given here is packed now. It is watched: where it was changed in place since (an optimiser step), the next use packs
-    it again, so that results are never those of an old weight. Changes through ``.data`` leave no trace; call :meth:`refresh`.
+    it again, so that results are never those of an old weight. Changes through ``.data`` leave no trace, and compiled graphs do not
+    watch: call :meth:`refresh`.
 
     Args:
         weight: [N, K] of a linear layer, [O, C / groups, *kernel] of a convolution (``kind`` "pm1"), or a :class:`BitTensor` of
@@ -135,6 +136,8 @@ class PackedWeight:
         self._pack(source)
 
     def _fresh(self) -> None:
+        if torch.compiler.is_compiling():  # versions are not to be read while tracing
+            return
         source = self._source() if self._source is not None else None
         if source is not None and source._version != self._version:
             self._pack(source)
@@ -222,13 +225,25 @@ def _load_weight(planes: Any, shape: Any, kind: Any, sign_zero: Any, groups: Any
 torch.serialization.add_safe_globals([_load_weight])
 
 
-def weight_of(op: str, weight: Any, sign_zero: int, groups: int = 1) -> PackedWeight:
-    """A weight argument as packed words: as it is, or packed for this call alone."""
+class CallWeight(NamedTuple):
+    """A weight as the kernels of one call take it."""
+
+    words: Tensor
+    panels: Tensor | None
+    kind: str
+    shape: torch.Size
+
+
+def weight_of(op: str, weight: Any, sign_zero: int, groups: int = 1) -> CallWeight:
+    """A weight argument: packed before, or packed for this call alone."""
+    if isinstance(weight, BitTensor):
+        weight = PackedWeight(weight, weight.values, groups=groups)
     if isinstance(weight, PackedWeight):
         if weight.groups != groups:
             check.fail(ValueError, op, f"a weight packed with groups={groups}", weight.groups)
-        return weight
-    if isinstance(weight, (Tensor, BitTensor)):
-        kind = weight.values if isinstance(weight, BitTensor) else "pm1"
-        return PackedWeight(weight, kind, sign_zero=sign_zero, groups=groups)
-    check.fail(TypeError, op, "weight to be a torch.Tensor, a BitTensor or a PackedWeight", type(weight).__name__)
+        return CallWeight(weight.words, weight.panels, weight.kind, weight.shape)
+    if not isinstance(weight, Tensor):
+        check.fail(TypeError, op, "weight to be a torch.Tensor, a BitTensor or a PackedWeight", type(weight).__name__)
+    w = weight.detach()
+    rows = w if w.dim() == 2 else w.movedim(1, -1).flatten(1)
+    return CallWeight(pack_words(rows, 1, ops.GE if sign_zero == 1 else ops.GT)[None], None, "pm1", weight.shape)
