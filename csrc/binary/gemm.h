@@ -43,6 +43,11 @@ struct BitsWindow {  // of a convolution; all 1 or 0 for a matrix
   int64_t H = 1, W = 1, OH = 1, OW = 1;
   int64_t kh = 1, kw = 1, sh = 1, sw = 1, ph = 0, pw = 0, dh = 1, dw = 1;
   BitsPad pad = BitsPad::zero;
+
+  // Whether some window reaches beyond the image.
+  bool reaches_out() const {
+    return ph > 0 || pw > 0 || (OH - 1) * sh + (kh - 1) * dh >= H + ph || (OW - 1) * sw + (kw - 1) * dw >= W + pw;
+  }
 };
 
 struct BitsGemmArgs {

@@ -73,7 +73,7 @@ struct Plan {
   int64_t rows, NB, chunk, chunks, blocks;
 };
 
-void count_rows(const BitsGemmArgs& a, const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, PanelRow* dot) {
+void count_rows(const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, PanelRow* dot) {
   const uint32_t* const words = reinterpret_cast<const uint32_t*>(x);
   for (int64_t s = 0; s < 2 * Wd; s += kSteps) {
     const int64_t steps = 2 * Wd - s < kSteps ? 2 * Wd - s : kSteps;
@@ -86,17 +86,15 @@ void count_rows(const BitsGemmArgs& a, const uint64_t* x, int64_t Wd, const uint
       case 1: count_tile<1>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
     }
   }
-  (void)a;
 }
 
-void count_few(const BitsGemmArgs& a, const uint64_t* x, int64_t Wd, const uint64_t* b, int rows, int cols, int32_t coef, PanelRow* dot) {
+void count_few(const uint64_t* x, int64_t Wd, const uint64_t* b, int rows, int cols, int32_t coef, PanelRow* dot) {
   for (int r = 0; r < rows; ++r)
     for (int c = 0; c < cols; ++c) {
       int32_t n = 0;
       for (int64_t w = 0; w < Wd; ++w) n += popcount64(x[r * Wd + w] ^ b[c * Wd + w]);
       dot[r][c] += coef * n;
     }
-  (void)a;
 }
 
 template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gathered) {
@@ -132,8 +130,8 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
       for (int r = 0; r < rows; ++r)
         for (int c = 0; c < cols; ++c) dot[r][c] += plan.columns[n0 + c];
     for (int64_t p = 0; p < a.P; ++p) {
-      if (plan.panels) count_rows(a, x, Wd, plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows, rows, a.coef[p], dot);
-      else count_few(a, x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
+      if (plan.panels) count_rows(x, Wd, plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows, rows, a.coef[p], dot);
+      else count_few(x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
     }
     for (int r = 0; r < rows; ++r) {
       if (a.conv && border[r]) undo_padding(a, plan.taps, pixel[r], n0, cols, dot[r]);
@@ -271,9 +269,8 @@ void bits_gemm(const BitsGemmArgs& a, const ParallelFor& pf) {
     return parallel_for(pf, a.M, 1 + 32768 / all, body);
   }
   const BitsWindow& w = a.win;
-  const bool pads = a.conv && a.K > 0 && w.pad == BitsPad::zero &&
-                    (w.ph > 0 || w.pw > 0 || (w.OH - 1) * w.sh + (w.kh - 1) * w.dh >= w.H + w.ph || (w.OW - 1) * w.sw + (w.kw - 1) * w.dw >= w.W + w.pw);
-  if (a.K > 0 && is_depthwise(a)) return run_depthwise(a, pf);
+  const bool pads = a.conv && w.pad == BitsPad::zero && w.reaches_out();
+  if (is_depthwise(a)) return run_depthwise(a, pf);
   const int32_t* taps = nullptr;
   if (pads) {
     taps = a.taps;
