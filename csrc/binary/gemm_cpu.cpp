@@ -193,42 +193,59 @@ bool is_depthwise(const BitsGemmArgs& a) {
   return a.conv && a.G > 1 && a.K == T && a.N <= 16 && T < (1 << kSlices);
 }
 
+// out[c * stride] = start + coef * (count of channel c), c < 64, from the planes of one word.
+STRUCTOPS_INLINE void spread_counts(const uint64_t* slice, int planes, int32_t start, int32_t coef, int32_t* out, int64_t stride) {
+  constexpr int L = W<int32_t>;
+  const Vec<int32_t> lane = lane_number<int32_t>();
+  for (int c = 0; c < kPanelRows; c += L) {
+    Vec<int32_t> n = {};
+    for (int s = 0; s < planes; ++s) n += ((splat(int32_t(slice[s] >> c)) >> lane) & 1) << s;
+    n = n * coef + start;
+    if (stride == 1) store(out + c, n);
+    else for (int i = 0; i < L; ++i) out[(c + i) * stride] = n[i];
+  }
+}
+
 template <bool full> void depthwise_row(const BitsGemmArgs& a, const uint64_t* filters /* [N, taps, Wd] */, int64_t m) {
+  constexpr int L = W<int64_t>;  // words at a time
   const BitsWindow& w = a.win;
   const int64_t Wd = words_of(a.G), T = w.kh * w.kw, all = a.G * a.N;
   const Pixel p = pixel_of(w, m);
-  const uint64_t ones = w.pad == BitsPad::bit1 ? ~uint64_t(0) : 0;
+  const Vec<int64_t> ones = splat(int64_t(w.pad == BitsPad::bit1 ? -1 : 0));
   const int32_t unit = int32_t(a.base / a.K);
-  for (int64_t q = 0; q < Wd; ++q) {
-    alignas(64) int32_t dot[16 * kPanelRows];  // [64, N]
-    const int64_t c0 = q * 64, channels = a.G - c0 < 64 ? a.G - c0 : 64;
+  const auto words = [](const uint64_t* q, int n) { return load_n(reinterpret_cast<const int64_t*>(q), n); };
+  for (int64_t q = 0; q < Wd; q += L) {
+    const int count = int(Wd - q < L ? Wd - q : L);
+    alignas(64) int32_t dot[L][16 * kPanelRows];  // [words, 64, N]
     for (int64_t n = 0; n < a.N; ++n) {
-      uint64_t slice[kSlices] = {};
+      Vec<int64_t> slice[kSlices] = {};
       int64_t counted = 0, t = 0;
       for (int64_t i = 0; i < w.kh; ++i)
         for (int64_t j = 0; j < w.kw; ++j, ++t) {
           const int64_t ih = p.ih + i * w.dh, iw = p.iw + j * w.dw;
           const bool in = inside(ih, w.H) && inside(iw, w.W);
           if (!in && w.pad == BitsPad::zero) continue;
-          uint64_t carry = (in ? a.a[((p.b * w.H + ih) * w.W + iw) * Wd + q] : ones) ^ filters[(n * T + t) * Wd + q];
+          Vec<int64_t> carry = (in ? words(a.a + ((p.b * w.H + ih) * w.W + iw) * Wd + q, count) : ones) ^ words(filters + (n * T + t) * Wd + q, count);
           ++counted;
           for (int s = 0; counted >> s; ++s) {
-            const uint64_t next = slice[s] & carry;
+            const Vec<int64_t> next = slice[s] & carry;
             slice[s] ^= carry;
             carry = next;
           }
         }
-      alignas(64) int32_t counts[kPanelRows] = {};
-      for (int s = 0; counted >> s; ++s)
-        for (int h = 0; h < 64; h += 32) {
-          const uint32_t part = uint32_t(slice[s] >> h);
-          for (int c = 0; c < 32; ++c) counts[h + c] += int32_t((part >> c) & 1) << s;
-        }
-      for (int c = 0; c < kPanelRows; ++c) dot[c * a.N + n] = unit * int32_t(counted) + a.coef[0] * counts[c];
+      int planes = 0;
+      alignas(64) uint64_t planes_of[kSlices][L];
+      for (; counted >> planes; ++planes) store(reinterpret_cast<int64_t*>(planes_of[planes]), slice[planes]);
+      for (int v = 0; v < count; ++v) {
+        uint64_t word[kSlices];
+        for (int s = 0; s < planes; ++s) word[s] = planes_of[s][v];
+        spread_counts(word, planes, unit * int32_t(counted), a.coef[0], dot[v] + n, a.N);
+      }
     }
-    for (int64_t c = 0; c < channels * a.N; c += kPanelRows) {
-      const int64_t left = channels * a.N - c;
-      finish_row<full>(a.e, dot + c, m, c0 * a.N + c, int(left < kPanelRows ? left : kPanelRows), all);
+    for (int v = 0; v < count; ++v) {
+      const int64_t c0 = (q + v) * 64, columns = (a.G - c0 < 64 ? a.G - c0 : 64) * a.N;
+      for (int64_t c = 0; c < columns; c += kPanelRows)
+        finish_row<full>(a.e, dot[v] + c, m, c0 * a.N + c, int(columns - c < kPanelRows ? columns - c : kPanelRows), all);
     }
   }
 }
