@@ -73,17 +73,18 @@ struct Plan {
   int64_t rows, NB, chunk, chunks, blocks;
 };
 
-void count_rows(const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, PanelRow* dot) {
+void count_rows(const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, const int32_t* start, PanelRow* dot) {
   const uint32_t* const words = reinterpret_cast<const uint32_t*>(x);
   for (int64_t s = 0; s < 2 * Wd; s += kSteps) {
     const int64_t steps = 2 * Wd - s < kSteps ? 2 * Wd - s : kSteps;
     const uint32_t* const b = panel + s * kPanelRows;
+    const int32_t* const first = s == 0 ? start : nullptr;
     int r = 0;
-    for (; r + 4 <= rows; r += 4) count_tile<4>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r);
+    for (; r + 4 <= rows; r += 4) count_tile<4>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r);
     switch (rows - r) {
-      case 3: count_tile<3>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
-      case 2: count_tile<2>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
-      case 1: count_tile<1>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
+      case 3: count_tile<3>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r); break;
+      case 2: count_tile<2>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r); break;
+      case 1: count_tile<1>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r); break;
     }
   }
 }
@@ -111,7 +112,7 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
   if (a.conv) {
     const int64_t C = a.K / (win.kh * win.kw);
     for (int r = 0; r < rows; ++r) {
-      pixel[r] = pixel_of(win, m0 + r);
+      pixel[r] = r ? next_pixel(win, pixel[r - 1]) : pixel_of(win, m0);
       border[r] = plan.taps && touches_padding(win, pixel[r]);
       gather_taps(win, a.a, words_of(a.G * C), g * C, C, pixel[r], gathered + r * Wd);
     }
@@ -124,15 +125,17 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
   for (int64_t q = first; q < last; ++q) {
     const int64_t n0 = g * a.N + q * kPanelRows;
     const int cols = int(a.N - q * kPanelRows < kPanelRows ? a.N - q * kPanelRows : kPanelRows);
-    for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < kPanelRows; ++c) dot[r][c] = start[r];
+    if (!plan.panels || Wd == 0)
+      for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < kPanelRows; ++c) dot[r][c] = start[r];
+    for (int64_t p = 0; p < a.P; ++p) {
+      const uint32_t* const panel = plan.panels ? plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows : nullptr;
+      if (panel) count_rows(x, Wd, panel, rows, a.coef[p], p == 0 ? start : nullptr, dot);
+      else count_few(x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
+    }
     if (plan.columns)
       for (int r = 0; r < rows; ++r)
         for (int c = 0; c < cols; ++c) dot[r][c] += plan.columns[n0 + c];
-    for (int64_t p = 0; p < a.P; ++p) {
-      if (plan.panels) count_rows(x, Wd, plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows, rows, a.coef[p], dot);
-      else count_few(x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
-    }
     for (int r = 0; r < rows; ++r) {
       if (a.conv && border[r]) undo_padding(a, plan.taps, pixel[r], n0, cols, dot[r]);
       if (a.halve)
