@@ -9,7 +9,7 @@ from cases import values
 
 
 def tree_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    return {**chart_samples(leaf), **grand_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
+    return {**chart_samples(leaf), **grand_samples(leaf), **pcfg_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
 
 
 def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
@@ -44,6 +44,24 @@ def grand_samples(leaf: Callable) -> dict[str, list[tuple]]:
             "grand_max_marginals": (*plain, lengths),
         }.items():
             found.setdefault(op, []).append(args if op == "grand_best" else (*args, multiroot))
+    return found
+
+
+def pcfg_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    """Rules of every sentence and shared ones; the curvature has no derivative."""
+    lengths, uniform = torch.tensor([3, 0]), torch.rand(3, 2, 6, dtype=torch.float64)
+    found: dict[str, list[tuple]] = {}
+    for shared in (False, True):
+        scores = (leaf(2, 3, 2), leaf(1 if shared else 2, 2, 4, 4), leaf(2, 2))
+        plain = tuple(t.detach() for t in scores)
+        for op, args in {
+            "pcfg_logz": (*scores, lengths),
+            "pcfg_marginals": (*scores, lengths, None if shared else leaf(2)),
+            "pcfg_hvp": (*plain, lengths, values(2), *plain),
+            "pcfg_best": (*plain, lengths),
+            "pcfg_sample": (*plain, lengths, uniform),
+        }.items():
+            found.setdefault(op, []).append(args)
     return found
 
 

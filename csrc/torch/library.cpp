@@ -33,6 +33,13 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("grand_best(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
   m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
   m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  // Expected counts of term, rule (of every sentence by itself) and root, and the posteriors of spans.
+  m.def("pcfg_logz(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> Tensor");
+  m.def("pcfg_marginals(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_hvp(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight, Tensor v_term, Tensor v_rule, Tensor v_root) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_best(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> (Tensor, Tensor)");
+  m.def("pcfg_sample(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor uniform) -> Tensor");
   // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
   m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
   m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "

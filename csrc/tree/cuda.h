@@ -7,6 +7,7 @@
 #include "tree/chart.h"
 #include "tree/grand.h"
 #include "tree/matrix_tree.h"
+#include "tree/pcfg.h"
 
 namespace structops::cuda {
 
@@ -22,6 +23,11 @@ void grand_hvp(const GrandArgs& a, const CudaContext& ctx);
 void grand_best(const GrandTreeArgs& a, const CudaContext& ctx);
 void grand_sample(const GrandTreeArgs& a, const CudaContext& ctx);
 void grand_max_marginals(const GrandMaxArgs& a, const CudaContext& ctx);
+void pcfg_logz(const PcfgArgs& a, const CudaContext& ctx);
+void pcfg_marginals(const PcfgArgs& a, const CudaContext& ctx);
+void pcfg_hvp(const PcfgArgs& a, const CudaContext& ctx);
+void pcfg_best(const PcfgTreeArgs& a, const CudaContext& ctx);
+void pcfg_sample(const PcfgTreeArgs& a, const CudaContext& ctx);
 void chain_logz(const ChainArgs& a, const CudaContext& ctx);
 void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
 void chain_hvp(const ChainArgs& a, const CudaContext& ctx);

@@ -24,6 +24,11 @@ void grand_hvp(const GrandArgs&, const CudaContext&) { missing(); }
 void grand_best(const GrandTreeArgs&, const CudaContext&) { missing(); }
 void grand_sample(const GrandTreeArgs&, const CudaContext&) { missing(); }
 void grand_max_marginals(const GrandMaxArgs&, const CudaContext&) { missing(); }
+void pcfg_logz(const PcfgArgs&, const CudaContext&) { missing(); }
+void pcfg_marginals(const PcfgArgs&, const CudaContext&) { missing(); }
+void pcfg_hvp(const PcfgArgs&, const CudaContext&) { missing(); }
+void pcfg_best(const PcfgTreeArgs&, const CudaContext&) { missing(); }
+void pcfg_sample(const PcfgTreeArgs&, const CudaContext&) { missing(); }
 void chain_logz(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }

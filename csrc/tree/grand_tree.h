@@ -15,12 +15,6 @@ template <class F> STRUCTOPS_INLINE auto with_item(GrandItem item, F&& f) {
   }
 }
 
-template <class A> STRUCTOPS_INLINE Vec<A> checked_score(Vec<A> x, Found<A>& found) {
-  const Vec<Int<A>> invalid = (x != x) | (x == A(INFINITY));
-  found.invalid |= invalid;
-  return invalid ? splat(A(-INFINITY)) : x;
-}
-
 template <GrandItem item, class T, class A>
 STRUCTOPS_INLINE void best_fill(const GrandCharts<A>& c, const GrandShape& s, const GrandInput<T>& in, int i, int j, Found<A>& found) {
   using Term = GrandTerm<item, false, A>;

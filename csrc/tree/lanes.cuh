@@ -17,6 +17,13 @@ STRUCTOPS_DEVICE int lane_id() { return threadIdx.x & 31; }
 STRUCTOPS_DEVICE bool first_lane() { return lane_id() == 0; }
 STRUCTOPS_DEVICE int first_of_lanes() { return lane_id(); }
 STRUCTOPS_DEVICE int step_of_lanes() { return 32; }
+template <class V, class X> STRUCTOPS_DEVICE void lane_set(V& v, int, X x) { v = x; }
+template <class A, class F> STRUCTOPS_DEVICE void each_lane(int count, F f) {
+  if (lane_id() < count) f(lane_id());
+}
+template <class A> STRUCTOPS_DEVICE bool any_lane(Int<A> mask) { return __any_sync(kFull, mask != 0) != 0; }
+STRUCTOPS_DEVICE void lane_fence() { __syncwarp(); }
+STRUCTOPS_DEVICE int own_lane() { return lane_id(); }
 template <class V> STRUCTOPS_DEVICE V lane_zero(V v) { return v; }  // of numbers that are equal in all lanes
 template <class A> STRUCTOPS_DEVICE Int<A> lane_numbers() { return lane_id(); }
 template <class A> STRUCTOPS_DEVICE bool any(Int<A> mask) { return mask != 0; }  // this thread's

@@ -5,6 +5,7 @@
 #include "tree/chart.h"
 #include "tree/grand.h"
 #include "tree/matrix_tree.h"
+#include "tree/pcfg.h"
 
 namespace structops {
 
@@ -20,6 +21,11 @@ STRUCTOPS_DISPATCH(void, grand_hvp, (const GrandArgs& a, const ParallelFor& pf),
 STRUCTOPS_DISPATCH(void, grand_best, (const GrandTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, grand_sample, (const GrandTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, grand_max_marginals, (const GrandMaxArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, pcfg_logz, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, pcfg_marginals, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, pcfg_hvp, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, pcfg_best, (const PcfgTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, pcfg_sample, (const PcfgTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_logz, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))

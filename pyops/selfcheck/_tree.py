@@ -17,6 +17,8 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         return chart_cases(op, g)
     if op.startswith("grand_"):
         return grand_cases(op, g)
+    if op.startswith("pcfg_"):
+        return pcfg_cases(op, g)
     return chain_cases(op, g) if op.startswith("chain_") else spanning_cases(op, g)
 
 
@@ -72,6 +74,33 @@ def grand_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield *scores, lengths, multiroot, 1
         elif dtype == torch.float64:
             yield *scores, lengths, torch.rand(3, B, 3 * N, dtype=torch.float64, generator=g), multiroot
+
+
+def pcfg_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Arguments of the grammar charts: rules shared or not, some forbidden, short sentences."""
+    B, N, NT, T = 4, 6, 2, 3
+    lengths = torch.tensor([6, 0, 3, 1])
+    for dtype, shared in itertools.product(DTYPES, (False, True)):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def draw(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return (torch.randint(-8, 9, shape, generator=g) / 4).to(dtype)
+
+        def grammar(draw=draw, shared: bool = shared) -> tuple[Tensor, Tensor, Tensor]:
+            return draw(B, N, T), draw(1 if shared else B, NT, NT + T, NT + T), draw(B, NT)
+
+        term, rule, root = grammar()
+        rule = torch.where(torch.rand(rule.shape, generator=g) < 0.1, float("-inf"), rule)
+        given = (term, rule, root, lengths)
+        if op in ("pcfg_logz", "pcfg_best"):
+            yield given
+        elif op == "pcfg_marginals":
+            yield *given, None
+            yield *given, draw(B, dtype=wide)
+        elif op == "pcfg_hvp":
+            yield *given, draw(B, dtype=wide), *grammar()
+        elif dtype == torch.float64:
+            yield *given, torch.rand(3, B, 2 * N, dtype=torch.float64, generator=g)
 
 
 def spanning_cases(op: str, g: torch.Generator) -> Iterator[tuple]:

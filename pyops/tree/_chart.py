@@ -184,7 +184,8 @@ def factors(chart: Chart) -> list[Tensor]:
 
 def shared(chart: Chart, marginals: list[Tensor], other: Chart) -> list[Tensor]:
     """Those of the marginals of a chart that belong to the factors of another, which has no more."""
-    kept = [o is not None for t, o in ((chart.table, other.table), (chart.sib, other.sib), (chart.grand, other.grand)) if t is not None]
+    pairs = ((chart.table, other.table), (chart.sib, other.sib), (chart.grand, other.grand))
+    kept = [theirs is not None for mine, theirs in pairs if mine is not None]
     return [mu for mu, keep in zip(marginals, kept, strict=True) if keep]
 
 

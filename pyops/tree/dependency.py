@@ -143,11 +143,12 @@ class DependencyCRF(TreeDistribution):
     Args as in :func:`dependency_log_partition`, and
 
         grand: ``[B, N, N, N]`` as ``[sentence, dependent, head, head of the head]``: a score of every arc whose head is a word.
-            Entries of the root's arcs, past the sentence, and with the grandparent within the arc are never read. Takes O(N^4) time.
+            Entries of the root's arcs, past the sentence, and with the grandparent within the arc are never read. O(N^4) time,
+            O(N^3) charts for each sentence at work.
 
-    ``validate_args=False`` takes lengths and the indices in values for granted. A tree is heads int64 ``[B, N]``: -1 at the root and
-    past the sentence in results, not looked at in ``log_prob``; with labels ``[B, N, 2]``, (head, label). ``mbr`` looks at the
-    marginals of arcs alone.
+    ``validate_args=False`` takes lengths and the indices in values for granted. A tree is heads int64 ``[B, N]``: -1 at the root
+    and past the sentence in results, not looked at in ``log_prob``; with labels ``[B, N, 2]``, (head, label). ``mbr`` looks at
+    the marginals of arcs alone.
 
     Source of the grandparents: Koo and Collins 2010, model 0, and with siblings model 1.
 
