@@ -23,6 +23,16 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
   m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
   m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
+  m.def("chart_max_marginals(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
+  // Posteriors in the order of the scores; that of sib is empty where sib is absent.
+  m.def("grand_logz(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("grand_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, bool multiroot) "
+        "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_hvp(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor v_grand, Tensor? v_sib, "
+        "bool multiroot) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_best(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
+  m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
+  m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
   // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
   m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
   m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "

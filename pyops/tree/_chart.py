@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _check as check
 from ..kernels import codes as C
+from . import _grand as grands
 from . import _ops as ops
 from . import _spanning as spanning
 
@@ -17,12 +18,13 @@ NINF = float("-inf")
 
 
 class Chart(NamedTuple):
-    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``: [B, N, N, N] or None; ``lengths``: int64 [B]."""
+    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``, ``grand``: [B, N, N, N] or None; ``lengths``: int64 [B]."""
 
     kind: int
     table: Tensor
     sib: Tensor | None
     lengths: Tensor
+    grand: Tensor | None = None
 
     @property
     def labelled(self) -> bool:
@@ -36,21 +38,29 @@ class Chart(NamedTuple):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def prepare(op: str, kind: int, name: str, table: Any, lengths: Any, sib: Any = None, validate: bool = True) -> Chart:
+def prepare(
+    op: str, kind: int, name: str, table: Any, lengths: Any, sib: Any = None, validate: bool = True, grand: Any = None
+) -> Chart:
     """The checked chart; ``validate``: also the values of lengths, which costs a GPU one synchronisation."""
     check.dense(op, name, table)
     shape = table.shape
     if len(shape) not in (3, 4) or shape[1] != shape[2] or shape[1] < 1 or (len(shape) == 4 and shape[3] < 1):
         check.fail(ValueError, op, f"{name} of shape [B, N, N] or [B, N, N, L], N and L at least 1", list(shape))
-    if sib is not None:
-        check.dense(op, "sib", sib)
-        if sib.dtype != table.dtype:
-            check.fail(TypeError, op, f"sib of dtype {table.dtype}, as {name}", sib.dtype)
-        if tuple(sib.shape) != (shape[0], shape[1], shape[1], shape[1]):
-            check.fail(ValueError, op, f"sib of shape {[shape[0], *[shape[1]] * 3]}", list(sib.shape))
-        check.same_device(op, **{name: table, "sib": sib})
-        sib = sib.contiguous()
-    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate))
+    sib, grand = (_checked_cube(op, n, t, name, table) for n, t in (("sib", sib), ("grand", grand)))
+    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate), grand)
+
+
+def _checked_cube(op: str, name: str, t: Any, like_name: str, like: Tensor) -> Tensor | None:
+    if t is None:
+        return None
+    check.dense(op, name, t)
+    if t.dtype != like.dtype:
+        check.fail(TypeError, op, f"{name} of dtype {like.dtype}, as {like_name}", t.dtype)
+    want = (like.shape[0], *(like.shape[1],) * 3)
+    if tuple(t.shape) != want:
+        check.fail(ValueError, op, f"{name} of shape {list(want)}", list(t.shape))
+    check.same_device(op, **{like_name: like, name: t})
+    return t.contiguous()
 
 
 def checked_lengths(op: str, lengths: Any, like: Tensor, most: int, validate: bool) -> Tensor:
@@ -133,23 +143,34 @@ def _kernels(kind: int):
     return spanning if kind in C.SPANNING else ops
 
 
+def _multiroot(chart: Chart) -> bool:
+    return chart.kind == C.DEP_MULTI
+
+
 def log_partition(chart: Chart) -> Tensor:
     total = score(chart)
+    if chart.grand is not None:
+        return grands.grand_logz(total, _as(chart.grand, total), _as(chart.sib, total), chart.lengths, _multiroot(chart))
     return _kernels(chart.kind).log_partition(total, _as(chart.sib, total), chart.lengths, chart.kind)
 
 
 def log_partition_and_marginals(chart: Chart) -> tuple[Tensor, list[Tensor]]:
     """logz, and the posteriors of :func:`factors`, by one call."""
-    marginals = _kernels(chart.kind).chart_marginals
+    table = total = None
     if chart.labelled:
         table = _table(chart)
         total = _logsumexp(table)
-        logz, post, post_sib = marginals(total.contiguous(), _as(chart.sib, total), chart.lengths, None, chart.kind)
+    dense = score(chart) if total is None else total.contiguous()
+    more = (_as(chart.sib, dense), chart.lengths, None)
+    if chart.grand is None:
+        logz, post, *rest = _kernels(chart.kind).chart_marginals(dense, *more, chart.kind)
+    else:
+        logz, post, by_grand, *rest = grands.grand_marginals(dense, _as(chart.grand, dense), *more, _multiroot(chart))
+        rest.append(by_grand)
+    if total is not None:
         share = (table - torch.where(total == NINF, 0, total)[..., None]).exp()
         post = (post[..., None] * share).to(chart.table.dtype)
-    else:
-        logz, post, post_sib = marginals(score(chart), chart.sib, chart.lengths, None, chart.kind)
-    return logz, [post] if chart.sib is None else [post, post_sib]
+    return logz, [post, *(rest if chart.sib is not None else rest[1:])]
 
 
 def _as(t: Tensor | None, like: Tensor) -> Tensor | None:
@@ -157,7 +178,14 @@ def _as(t: Tensor | None, like: Tensor) -> Tensor | None:
 
 
 def factors(chart: Chart) -> list[Tensor]:
-    return [chart.table] if chart.sib is None else [chart.table, chart.sib]
+    """In the order of the marginals: score, sib, grand."""
+    return [t for t in (chart.table, chart.sib, chart.grand) if t is not None]
+
+
+def shared(chart: Chart, marginals: list[Tensor], other: Chart) -> list[Tensor]:
+    """Those of the marginals of a chart that belong to the factors of another, which has no more."""
+    kept = [o is not None for t, o in ((chart.table, other.table), (chart.sib, other.sib), (chart.grand, other.grand)) if t is not None]
+    return [mu for mu, keep in zip(marginals, kept, strict=True) if keep]
 
 
 def expected(marginals: list[Tensor], of: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -184,6 +212,8 @@ def gather(table: Tensor, row: Tensor, column: Tensor, extra: Tensor | None, val
 def best(chart: Chart, k: int) -> tuple[Tensor, Tensor]:
     """([B, k], trees [B, k, ..]) by the best label of every cell."""
     sib = None if chart.sib is None else chart.sib.detach()
+    if chart.grand is not None:
+        return grands.grand_best(best_score(chart), chart.grand.detach(), sib, chart.lengths, _multiroot(chart), k)
     return _kernels(chart.kind).chart_best(best_score(chart), sib, chart.lengths, chart.kind, k)
 
 
@@ -196,14 +226,19 @@ def sample(chart: Chart, n: int, generator: torch.Generator | None) -> Tensor:
     sib = None if chart.sib is None else chart.sib.detach().to(total.dtype)
     shape = (n, total.shape[0], 3 * chart.N)
     uniform = torch.rand(shape, dtype=torch.float64, device=total.device, generator=generator)
+    if chart.grand is not None:
+        grand = chart.grand.detach().to(total.dtype)
+        return grands.grand_sample(total.detach(), grand, sib, chart.lengths, uniform, _multiroot(chart))
     return ops.chart_sample(total.detach(), sib, chart.lengths, uniform, chart.kind)
 
 
 def max_marginals(chart: Chart) -> Tensor:
-    from ..kernels.tree import chart_ref
-
     top = best_score(chart)
-    through = chart_ref.max_marginals(top, None if chart.sib is None else chart.sib.detach(), chart.lengths, chart.kind)
+    sib = None if chart.sib is None else chart.sib.detach()
+    if chart.grand is None:
+        through = ops.chart_max_marginals(top, sib, chart.lengths, chart.kind)
+    else:
+        through = grands.grand_max_marginals(top, chart.grand.detach(), sib, chart.lengths, _multiroot(chart))
     if not chart.labelled:
         return through
     table = _table(chart).detach()

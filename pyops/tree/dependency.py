@@ -1,4 +1,4 @@
-"""Projective dependency trees: sums, posteriors, best trees and samples, of first and second order."""
+"""Projective dependency trees: sums, posteriors, best trees and samples, of arcs, adjacent siblings and grandparents."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True) -> Chart:
+def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True, grand: Any = None) -> Chart:
     check.flags(op, multiroot=multiroot)
-    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate)
+    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate, grand)
 
 
 def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False) -> Tensor:
@@ -138,11 +138,18 @@ def _siblings(heads: Tensor, valid: Tensor) -> Tensor:
 
 
 class DependencyCRF(TreeDistribution):
-    """A distribution over projective dependency trees, of first order or with adjacent siblings.
+    """A distribution over projective dependency trees, of first order, with adjacent siblings, with grandparents, or with both.
 
-    Args as in :func:`dependency_log_partition`. ``validate_args=False`` takes lengths and the indices in values for granted.
-    A tree is heads int64 ``[B, N]``: -1 at the root and past the sentence in results, not looked at in ``log_prob``; with
-    labels ``[B, N, 2]``, (head, label).
+    Args as in :func:`dependency_log_partition`, and
+
+        grand: ``[B, N, N, N]`` as ``[sentence, dependent, head, head of the head]``: a score of every arc whose head is a word.
+            Entries of the root's arcs, past the sentence, and with the grandparent within the arc are never read. Takes O(N^4) time.
+
+    ``validate_args=False`` takes lengths and the indices in values for granted. A tree is heads int64 ``[B, N]``: -1 at the root and
+    past the sentence in results, not looked at in ``log_prob``; with labels ``[B, N, 2]``, (head, label). ``mbr`` looks at the
+    marginals of arcs alone.
+
+    Source of the grandparents: Koo and Collins 2010, model 0, and with siblings model 1.
 
     >>> import torch, structops
     >>> crf = structops.tree.DependencyCRF(torch.zeros(1, 4, 4), multiroot=True)
@@ -159,8 +166,10 @@ class DependencyCRF(TreeDistribution):
         sib: Tensor | None = None,
         multiroot: bool = False,
         validate_args: bool | None = None,
+        grand: Tensor | None = None,
     ) -> None:
-        super().__init__(_chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False), validate_args)
+        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, grand)
+        super().__init__(chart, validate_args)
 
     @property
     def multiroot(self) -> bool:
@@ -177,12 +186,17 @@ class DependencyCRF(TreeDistribution):
         valid = self._words() & (tree >= 0)
         return torch.arange(self._chart.N, device=tree.device).expand_as(tree), tree, valid
 
-    def _sibling_score(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
-        if self._chart.sib is None:
-            return 0.0
+    def _part_scores(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
         row, head, valid = self._parts(tree)
-        sibling = _siblings(tree, valid)
-        return charts.gather(self._chart.sib, row, head, sibling, valid & (sibling > 0), dtype).sum(-1)
+        total: Tensor | float = 0.0
+        if self._chart.sib is not None:
+            sibling = _siblings(tree, valid)
+            total = total + charts.gather(self._chart.sib, row, head, sibling, valid & (sibling > 0), dtype).sum(-1)
+        if self._chart.grand is not None:
+            valid = valid & (head > 0)
+            above = tree.gather(-1, torch.where(valid, head, 0))
+            total = total + charts.gather(self._chart.grand, row, head, above, valid, dtype).sum(-1)
+        return total
 
     def _check_range(self, op: str, value: Tensor, low: int) -> None:
         heads, label = self._split(value)
@@ -200,8 +214,6 @@ class DependencyCRF(TreeDistribution):
             wanted = (label < 0)[..., None] | (label[..., None] == torch.arange(L, device=heads.device))
             allowed = allowed[..., None] & (wanted | ~self._words()[..., None])[..., None, :]
         chart = self._chart
-        sib = None
-        if chart.sib is not None:
-            sib = chart.sib.expand(samples, *chart.sib.shape).flatten(0, 1)
+        repeat = lambda t: None if t is None else t.expand(samples, *t.shape).flatten(0, 1)  # noqa: E731
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
-        return Chart(chart.kind, table, sib, chart.lengths.repeat(samples))
+        return Chart(chart.kind, table, repeat(chart.sib), chart.lengths.repeat(samples), repeat(chart.grand))
