@@ -9,12 +9,15 @@ from cases import values
 
 
 def tree_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    return {**chart_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
+    return {**chart_samples(leaf), **factored_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
 
 
 def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
     """Of every kind of chart; the curvature has no derivative."""
-    lengths, found = torch.tensor([3, 0]), {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []}
+    lengths, found = (
+        torch.tensor([3, 0]),
+        {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []},
+    )
     for kind, second in ((0, False), (0, True), (1, True), (2, False)):
         pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
         plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023, E731
@@ -23,6 +26,17 @@ def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
         found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
         found["chart_best"].append((*plain(), lengths, kind, 2))
         found["chart_sample"].append((*plain(), lengths, torch.rand(3, 2, 12, dtype=torch.float64), kind))
+    return found
+
+
+def factored_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    lengths, found = torch.tensor([3, 0]), {"factored_logz": [], "factored_marginals": [], "factored_hvp": []}
+    given = lambda: (leaf(2, 4, 4), *(leaf(2, 4, 3) for _ in range(3)))  # noqa: E731
+    plain = lambda: tuple(t.detach() for t in given())  # noqa: E731
+    for kind in (0, 1):
+        found["factored_logz"].append((*given(), lengths, kind))
+        found["factored_marginals"] += [(*given(), lengths, None, kind), (*given(), lengths, leaf(2), kind)]
+        found["factored_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
     return found
 
 

@@ -5,6 +5,7 @@
 #include "tree/arborescence.h"
 #include "tree/chain.h"
 #include "tree/chart.h"
+#include "tree/factored.h"
 #include "tree/matrix_tree.h"
 
 namespace structops::cuda {
@@ -14,6 +15,9 @@ void chart_marginals(const ChartArgs& a, const CudaContext& ctx);
 void chart_hvp(const ChartArgs& a, const CudaContext& ctx);
 void chart_best(const ChartTreeArgs& a, const CudaContext& ctx);
 void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx);
+void factored_logz(const FactoredArgs& a, const CudaContext& ctx);
+void factored_marginals(const FactoredArgs& a, const CudaContext& ctx);
+void factored_hvp(const FactoredArgs& a, const CudaContext& ctx);
 void chain_logz(const ChainArgs& a, const CudaContext& ctx);
 void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
 void chain_hvp(const ChainArgs& a, const CudaContext& ctx);

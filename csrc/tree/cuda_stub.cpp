@@ -17,6 +17,9 @@ void chart_marginals(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_hvp(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_best(const ChartTreeArgs&, const CudaContext&) { missing(); }
 void chart_sample(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void factored_logz(const FactoredArgs&, const CudaContext&) { missing(); }
+void factored_marginals(const FactoredArgs&, const CudaContext&) { missing(); }
+void factored_hvp(const FactoredArgs&, const CudaContext&) { missing(); }
 void chain_logz(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }

@@ -3,6 +3,7 @@
 #include "tree/arborescence.h"
 #include "tree/chain.h"
 #include "tree/chart.h"
+#include "tree/factored.h"
 #include "tree/matrix_tree.h"
 
 namespace structops {
@@ -12,6 +13,9 @@ STRUCTOPS_DISPATCH(void, chart_marginals, (const ChartArgs& a, const ParallelFor
 STRUCTOPS_DISPATCH(void, chart_hvp, (const ChartArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chart_best, (const ChartTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chart_sample, (const ChartTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_logz, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_marginals, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_hvp, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_logz, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))

@@ -71,8 +71,11 @@ class TreeDistribution(Distribution):
 
     @property
     def marginals(self) -> Tensor | tuple[Tensor, Tensor]:
-        """Posterior probability of every cell, in the shape of the scores; a pair with sibling scores. Differentiable."""
+        """Posterior probability of every cell, in the shape of the scores; a pair with sibling scores, but not with factors of
+        them. Differentiable."""
         post = charts.log_partition_and_marginals(self._chart)[1]
+        if self._chart.sib_factors is not None:
+            return post[0]
         return post[0] if len(post) == 1 else (post[0], post[1])
 
     @property
@@ -82,7 +85,7 @@ class TreeDistribution(Distribution):
 
     def _uniform(self) -> Chart:
         zero = lambda t: None if t is None else torch.where(t.detach() == NINF, NINF, 0.0).to(t.dtype)  # noqa: E731
-        return self._chart._replace(table=zero(self._chart.table), sib=zero(self._chart.sib))
+        return self._chart._replace(table=zero(self._chart.table), sib=zero(self._chart.sib), sib_factors=None)
 
     def entropy(self) -> Tensor:
         """Entropy in nats, [B]; -inf where every tree is forbidden. Differentiable once."""
@@ -95,13 +98,13 @@ class TreeDistribution(Distribution):
         Differentiable once in the scores of both.
         """
         mine, theirs = self._comparable("cross_entropy", other)
-        post = charts.log_partition_and_marginals(mine)[1]
-        logz = charts.log_partition(theirs)
-        return logz - charts.expected(post[: len(charts.factors(theirs))], charts.factors(theirs), logz.dtype)
+        return charts.log_partition(theirs) - charts.expected_score(mine, theirs)[1]
 
     def kl_divergence(self, other: TreeDistribution) -> Tensor:
         """Kullback-Leibler divergence from this distribution to ``other``, [B]. Differentiable once in the scores of both."""
         mine, theirs = self._comparable("kl_divergence", other)
+        if mine.sib_factors is not None or theirs.sib_factors is not None:
+            return charts.log_partition(theirs) - charts.expected_score(mine, theirs)[1] - self.entropy()
         logz, post = charts.log_partition_and_marginals(mine)
         own = logz - charts.expected(post, charts.factors(mine), logz.dtype)
         other_z = charts.log_partition(theirs)
@@ -118,6 +121,8 @@ class TreeDistribution(Distribution):
         check.same_device(op, self=mine.table, other=theirs.table)
         if self._check_values and not ops.is_traced(mine.lengths) and not torch.equal(mine.lengths, theirs.lengths):
             check.fail(ValueError, op, "two distributions over the same lengths", "others")
+        if (mine.sib is not None and theirs.sib_factors is not None) or (theirs.sib is not None and mine.sib_factors is not None):
+            check.fail(ValueError, op, "sib_factors in both distributions or in neither", "sib in one, sib_factors in the other")
         if theirs.sib is not None and mine.sib is None:
             mine = mine._replace(sib=torch.zeros_like(theirs.sib, dtype=mine.table.dtype))
         return mine, theirs
@@ -219,7 +224,7 @@ class TreeDistribution(Distribution):
         if k == 0:
             check.fail(ValueError, f"{type(self).__name__}.kbest", "k >= 1", 0)
         value, tree = self._labelled_best(k)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in charts.factors(self._chart)):
+        if torch.is_grad_enabled() and any(t.requires_grad for t in charts.inputs(self._chart)):
             real = value.isfinite()
             again = self._score(tree.transpose(0, 1)).transpose(0, 1)
             value = torch.where(real, again, value)
@@ -249,7 +254,7 @@ class TreeDistribution(Distribution):
         chart = self._chart
         table = charts.log_partition_and_marginals(chart)[1][0].detach()
         allowed = torch.where(chart.table.detach() == NINF, NINF, table)
-        return self._like(chart._replace(table=allowed, sib=None)).argmax
+        return self._like(chart._replace(table=allowed, sib=None, sib_factors=None)).argmax
 
 
 @torch.distributions.register_kl(TreeDistribution, TreeDistribution)

@@ -20,12 +20,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True) -> Chart:
+Factors = tuple[Tensor, Tensor, Tensor]
+
+
+def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True, sib_factors: Any = None) -> Chart:
     check.flags(op, multiroot=multiroot)
-    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate)
+    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate, sib_factors)
 
 
-def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False) -> Tensor:
+def dependency_log_partition(
+    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
+) -> Tensor:
     """Logarithm of the sum over projective dependency trees of exp(score), [B].
 
     Args:
@@ -37,8 +42,12 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
         sib: ``[B, N, N, N]`` as ``[sentence, dependent, head, sibling]``: the score of an arc next to the arc from the same
             head to the sibling, the nearest one between head and dependent. None for first order.
         multiroot: whether the root may have more than one dependent.
+        sib_factors: in place of sib, ``(x, y, z)`` of ``[B, N, D]`` with
+            ``sib[b, i, j, k] = sum_d x[b, i, d] y[b, j, d] z[b, k, d]`` of dependent, head and sibling. The scores of the batch
+            are never formed: those of one sentence at a time are, in scratch of each thread. Finite.
 
-    Differentiable in arc and sib twice; the first derivative is the marginals. Deterministic.
+    Differentiable in arc, sib and sib_factors twice; the first derivative is the marginals. Deterministic. Saved for backward:
+    the arguments, and with first order or factors as many numbers as they have.
     With no words there is one tree, of score 0; where all trees are forbidden the result is -inf and the gradient 0.
 
     Raises:
@@ -50,13 +59,14 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
     >>> structops.tree.dependency_log_partition(torch.zeros(1, 4, 4), multiroot=True).exp().round()
     tensor([12.])
     """
-    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot))
+    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot, True, sib_factors))
 
 
 def dependency_marginals(
-    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False
+    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Posterior probability of every arc, in the shape and dtype of ``arc``; with ``sib`` also of every pair of siblings.
+    (With ``sib_factors`` of the arcs alone.)
 
     Arguments and errors as in :func:`dependency_log_partition`. 0 outside the sentence. Differentiable once.
 
@@ -65,7 +75,7 @@ def dependency_marginals(
     tensor([[0.5000, 0.0000, 0.5000],
             [0.5000, 0.5000, 0.0000]])
     """
-    post = charts.log_partition_and_marginals(_chart("dependency_marginals", arc, lengths, sib, multiroot))[1]
+    post = charts.log_partition_and_marginals(_chart("dependency_marginals", arc, lengths, sib, multiroot, True, sib_factors))[1]
     return post[0] if sib is None else (post[0], post[1])
 
 
@@ -159,8 +169,11 @@ class DependencyCRF(TreeDistribution):
         sib: Tensor | None = None,
         multiroot: bool = False,
         validate_args: bool | None = None,
+        *,
+        sib_factors: Factors | None = None,
     ) -> None:
-        super().__init__(_chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False), validate_args)
+        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, sib_factors)
+        super().__init__(chart, validate_args)
 
     @property
     def multiroot(self) -> bool:
@@ -178,10 +191,15 @@ class DependencyCRF(TreeDistribution):
         return torch.arange(self._chart.N, device=tree.device).expand_as(tree), tree, valid
 
     def _sibling_score(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
-        if self._chart.sib is None:
+        if self._chart.sib is None and self._chart.sib_factors is None:
             return 0.0
         row, head, valid = self._parts(tree)
         sibling = _siblings(tree, valid)
+        if self._chart.sib_factors is not None:
+            x, y, z = (t.to(dtype).expand(*tree.shape, -1) for t in self._chart.sib_factors)
+            pick = lambda t, at: t.gather(-2, at.clamp(min=0)[..., None].expand(*at.shape, t.shape[-1]))  # noqa: E731
+            picked = (x * pick(y, head) * pick(z, sibling)).sum(-1)
+            return torch.where(valid & (sibling > 0), picked, 0).sum(-1)
         return charts.gather(self._chart.sib, row, head, sibling, valid & (sibling > 0), dtype).sum(-1)
 
     def _check_range(self, op: str, value: Tensor, low: int) -> None:
@@ -203,5 +221,9 @@ class DependencyCRF(TreeDistribution):
         sib = None
         if chart.sib is not None:
             sib = chart.sib.expand(samples, *chart.sib.shape).flatten(0, 1)
+        several = None
+        if chart.sib_factors is not None:
+            x, y, z = (t.expand(samples, *t.shape).flatten(0, 1) for t in chart.sib_factors)
+            several = (x, y, z)
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
-        return Chart(chart.kind, table, sib, chart.lengths.repeat(samples))
+        return Chart(chart.kind, table, sib, chart.lengths.repeat(samples), several)
