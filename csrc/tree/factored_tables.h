@@ -12,20 +12,25 @@ namespace structops::STRUCTOPS_ISA {
 
 constexpr int kTileRows = 8;
 
-// out[r] = sum_p a[r as + p ap] b[p bs ..], a tile of R rows and V vectors.
-template <int R, int V, class A>
-STRUCTOPS_INLINE void tile(Vec<A> (&out)[R][V], const A* a, int64_t as, int64_t ap, const A* b, int64_t bs, int count) {
-  for (int p = 0; p < count; ++p) {
-    Vec<A> y[V];
-#pragma GCC unroll 2
-    for (int v = 0; v < V; ++v) y[v] = load(b + p * bs + v * W<A>);
-#pragma GCC unroll 8
-    for (int r = 0; r < R; ++r) {
-      const A x = a[r * as + p * ap];
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) out[r][v] += x * y[v];
-    }
+// out[r] += sum_p a[r as + p ap] b[p bs ..], a tile of kTileRows rows and one vector. Named accumulators: they stay in
+// registers.
+template <class A>
+STRUCTOPS_INLINE void tile(Vec<A>* out, const A* a, int64_t as, int64_t ap, const A* b, int64_t bs, int count) {
+  static_assert(kTileRows == 8);
+  Vec<A> c0 = out[0], c1 = out[1], c2 = out[2], c3 = out[3], c4 = out[4], c5 = out[5], c6 = out[6], c7 = out[7];
+  const A *a0 = a, *a4 = a + 4 * as;
+  for (int p = 0; p < count; ++p, a0 += ap, a4 += ap, b += bs) {
+    const Vec<A> y = load(b);
+    c0 += a0[0] * y;
+    c1 += a0[as] * y;
+    c2 += a0[2 * as] * y;
+    c3 += a0[3 * as] * y;
+    c4 += a4[0] * y;
+    c5 += a4[as] * y;
+    c6 += a4[2 * as] * y;
+    c7 += a4[3 * as] * y;
   }
+  out[0] = c0, out[1] = c1, out[2] = c2, out[3] = c3, out[4] = c4, out[5] = c5, out[6] = c6, out[7] = c7;
 }
 
 template <class A>
@@ -47,16 +52,9 @@ struct FactorRoom {
       : N(words + 1), D(D_), pitch(whole_vectors<A>(D_)), across(whole_vectors<A>(words) + 2 * W<A>), dual(dual_) {}
   int64_t rows() const { return whole_vectors<A>(2 * N) + kTileRows; }
   int64_t numbers() const {
-    const int64_t twice = dual ? 2 : 1;
-    return twice * (3 * N * pitch  // factors
-                    + D *
-                          (across + W<A>)  // z, transposed
-                          +rows() *
-                          pitch        // A
-                    + rows() * across  // P of one left end
-                    + rows() * pitch)  // sums
-           + 3 * N * pitch             // gradients
-           + 2 * W<A>;
+    const int64_t factors = 3 * N * pitch, transposed = D * (across + W<A>);
+    const int64_t matrices = rows() * (2 * pitch + across);  // A and the sums; P of one left end
+    return (dual ? 2 : 1) * (factors + transposed + matrices) + 3 * N * pitch + 2 * W<A>;
   }
 };
 
@@ -99,17 +97,17 @@ class SentenceFactors {
       for (int r0 = 0; r0 < rows; r0 += kTileRows) {
         const int columns = columns_of(r0, rows);
         for (int c0 = 0; c0 < columns; c0 += W<A>) {
-          Vec<A> out[kTileRows][1] = {};
+          Vec<A> out[kTileRows] = {};
           const int64_t z = i + 1 + c0;
           if (tangent) {
-            tile<kTileRows, 1, A>(out, a_[0] + r0 * r_.pitch, r_.pitch, 1, zt_[1] + z, pitch_t(), int(r_.D));
-            tile<kTileRows, 1, A>(out, a_[1] + r0 * r_.pitch, r_.pitch, 1, zt_[0] + z, pitch_t(), int(r_.D));
+            tile<A>(out, a_[0] + r0 * r_.pitch, r_.pitch, 1, zt_[1] + z, pitch_t(), int(r_.D));
+            tile<A>(out, a_[1] + r0 * r_.pitch, r_.pitch, 1, zt_[0] + z, pitch_t(), int(r_.D));
           } else {
-            tile<kTileRows, 1, A>(out, a_[0] + r0 * r_.pitch, r_.pitch, 1, zt_[0] + z, pitch_t(), int(r_.D));
+            tile<A>(out, a_[0] + r0 * r_.pitch, r_.pitch, 1, zt_[0] + z, pitch_t(), int(r_.D));
           }
           for (int r = 0; r < kTileRows && r0 + r < rows; ++r) {
             const int count = (r0 + r) / 2 + 1 - c0;
-            if (count > 0) store_n(row(table, side, i, r0 + r) + c0, out[r][0], count < W<A> ? count : W<A>);
+            if (count > 0) store_n(row(table, side, i, r0 + r) + c0, out[r], count < W<A> ? count : W<A>);
           }
         }
       }
@@ -200,12 +198,11 @@ class SentenceFactors {
   void sums(A* to, int i, int rows, const A* p, const A* z, bool add = false) const {
     for (int r0 = 0; r0 < rows; r0 += kTileRows)
       for (int64_t d = 0; d < r_.pitch; d += W<A>) {
-        Vec<A> out[kTileRows][1] = {};
-        tile<kTileRows, 1, A>(out, p + r0 * r_.across, r_.across, 1, z + (i + 1) * r_.pitch + d, r_.pitch,
-                              columns_of(r0, rows));
+        Vec<A> out[kTileRows] = {};
+        tile<A>(out, p + r0 * r_.across, r_.across, 1, z + (i + 1) * r_.pitch + d, r_.pitch, columns_of(r0, rows));
         for (int r = 0; r < kTileRows; ++r) {
           A* const at = to + (r0 + r) * r_.pitch + d;
-          store(at, add ? load(at) + out[r][0] : out[r][0]);
+          store(at, add ? load(at) + out[r] : out[r]);
         }
       }
   }
@@ -214,10 +211,10 @@ class SentenceFactors {
     const int columns = n_ - i - 1;
     for (int c0 = 0; c0 < columns; c0 += kTileRows)
       for (int64_t d = 0; d < r_.pitch; d += W<A>) {
-        Vec<A> out[kTileRows][1] = {};
+        Vec<A> out[kTileRows] = {};
         const int r0 = 2 * c0;  // the first row that has column c0
-        tile<kTileRows, 1, A>(out, p + r0 * r_.across + c0, 1, r_.across, a + r0 * r_.pitch + d, r_.pitch, rows - r0);
-        for (int c = 0; c < kTileRows && c0 + c < columns; ++c) add_to<A>(g_[2] + (i + 1 + c0 + c) * r_.pitch + d, out[c][0]);
+        tile<A>(out, p + r0 * r_.across + c0, 1, r_.across, a + r0 * r_.pitch + d, r_.pitch, rows - r0);
+        for (int c = 0; c < kTileRows && c0 + c < columns; ++c) add_to<A>(g_[2] + (i + 1 + c0 + c) * r_.pitch + d, out[c]);
       }
   }
 
