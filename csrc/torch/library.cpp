@@ -33,6 +33,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("grand_best(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
   m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
   m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("factored_logz(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, int kind) -> Tensor");
+  m.def("factored_marginals(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, int kind) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("factored_hvp(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, Tensor v, Tensor v_x, Tensor v_y, "
+        "Tensor v_z, int kind) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
   m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
   m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "

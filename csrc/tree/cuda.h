@@ -6,6 +6,7 @@
 #include "tree/chain.h"
 #include "tree/chart.h"
 #include "tree/grand.h"
+#include "tree/factored.h"
 #include "tree/matrix_tree.h"
 
 namespace structops::cuda {
@@ -22,6 +23,9 @@ void grand_hvp(const GrandArgs& a, const CudaContext& ctx);
 void grand_best(const GrandTreeArgs& a, const CudaContext& ctx);
 void grand_sample(const GrandTreeArgs& a, const CudaContext& ctx);
 void grand_max_marginals(const GrandMaxArgs& a, const CudaContext& ctx);
+void factored_logz(const FactoredArgs& a, const CudaContext& ctx);
+void factored_marginals(const FactoredArgs& a, const CudaContext& ctx);
+void factored_hvp(const FactoredArgs& a, const CudaContext& ctx);
 void chain_logz(const ChainArgs& a, const CudaContext& ctx);
 void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
 void chain_hvp(const ChainArgs& a, const CudaContext& ctx);

@@ -24,6 +24,9 @@ void grand_hvp(const GrandArgs&, const CudaContext&) { missing(); }
 void grand_best(const GrandTreeArgs&, const CudaContext&) { missing(); }
 void grand_sample(const GrandTreeArgs&, const CudaContext&) { missing(); }
 void grand_max_marginals(const GrandMaxArgs&, const CudaContext&) { missing(); }
+void factored_logz(const FactoredArgs&, const CudaContext&) { missing(); }
+void factored_marginals(const FactoredArgs&, const CudaContext&) { missing(); }
+void factored_hvp(const FactoredArgs&, const CudaContext&) { missing(); }
 void chain_logz(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }

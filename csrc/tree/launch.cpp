@@ -4,6 +4,7 @@
 #include "tree/chain.h"
 #include "tree/chart.h"
 #include "tree/grand.h"
+#include "tree/factored.h"
 #include "tree/matrix_tree.h"
 
 namespace structops {
@@ -20,6 +21,9 @@ STRUCTOPS_DISPATCH(void, grand_hvp, (const GrandArgs& a, const ParallelFor& pf),
 STRUCTOPS_DISPATCH(void, grand_best, (const GrandTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, grand_sample, (const GrandTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, grand_max_marginals, (const GrandMaxArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_logz, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_marginals, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_hvp, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_logz, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))

@@ -62,7 +62,10 @@ def _marginals_backward(ctx, g_logz, *g_posts):
         d = [None if s is None else _scaled(g_logz, p) for s, p in zip(scores, posts, strict=True)]
     g_posts = tuple(None if s is None else g for s, g in zip(scores, g_posts, strict=True))
     if any(g is not None for g in g_posts):
-        v = [None if s is None else torch.zeros_like(s) if g is None else g.contiguous() for s, g in zip(scores, g_posts, strict=True)]
+        v = [
+            None if s is None else torch.zeros_like(s) if g is None else g.contiguous()
+            for s, g in zip(scores, g_posts, strict=True)
+        ]
         along, *h = grand_hvp(arc, grand, sib, lengths, weight, *v, ctx.multiroot)
         d = [None if s is None else _add(a, b) for s, a, b in zip(scores, d, h, strict=True)]
         d_weight = None if weight is None else along

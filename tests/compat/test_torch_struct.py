@@ -203,7 +203,7 @@ def test_hmm() -> None:
 
 
 def test_docstring_examples() -> None:
-    for module in (torch_struct.distributions, torch_struct.chains):
+    for module in (torch_struct.distributions, torch_struct.chains, torch_struct.structs):
         failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert tried > 0 and failed == 0, module
 
@@ -230,8 +230,7 @@ def test_bad_input() -> None:
         (ValueError, "value of shape", lambda: DependencyCRF(p).log_prob(p[:1])),
         (ValueError, "lengths within", lambda: DependencyCRF(p, [4, 1])),
         (NotImplementedError, "rule scores", lambda: SentCFG((p, p, p))),
-        (NotImplementedError, "alignments", lambda: torch_struct.AlignmentCRF(p)),
-        (NotImplementedError, "relaxed", lambda: DependencyCRF(p).gumbel_crf()),
+        (ValueError, "log_potentials of shape", lambda: torch_struct.AlignmentCRF(p)),
     ]
     for kind, message, call in bad:
         with pytest.raises(kind, match=message):
