@@ -45,6 +45,14 @@ OPS = {
     "tree_check": "bench_tree_spanning",
     # rotations
     # bits
+    "bits_pack": "bench_binary_bits",
+    "bits_unpack": "bench_binary_bits",
+    "bits_count": "bench_binary_bits",
+    "bits_panels": "bench_binary_bits",
+    "bits_gemm": "bench_binary_linear",
+    "bits_w1a8": "bench_binary_linear",
+    "bits_w1a16": "bench_binary_linear",
+    "bits_conv": "bench_binary_conv",
 }
 
 # Family -> modules, in the order of the report.
@@ -60,6 +68,6 @@ FAMILIES = {
     ),
     "tree": ("bench_tree_chart", "bench_tree_factored", "bench_tree_grand", "bench_tree_spanning", "bench_tree_chain"),
     "so2": (),
-    "binary": (),
+    "binary": ("bench_binary_bits", "bench_binary_linear", "bench_binary_conv"),
     "overhead": ("bench_overhead",),
 }
