@@ -34,6 +34,9 @@ OPS = {
     "pcfg_hvp": "bench_tree_pcfg",
     "pcfg_best": "bench_tree_pcfg",
     "pcfg_sample": "bench_tree_pcfg",
+    "factored_logz": "bench_tree_factored",
+    "factored_marginals": "bench_tree_factored",
+    "factored_hvp": "bench_tree_factored",
     "chain_logz": "bench_tree_chain",
     "chain_marginals": "bench_tree_chain",
     "chain_hvp": "bench_tree_chain",
@@ -47,6 +50,14 @@ OPS = {
     "tree_check": "bench_tree_spanning",
     # rotations
     # bits
+    "bits_pack": "bench_binary_bits",
+    "bits_unpack": "bench_binary_bits",
+    "bits_count": "bench_binary_bits",
+    "bits_panels": "bench_binary_bits",
+    "bits_gemm": "bench_binary_linear",
+    "bits_w1a8": "bench_binary_linear",
+    "bits_w1a16": "bench_binary_linear",
+    "bits_conv": "bench_binary_conv",
 }
 
 # Family -> modules, in the order of the report.
@@ -60,8 +71,15 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
-    "tree": ("bench_tree_chart", "bench_tree_grand", "bench_tree_pcfg", "bench_tree_spanning", "bench_tree_chain"),
+    "tree": (
+        "bench_tree_chart",
+        "bench_tree_factored",
+        "bench_tree_grand",
+        "bench_tree_pcfg",
+        "bench_tree_spanning",
+        "bench_tree_chain",
+    ),
     "so2": (),
-    "binary": (),
+    "binary": ("bench_binary_bits", "bench_binary_linear", "bench_binary_conv"),
     "overhead": ("bench_overhead",),
 }

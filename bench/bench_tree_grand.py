@@ -16,9 +16,8 @@ from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level
 
 
 def cases(level: str) -> Iterator[Case]:
-    for B, n in at_level(
-        level, smoke=[(2, 6)], quick=[(16, 20)], default=[(32, 20), (16, 40)], full=[(32, 20), (16, 40), (32, 40), (4, 80)]
-    ):
+    full = [(32, 20), (16, 40), (32, 40), (4, 80)]
+    for B, n in at_level(level, smoke=[(2, 6)], quick=[(16, 20)], default=full[:2], full=full):
         traffic = models.grand([n] * B)
         yield Case("tree log-partition, grandparents", BOTH, "trees", f"B={B}, n={n}", B, partial(_grand, B, n), traffic, items=B)
     for B, n in at_level(level, smoke=[(2, 6)], quick=[(16, 20)], default=[(16, 20)], full=[(16, 20), (64, 20)]):

@@ -9,12 +9,16 @@ from cases import values
 
 
 def tree_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    return {**chart_samples(leaf), **grand_samples(leaf), **pcfg_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
+    parts = (chart_samples, factored_samples, grand_samples, pcfg_samples, spanning_samples, chain_samples)
+    return {op: args for part in parts for op, args in part(leaf).items()}
 
 
 def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
     """Of every kind of chart; the curvature has no derivative."""
-    lengths, found = torch.tensor([3, 0]), {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []}
+    lengths, found = (
+        torch.tensor([3, 0]),
+        {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []},
+    )
     found["chart_max_marginals"] = []
     for kind, second in ((0, False), (0, True), (1, True), (2, False)):
         pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
@@ -62,6 +66,17 @@ def pcfg_samples(leaf: Callable) -> dict[str, list[tuple]]:
             "pcfg_sample": (*plain, lengths, uniform),
         }.items():
             found.setdefault(op, []).append(args)
+    return found
+
+
+def factored_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    lengths, found = torch.tensor([3, 0]), {"factored_logz": [], "factored_marginals": [], "factored_hvp": []}
+    given = lambda: (leaf(2, 4, 4), *(leaf(2, 4, 3) for _ in range(3)))  # noqa: E731
+    plain = lambda: tuple(t.detach() for t in given())  # noqa: E731
+    for kind in (0, 1):
+        found["factored_logz"].append((*given(), lengths, kind))
+        found["factored_marginals"] += [(*given(), lengths, None, kind), (*given(), lengths, leaf(2), kind)]
+        found["factored_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
     return found
 
 

@@ -40,6 +40,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("pcfg_best(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> (Tensor, Tensor)");
   m.def("pcfg_sample(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor uniform) -> Tensor");
+  m.def("factored_logz(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, int kind) -> Tensor");
+  m.def("factored_marginals(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, int kind) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("factored_hvp(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, Tensor v, Tensor v_x, Tensor v_y, "
+        "Tensor v_z, int kind) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
   m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
   m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
@@ -61,4 +66,17 @@ STABLE_TORCH_LIBRARY(structops, m) {
   // rotations
 
   // bits
+  // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]
+  // and prelu [3, N] (gamma, slope, zeta) float32, residual like the result, threshold [2, N] int32 (threshold, flip), out a BitsOut.
+  // window: kh, kw, sh, sw, top, left, dh, dw, OH, OW.
+  m.def("bits_pack(Tensor x, Tensor? shift, int test, float limit, bool invert) -> Tensor");
+  m.def("bits_unpack(Tensor words, int K, int dtype, float zero, float one) -> Tensor");
+  m.def("bits_count(Tensor a, Tensor? b, int op) -> Tensor");
+  m.def("bits_panels(Tensor words) -> Tensor");
+  m.def("bits_gemm(Tensor a, Tensor b, Tensor? panels, int K, int[] coef, int[] col, int row, int base, bool halve, Tensor? scale, "
+        "Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_conv(Tensor x, Tensor w, Tensor? panels, Tensor? taps, int channels, int groups, int[] window, int pad, bool negate, "
+        "Tensor? scale, Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_w1a8(Tensor x, Tensor w, Tensor? panels, int[] coef, int base) -> Tensor");
+  m.def("bits_w1a16(Tensor x, Tensor w, Tensor? panels, float[] coef, float base) -> Tensor");
 }

@@ -6,6 +6,7 @@
 #include "tree/chain.h"
 #include "tree/chart.h"
 #include "tree/grand.h"
+#include "tree/factored.h"
 #include "tree/matrix_tree.h"
 #include "tree/pcfg.h"
 
@@ -28,6 +29,9 @@ void pcfg_marginals(const PcfgArgs& a, const CudaContext& ctx);
 void pcfg_hvp(const PcfgArgs& a, const CudaContext& ctx);
 void pcfg_best(const PcfgTreeArgs& a, const CudaContext& ctx);
 void pcfg_sample(const PcfgTreeArgs& a, const CudaContext& ctx);
+void factored_logz(const FactoredArgs& a, const CudaContext& ctx);
+void factored_marginals(const FactoredArgs& a, const CudaContext& ctx);
+void factored_hvp(const FactoredArgs& a, const CudaContext& ctx);
 void chain_logz(const ChainArgs& a, const CudaContext& ctx);
 void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
 void chain_hvp(const ChainArgs& a, const CudaContext& ctx);

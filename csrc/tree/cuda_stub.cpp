@@ -29,6 +29,9 @@ void pcfg_marginals(const PcfgArgs&, const CudaContext&) { missing(); }
 void pcfg_hvp(const PcfgArgs&, const CudaContext&) { missing(); }
 void pcfg_best(const PcfgTreeArgs&, const CudaContext&) { missing(); }
 void pcfg_sample(const PcfgTreeArgs&, const CudaContext&) { missing(); }
+void factored_logz(const FactoredArgs&, const CudaContext&) { missing(); }
+void factored_marginals(const FactoredArgs&, const CudaContext&) { missing(); }
+void factored_hvp(const FactoredArgs&, const CudaContext&) { missing(); }
 void chain_logz(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }

@@ -4,6 +4,7 @@
 #include "tree/chain.h"
 #include "tree/chart.h"
 #include "tree/grand.h"
+#include "tree/factored.h"
 #include "tree/matrix_tree.h"
 #include "tree/pcfg.h"
 
@@ -26,6 +27,9 @@ STRUCTOPS_DISPATCH(void, pcfg_marginals, (const PcfgArgs& a, const ParallelFor& 
 STRUCTOPS_DISPATCH(void, pcfg_hvp, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, pcfg_best, (const PcfgTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, pcfg_sample, (const PcfgTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_logz, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_marginals, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, factored_hvp, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_logz, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))

@@ -19,6 +19,8 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         return grand_cases(op, g)
     if op.startswith("pcfg_"):
         return pcfg_cases(op, g)
+    if op.startswith("factored_"):
+        return factored_cases(op, g)
     return chain_cases(op, g) if op.startswith("chain_") else spanning_cases(op, g)
 
 
@@ -101,6 +103,22 @@ def pcfg_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield *given, draw(B, dtype=wide), *grammar()
         elif dtype == torch.float64:
             yield *given, torch.rand(3, B, 2 * N, dtype=torch.float64, generator=g)
+
+
+def factored_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Arguments of the charts with factored siblings: factors narrower and wider than a vector, sentences alone and together."""
+    B, N = 20, 8
+    lengths = torch.tensor([7, 0, 5, 1, 2, 3, *[7, 6] * 7])
+    for dtype, kind, D in itertools.product((torch.float32, torch.float64), (0, 1), (3, 17)):
+        draw = lambda *shape: (torch.randint(-4, 5, shape, generator=g) / 4).to(dtype)  # noqa: B023, E731
+        score = torch.where(torch.rand(B, N, N, generator=g) < 0.1, float("-inf"), draw(B, N, N))
+        given = (score, draw(B, N, D), draw(B, N, D), draw(B, N, D), lengths)
+        if op == "factored_logz":
+            yield *given, kind
+        elif op == "factored_marginals":
+            yield *given, draw(B) if D == 3 else None, kind
+        else:
+            yield *given, draw(B), *(draw(*t.shape) for t in given[:4]), kind
 
 
 def spanning_cases(op: str, g: torch.Generator) -> Iterator[tuple]:

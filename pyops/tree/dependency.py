@@ -20,12 +20,27 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True, grand: Any = None) -> Chart:
+Factors = tuple[Tensor, Tensor, Tensor]
+
+
+def _chart(
+    op: str,
+    arc: Any,
+    lengths: Any,
+    sib: Any,
+    multiroot: Any,
+    validate: bool = True,
+    grand: Any = None,
+    sib_factors: Any = None,
+) -> Chart:
     check.flags(op, multiroot=multiroot)
-    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate, grand)
+    kind = C.DEP_MULTI if multiroot else C.DEP_SINGLE
+    return charts.prepare(op, kind, "arc", arc, lengths, sib, validate, grand, sib_factors)
 
 
-def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False) -> Tensor:
+def dependency_log_partition(
+    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
+) -> Tensor:
     """Logarithm of the sum over projective dependency trees of exp(score), [B].
 
     Args:
@@ -37,8 +52,12 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
         sib: ``[B, N, N, N]`` as ``[sentence, dependent, head, sibling]``: the score of an arc next to the arc from the same
             head to the sibling, the nearest one between head and dependent. None for first order.
         multiroot: whether the root may have more than one dependent.
+        sib_factors: in place of sib, ``(x, y, z)`` of ``[B, N, D]`` with
+            ``sib[b, i, j, k] = sum_d x[b, i, d] y[b, j, d] z[b, k, d]`` of dependent, head and sibling. The scores of the batch
+            are never formed: those of one sentence at a time are, in scratch of each thread. Finite.
 
-    Differentiable in arc and sib twice; the first derivative is the marginals. Deterministic.
+    Differentiable in arc, sib and sib_factors twice; the first derivative is the marginals. Deterministic. Saved for backward:
+    the arguments, and with first order or factors as many numbers as they have.
     With no words there is one tree, of score 0; where all trees are forbidden the result is -inf and the gradient 0.
 
     Raises:
@@ -50,13 +69,14 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
     >>> structops.tree.dependency_log_partition(torch.zeros(1, 4, 4), multiroot=True).exp().round()
     tensor([12.])
     """
-    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot))
+    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot, sib_factors=sib_factors))
 
 
 def dependency_marginals(
-    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False
+    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Posterior probability of every arc, in the shape and dtype of ``arc``; with ``sib`` also of every pair of siblings.
+    (With ``sib_factors`` of the arcs alone.)
 
     Arguments and errors as in :func:`dependency_log_partition`. 0 outside the sentence. Differentiable once.
 
@@ -65,7 +85,8 @@ def dependency_marginals(
     tensor([[0.5000, 0.0000, 0.5000],
             [0.5000, 0.5000, 0.0000]])
     """
-    post = charts.log_partition_and_marginals(_chart("dependency_marginals", arc, lengths, sib, multiroot))[1]
+    chart = _chart("dependency_marginals", arc, lengths, sib, multiroot, sib_factors=sib_factors)
+    post = charts.log_partition_and_marginals(chart)[1]
     return post[0] if sib is None else (post[0], post[1])
 
 
@@ -168,8 +189,9 @@ class DependencyCRF(TreeDistribution):
         multiroot: bool = False,
         validate_args: bool | None = None,
         grand: Tensor | None = None,
+        sib_factors: Factors | None = None,
     ) -> None:
-        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, grand)
+        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, grand, sib_factors)
         super().__init__(chart, validate_args)
 
     @property
@@ -188,15 +210,23 @@ class DependencyCRF(TreeDistribution):
         return torch.arange(self._chart.N, device=tree.device).expand_as(tree), tree, valid
 
     def _part_scores(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
+        chart = self._chart
         row, head, valid = self._parts(tree)
         total: Tensor | float = 0.0
-        if self._chart.sib is not None:
+        if chart.sib is not None or chart.sib_factors is not None:
             sibling = _siblings(tree, valid)
-            total = total + charts.gather(self._chart.sib, row, head, sibling, valid & (sibling > 0), dtype).sum(-1)
-        if self._chart.grand is not None:
+            second = valid & (sibling > 0)
+        if chart.sib is not None:
+            total = total + charts.gather(chart.sib, row, head, sibling, second, dtype).sum(-1)
+        if chart.sib_factors is not None:
+            x, y, z = (t.to(dtype).expand(*tree.shape, -1) for t in chart.sib_factors)
+            pick = lambda t, at: t.gather(-2, at.clamp(min=0)[..., None].expand(*at.shape, t.shape[-1]))  # noqa: E731
+            picked = (x * pick(y, head) * pick(z, sibling)).sum(-1)
+            total = total + torch.where(second, picked, 0).sum(-1)
+        if chart.grand is not None:
             valid = valid & (head > 0)
             above = tree.gather(-1, torch.where(valid, head, 0))
-            total = total + charts.gather(self._chart.grand, row, head, above, valid, dtype).sum(-1)
+            total = total + charts.gather(chart.grand, row, head, above, valid, dtype).sum(-1)
         return total
 
     def _check_range(self, op: str, value: Tensor, low: int) -> None:
@@ -217,4 +247,5 @@ class DependencyCRF(TreeDistribution):
         chart = self._chart
         repeat = lambda t: None if t is None else t.expand(samples, *t.shape).flatten(0, 1)  # noqa: E731
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
-        return Chart(chart.kind, table, repeat(chart.sib), chart.lengths.repeat(samples), repeat(chart.grand))
+        factors = None if chart.sib_factors is None else tuple(repeat(t) for t in chart.sib_factors)
+        return Chart(chart.kind, table, repeat(chart.sib), chart.lengths.repeat(samples), repeat(chart.grand), factors)
