@@ -35,6 +35,9 @@ OPS = {
     "tree_check": "bench_tree_spanning",
     # rotations
     # bits
+    "quantize": "bench_binary_quantize",
+    "quantize_bwd": "bench_binary_quantize",
+    "channel_stats": "bench_binary_quantize",
 }
 
 # Family -> modules, in the order of the report.
@@ -50,6 +53,6 @@ FAMILIES = {
     ),
     "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
     "so2": (),
-    "binary": (),
+    "binary": ("bench_binary_quantize",),
     "overhead": ("bench_overhead",),
 }

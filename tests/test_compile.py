@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structops
 import torch
+from binary_samples import plain_samples, quantize_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
@@ -88,10 +89,11 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         **tree_samples(leaf),
         # rotations
         # bits
+        **quantize_samples(leaf),
     }  # fmt: skip
 
 
-PLAIN = {"csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)]}
+PLAIN = {"csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)], **plain_samples()}
 
 
 @pytest.mark.parametrize("grad", [False, True])

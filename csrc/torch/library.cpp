@@ -44,4 +44,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   // rotations
 
   // bits
+  // quantizers: forward and slope are the enums of binary/quantize.h. scaled and learned_step are read by the backward only.
+  m.def("quantize(Tensor x, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, int forward, int slope, "
+        "float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, bool learned_step) -> (Tensor, Tensor)");
+  m.def("quantize_bwd(Tensor grad, Tensor? x, Tensor? codes, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, "
+        "int forward, int slope, float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, "
+        "bool learned_step, bool want_shift, bool want_scale, bool want_extra) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("channel_stats(Tensor x, Tensor? y, Tensor? shift, int channels, int inner) -> Tensor");
 }

@@ -3,4 +3,8 @@
 from __future__ import annotations
 
 # Operator -> stem of the modules here that hold its reference and other backends.
-OPS: dict[str, str] = {}
+OPS: dict[str, str] = {
+    "quantize": "quantize",
+    "quantize_bwd": "quantize",
+    "channel_stats": "quantize",
+}
