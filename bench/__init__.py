@@ -38,6 +38,11 @@ OPS = {
     "quantize": "bench_binary_quantize",
     "quantize_bwd": "bench_binary_quantize",
     "channel_stats": "bench_binary_quantize",
+    "topk_mask": "bench_binary_layers",
+    "mask_apply": "bench_binary_layers",
+    "fff_descend": "bench_binary_layers",
+    "fff_leaf": "bench_binary_layers",
+    "fff_leaf_bwd": "bench_binary_layers",
 }
 
 # Family -> modules, in the order of the report.
@@ -53,6 +58,6 @@ FAMILIES = {
     ),
     "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
     "so2": (),
-    "binary": ("bench_binary_quantize",),
+    "binary": ("bench_binary_quantize", "bench_binary_layers"),
     "overhead": ("bench_overhead",),
 }

@@ -27,3 +27,6 @@ EMPTY = {SUM: 0.0, MEAN: 0.0, MIN: 0.0, MAX: 0.0, PROD: 1.0, VAR: 0.0, STD: 0.0,
 SIGNED_SLOPES = SWISH, FOURIER, COSINE
 # Slopes whose derivative is 0 wherever it exists.
 STEPPED_SLOPES = IDENTITY, CLIP, CLIP_STRICT, BOX, PRELU
+
+# csrc/binary/fff.h
+ACTIVATIONS = {"identity": 0, "relu": 1, "gelu": 2, "silu": 3}

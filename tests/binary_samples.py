@@ -28,6 +28,24 @@ def quantize_samples(leaf: Callable) -> dict[str, list[tuple]]:
     }
 
 
+def layer_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    rowptr, perm, bits = (
+        torch.tensor([0, 2, 2, 3, 5]),
+        torch.tensor([3, 0, 1, 4, 2]),
+        torch.tensor([0b10110110, 1], dtype=torch.uint8),
+    )
+    full = (leaf(5, 3), rowptr, perm, leaf(4, 3, 2), leaf(4, 2), leaf(4, 2, 3), leaf(4, 3), 2)
+    bare = (leaf(5, 3), rowptr, perm, leaf(4, 3, 2), None, leaf(4, 2, 3), None, 1)
+    fixed = lambda args: tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)  # noqa: E731
+    return {
+        "topk_mask": [(leaf(3, 4), 5, True)],
+        "mask_apply": [(leaf(3, 3), bits)],
+        "fff_descend": [fixed((leaf(5, 3), leaf(3, 3), leaf(3), 2, False)), fixed((leaf(5, 3), leaf(3, 3), None, 2, True))],
+        "fff_leaf": [full, bare],
+        "fff_leaf_bwd": [(leaf(5, 3).detach(), *fixed(full)), (leaf(5, 3).detach(), *fixed(bare))],  # the second order is refused
+    }
+
+
 def plain_samples() -> dict[str, list[tuple]]:
     x = torch.randn(4, 3, 2)
     return {"channel_stats": [(x, None, None, 3, 2), (x, x, torch.zeros(3), 3, 2)]}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structops
 import torch
-from binary_samples import plain_samples, quantize_samples
+from binary_samples import layer_samples, plain_samples, quantize_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
@@ -90,6 +90,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         # rotations
         # bits
         **quantize_samples(leaf),
+        **layer_samples(leaf),
     }  # fmt: skip
 
 

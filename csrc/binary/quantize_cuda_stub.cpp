@@ -15,5 +15,10 @@ namespace {
 void quantize_fwd(const QuantizeArgs&, const CudaContext&) { missing(); }
 void quantize_bwd(const QuantizeArgs&, const CudaContext&) { missing(); }
 void channel_stats(const ChannelStatsArgs&, const CudaContext&) { missing(); }
+void fff_descend(const DescendArgs&, const CudaContext&) { missing(); }
+void fff_leaf(const LeafArgs&, const CudaContext&) { missing(); }
+void fff_leaf_bwd(const LeafArgs&, const CudaContext&) { missing(); }
+void topk_mask(const TopkMaskArgs&, const CudaContext&) { missing(); }
+void mask_apply(const MaskApplyArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

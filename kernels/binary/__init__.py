@@ -7,4 +7,9 @@ OPS: dict[str, str] = {
     "quantize": "quantize",
     "quantize_bwd": "quantize",
     "channel_stats": "quantize",
+    "topk_mask": "mask",
+    "mask_apply": "mask",
+    "fff_descend": "fff",
+    "fff_leaf": "fff",
+    "fff_leaf_bwd": "fff",
 }

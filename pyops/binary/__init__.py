@@ -5,6 +5,16 @@
 tensor([-1.,  1.,  1.])
 """
 
+from ._fff import (
+    fff_descend,
+    fff_entropy,
+    fff_hard,
+    fff_load_balance,
+    fff_path,
+    fff_probabilities,
+    fff_soft,
+)
+from ._masks import biprop, edge_popup, masked, recycle_weights, topk_mask
 from ._signs import (
     approx_sign,
     fda_sign,
@@ -55,3 +65,8 @@ __all__ = [
     "xnor_weight",
     "xnorpp_scale",
 ]
+# Masks and fast feed-forward networks
+__all__ += [
+    "biprop", "edge_popup", "fff_descend", "fff_entropy", "fff_hard", "fff_load_balance", "fff_path", "fff_probabilities",
+    "fff_soft", "masked", "recycle_weights", "topk_mask",
+]  # fmt: skip

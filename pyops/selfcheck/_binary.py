@@ -26,8 +26,35 @@ def _steady(u: torch.Tensor) -> torch.Tensor:
     return (torch.round(u * 64) + 0.25) / 64
 
 
+def layer_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Of masks and fast feed-forward networks. Decisions are taken on small integers, whose sums are exact."""
+    for dtype in DTYPES:
+        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
+        if op in ("topk_mask", "mask_apply"):
+            score = torch.randint(-40, 40, (3001,), generator=g).to(dtype)
+            for keep in (0, 1000, 3001):
+                bits = torch.randint(0, 256, (376,), generator=g).to(torch.uint8)
+                yield (score, keep, keep != 1000) if op == "topk_mask" else (score, bits)
+            continue
+        for depth, I, H, O, rows in ((0, 5, 3, 2, 9), (3, 33, 16, 40, 100)):
+            n, L = 2**depth - 1, 2**depth
+            if op == "fff_descend":
+                small = lambda *shape: torch.randint(-2, 3, shape, generator=g).to(dtype)  # noqa: B023, E731
+                yield small(rows, I), small(n, I), small(n), depth, False
+                yield small(rows, I), small(n, I), None, depth, True
+                continue
+            leaf = torch.randint(0, L, (rows,), generator=g)
+            rowptr = torch.cat([leaf.new_zeros(1), torch.bincount(leaf, minlength=L).cumsum(0)])
+            perm = torch.sort(leaf, stable=True).indices
+            args = (rand(rows, I), rowptr, perm, rand(L, I, H), rand(L, H), rand(L, H, O), rand(L, O), 1 + depth % 3)
+            yield args if op == "fff_leaf" else (rand(rows, O), *args)
+
+
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
+    if op not in ("quantize", "quantize_bwd", "channel_stats"):
+        yield from layer_cases(op, g)
+        return
     for dtype in DTYPES:
         acc = torch.float64 if dtype == torch.float64 else torch.float32
         for shape, channels, inner in (((3000,), 1, 1), ((37, 5, 9), 5, 9), ((61, 33), 33, 1)):
