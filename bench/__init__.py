@@ -35,6 +35,14 @@ OPS = {
     "tree_check": "bench_tree_spanning",
     # rotations
     # bits
+    "bits_pack": "bench_binary_bits",
+    "bits_unpack": "bench_binary_bits",
+    "bits_count": "bench_binary_bits",
+    "bits_panels": "bench_binary_bits",
+    "bits_gemm": "bench_binary_linear",
+    "bits_w1a8": "bench_binary_linear",
+    "bits_w1a16": "bench_binary_linear",
+    "bits_conv": "bench_binary_conv",
     "quantize": "bench_binary_quantize",
     "quantize_bwd": "bench_binary_quantize",
     "channel_stats": "bench_binary_quantize",
@@ -58,6 +66,12 @@ FAMILIES = {
     ),
     "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
     "so2": (),
-    "binary": ("bench_binary_quantize", "bench_binary_layers"),
+    "binary": (
+        "bench_binary_bits",
+        "bench_binary_linear",
+        "bench_binary_conv",
+        "bench_binary_quantize",
+        "bench_binary_layers",
+    ),
     "overhead": ("bench_overhead",),
 }

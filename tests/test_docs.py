@@ -13,7 +13,7 @@ import structops
 
 ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = [getattr(home, name) for home in (structops, structops.tree, structops.binary) for name in home.__all__ if name != "backends"]
-HOMES = {"structops.binary", "structops.tree", *(public.__module__ for public in PUBLIC)}
+HOMES = {"structops.tree", "structops.binary", *(public.__module__ for public in PUBLIC)}
 
 
 @pytest.mark.parametrize("module", ["structops", *sorted(HOMES)])

@@ -44,6 +44,19 @@ STABLE_TORCH_LIBRARY(structops, m) {
   // rotations
 
   // bits
+  // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]
+  // and prelu [3, N] (gamma, slope, zeta) float32, residual like the result, threshold [2, N] int32 (threshold, flip), out a BitsOut.
+  // window: kh, kw, sh, sw, top, left, dh, dw, OH, OW.
+  m.def("bits_pack(Tensor x, Tensor? shift, int test, float limit, bool invert) -> Tensor");
+  m.def("bits_unpack(Tensor words, int K, int dtype, float zero, float one) -> Tensor");
+  m.def("bits_count(Tensor a, Tensor? b, int op) -> Tensor");
+  m.def("bits_panels(Tensor words) -> Tensor");
+  m.def("bits_gemm(Tensor a, Tensor b, Tensor? panels, int K, int[] coef, int[] col, int row, int base, bool halve, Tensor? scale, "
+        "Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_conv(Tensor x, Tensor w, Tensor? panels, Tensor? taps, int channels, int groups, int[] window, int pad, bool negate, "
+        "Tensor? scale, Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_w1a8(Tensor x, Tensor w, Tensor? panels, int[] coef, int base) -> Tensor");
+  m.def("bits_w1a16(Tensor x, Tensor w, Tensor? panels, float[] coef, float base) -> Tensor");
   // quantizers: forward and slope are the enums of binary/quantize.h. scaled and learned_step are read by the backward only.
   m.def("quantize(Tensor x, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, int forward, int slope, "
         "float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, bool learned_step) -> (Tensor, Tensor)");

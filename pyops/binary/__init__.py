@@ -1,10 +1,14 @@
-"""Binarized operators that are binary: quantizers with their gradients in bits, and conditional and masked layers.
+"""Binarised operators that compute on bits, in inference and in training.
 
->>> import torch, structops
->>> structops.binary.sign(torch.tensor([-2.0, 0.0, 3.0]))
-tensor([-1.,  1.,  1.])
+>>> import torch
+>>> from structops import binary
+>>> layer = binary.PackedWeight(torch.randn(10, 100))
+>>> binary.binary_linear(torch.randn(4, 100), layer).shape
+torch.Size([4, 10])
 """
 
+from ._bits import BitTensor, hamming, pack, popcount, unpack
+from ._conv import binary_conv1d, binary_conv2d
 from ._fff import (
     fff_descend,
     fff_entropy,
@@ -14,6 +18,9 @@ from ._fff import (
     fff_probabilities,
     fff_soft,
 )
+from ._fold import fold_batch_norm, fold_threshold, power_of_two
+from ._import import from_bitorch_engine, from_bnn_lab, from_larq
+from ._linear import binary_linear, bit_matmul, packed_linear
 from ._masks import biprop, edge_popup, masked, recycle_weights, topk_mask
 from ._signs import (
     approx_sign,
@@ -27,6 +34,7 @@ from ._signs import (
     sign,
     swish_sign,
 )
+from ._weight import PackedWeight
 from ._weights import (
     biper_weight,
     bwn,
@@ -41,8 +49,13 @@ from ._weights import (
     xnorpp_scale,
 )
 
-# Quantizers
 __all__ = [
+    "BitTensor", "PackedWeight", "binary_conv1d", "binary_conv2d", "binary_linear", "bit_matmul", "fold_batch_norm",
+    "fold_threshold", "from_bitorch_engine", "from_bnn_lab", "from_larq", "hamming", "pack", "packed_linear", "popcount",
+    "power_of_two", "unpack",
+]  # fmt: skip
+# Quantizers
+__all__ += [
     "approx_sign",
     "biper_weight",
     "bwn",

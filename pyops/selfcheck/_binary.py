@@ -5,80 +5,92 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
 
-from ..kernels import codes as C
+from . import _quantize
 from ._common import DTYPES
-
-# (forward, slope, zero, t, p, q, terms, vectors)
-PAIRS = (
-    (C.SIGN, C.CLIP, 1.0, 0.0, 0.75, 1.0, 0, ""), (C.SIGN, C.POLY, -1.0, 0.0, 1.0, 1.0, 0, "shift"),
-    (C.SIGN, C.SWISH, 0.0, 0.0, 5.0, 1.0, 0, ""), (C.SIGN, C.BELL, 1.0, 0.0, 1.5, 2.0, 0, "gain scale"),
-    (C.SIGN, C.FOURIER, 1.0, 0.0, 0.1, 1.0, 9, ""), (C.SQUARE, C.COSINE, 1.0, 3.0, 3.0, 1.0, 0, ""),
-    (C.HEAVISIDE, C.CLIP_STRICT, 0.0, 0.0, 1.0, 1.0, 0, "scale"), (C.LEVELS, C.BOX, 0.0, 3.0, 1.0, 1.0, 0, "gain scale"),
-    (C.TERNARY, C.CLIP, 1.0, 0.4, 1.0, 1.0, 0, "extra"), (C.PRELU_FORWARD, C.PRELU, 0.0, 0.0, 0.0, 1.0, 0, "shift scale extra"),
-    (C.TANH_LEVELS, C.BELL, 0.0, 3.0, 1.0, 1.0, 0, "scale"), (C.HARDTANH, C.IDENTITY, 0.0, 0.0, 1.0, 1.0, 0, "gain"),
-    (C.SINE, C.COSINE, 0.0, 2.0, 2.0, 1.0, 0, ""),
-)  # fmt: skip
-
-
-def _steady(u: torch.Tensor) -> torch.Tensor:
-    """Multiples of 1/64 moved off them: no rounding of an accumulator decides on which side of a threshold a value lies."""
-    return (torch.round(u * 64) + 0.25) / 64
-
-
-def layer_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
-    """Of masks and fast feed-forward networks. Decisions are taken on small integers, whose sums are exact."""
-    for dtype in DTYPES:
-        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
-        if op in ("topk_mask", "mask_apply"):
-            score = torch.randint(-40, 40, (3001,), generator=g).to(dtype)
-            for keep in (0, 1000, 3001):
-                bits = torch.randint(0, 256, (376,), generator=g).to(torch.uint8)
-                yield (score, keep, keep != 1000) if op == "topk_mask" else (score, bits)
-            continue
-        for depth, I, H, O, rows in ((0, 5, 3, 2, 9), (3, 33, 16, 40, 100)):
-            n, L = 2**depth - 1, 2**depth
-            if op == "fff_descend":
-                small = lambda *shape: torch.randint(-2, 3, shape, generator=g).to(dtype)  # noqa: B023, E731
-                yield small(rows, I), small(n, I), small(n), depth, False
-                yield small(rows, I), small(n, I), None, depth, True
-                continue
-            leaf = torch.randint(0, L, (rows,), generator=g)
-            rowptr = torch.cat([leaf.new_zeros(1), torch.bincount(leaf, minlength=L).cumsum(0)])
-            perm = torch.sort(leaf, stable=True).indices
-            args = (rand(rows, I), rowptr, perm, rand(L, I, H), rand(L, H), rand(L, H, O), rand(L, O), 1 + depth % 3)
-            yield args if op == "fff_leaf" else (rand(rows, O), *args)
 
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
-    if op not in ("quantize", "quantize_bwd", "channel_stats"):
-        yield from layer_cases(op, g)
-        return
-    for dtype in DTYPES:
-        acc = torch.float64 if dtype == torch.float64 else torch.float32
-        for shape, channels, inner in (((3000,), 1, 1), ((37, 5, 9), 5, 9), ((61, 33), 33, 1)):
-            x = _steady(2 * torch.rand(shape, generator=g, dtype=torch.float64) - 1).to(dtype)
-            grad = torch.randn(shape, generator=g, dtype=torch.float64).to(dtype)
-            if op == "channel_stats":
-                yield x, None, None, channels, inner
-                yield x, grad, torch.rand(channels, generator=g).to(acc), channels, inner
-                continue
-            for forward, slope, zero, t, p, q, terms, names in PAIRS:
-                v = {
-                    n: (0.5 * torch.randint(1, 4, (channels,), generator=g)).to(acc) if n in names else None
-                    for n in ("shift", "gain", "scale", "extra")
-                }
-                vectors = tuple(v.values())
-                exact = slope in (C.CLIP, C.CLIP_STRICT, C.BOX, C.PRELU)
-                for bits in (0, 1) if exact else (0,):
-                    static = (channels, inner, forward, slope, zero, t, p, q, terms, bits)
-                    signs = bits == 1 and forward in (C.SIGN, C.HEAVISIDE)
-                    if op == "quantize":
-                        yield x, *vectors, *static, signs, False, False
-                        continue
-                    from ..kernels.binary.quantize_ref import quantize
+    if not op.startswith("bits_"):
+        return _quantize.cases(op, g)
+    return {"bits_gemm": gemm_cases, "bits_conv": conv_cases, "bits_w1a8": mixed_cases, "bits_w1a16": mixed_cases}.get(
+        op, bit_cases
+    )(op, g)
 
-                    codes = quantize(x, *vectors, *static, signs, False, False)[1] if bits or signs else None
-                    scale, extra = v["scale"] is not None and forward != C.TANH_LEVELS, forward == C.PRELU_FORWARD
-                    yield grad, x, codes, *vectors, *static, signs, scale and not extra, False, True, scale, extra
+
+def words(g: torch.Generator, *shape: int, K: int) -> Tensor:
+    """Random rows of K bits, padding 0."""
+    w = torch.randint(-(2**63), 2**63 - 1, (*shape, (K + 63) // 64), generator=g)
+    if K % 64 and w.numel():
+        w[..., -1] &= (1 << K % 64) - 1
+    return w
+
+
+def bit_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    draw = lambda *shape: torch.randint(-2, 3, shape, generator=g)  # noqa: E731  many zeros
+    for K in (1, 63, 64, 200):
+        if op == "bits_pack":
+            for dtype in (*DTYPES, torch.int32, torch.int64):
+                for test, invert in ((0, False), (1, True), (2, False), (3, False)):
+                    yield draw(5, K).to(dtype), None, test, 1.0, invert
+                    yield draw(2, K, 19).to(dtype), draw(K).to(dtype) if dtype.is_floating_point else None, test, 1.0, invert
+        elif op == "bits_unpack":
+            for code in range(6):
+                yield words(g, 5, K=K), K, code, -1.0, 1.0
+                yield words(g, 2, 19, K=K), K, code, 0.0, 1.0
+        elif op == "bits_count":
+            a, b = words(g, 9, K=K), words(g, 9, K=K)
+            yield from ((a, None, 0), (a, b, 1), (a, b, 2))
+        else:
+            yield from ((words(g, 1, 1, K=K),), (words(g, 2, 130, K=K),))
+
+
+def epilogues(g: torch.Generator, N: int, *lead: int) -> Iterator[tuple]:
+    """(scale, bias, residual, prelu, shift, threshold, out): every result, exact in float32."""
+    draw = lambda *shape: torch.randint(-8, 9, shape, generator=g) / 4  # noqa: E731
+    none = (None,) * 6
+    yield *none, 0
+    yield draw(N), draw(N), None, None, None, None, 1
+    for out, dtype in ((1, torch.float32), (2, torch.bfloat16), (3, torch.float16)):
+        yield draw(N), draw(N), draw(*lead, N).to(dtype), draw(3, N), None, None, out
+    yield draw(N), draw(N), draw(*lead, N), draw(3, N), draw(N), None, 4
+    flips = torch.randint(-1, 1, (N,), generator=g)
+    yield *none[:5], torch.stack([torch.randint(-9, 10, (N,), generator=g), flips]).int(), 4
+
+
+def gemm_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    for M, N, K in ((1, 1, 1), (5, 3, 70), (7, 67, 129), (70, 130, 64), (3, 64, 4200)):
+        a, b = words(g, M, K=K), words(g, 2, N, K=K)
+        for e in epilogues(g, N, M):
+            yield a, b[:1], None, K, [-2], [0], 0, K, False, *e
+        none = ((None,) * 6, 0)
+        yield a, b, None, K, [-1, 1], [0, 0], 0, 0, False, *none[0], 0
+        yield a, b, None, K, [-1, 2], [1, -2], -1, 0, True, *none[0], 0
+        yield words(g, 3, M, K=K), words(g, 1, 3, N, K=K), None, K, [-2], [0], 0, K, False, *none[0], 0
+
+
+def conv_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    H, W = 7, 6
+    windows = ([3, 3, 1, 1, 1, 1, 1, 1, 7, 6], [2, 3, 2, 1, 0, 2, 1, 2, 3, 6], [1, 1, 1, 1, 0, 0, 1, 1, 7, 6])
+    for C, groups, O in ((3, 1, 5), (64, 1, 66), (70, 1, 9), (70, 70, 70), (9, 9, 18), (128, 2, 20), (12, 3, 6)):
+        for i, window in enumerate(windows):
+            x, w = words(g, 2, H, W, K=C), words(g, O, K=window[0] * window[1] * C // groups)
+            for pad in range(3):
+                yield x, w, None, None, C, groups, window, pad, pad == 1, *(None,) * 6, 0
+            if i == 0:
+                for e in epilogues(g, O, 2, *window[8:]):
+                    yield x, w, None, None, C, groups, window, 0, False, *e
+
+
+def mixed_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    for M, N, K in ((1, 3, 5), (6, 70, 130), (5, 64, 64)):
+        w = words(g, 2, N, K=K)
+        if op == "bits_w1a8":
+            x = torch.randint(-128, 128, (M, K), generator=g).to(torch.int8)
+            yield from ((x, w[:1], None, [2], -1), (x, w, None, [1, -2], 3))
+            continue
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
+            x = torch.randn(M, K, generator=g).to(dtype)
+            yield from ((x, w[:1], None, [1.0], 0.0), (x, w, None, [0.5, -0.5], 1.5))

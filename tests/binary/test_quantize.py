@@ -8,7 +8,7 @@ from cases import FLOATS, generator
 from compare import assert_close, assert_same
 from structops.kernels import codes as C
 from structops.kernels.binary import quantize_ref as ref
-from structops.selfcheck._binary import PAIRS
+from structops.selfcheck._quantize import PAIRS
 from torch.autograd import gradcheck, gradgradcheck
 
 ops = torch.ops.structops
