@@ -7,8 +7,10 @@
 torch.Size([4, 10])
 """
 
+from ._attention import binary_attention
 from ._bits import BitTensor, hamming, pack, popcount, unpack
 from ._conv import binary_conv1d, binary_conv2d
+from ._embedding import binary_embedding, binary_embedding_bag
 from ._fff import (
     fff_descend,
     fff_entropy,
@@ -34,6 +36,7 @@ from ._signs import (
     sign,
     swish_sign,
 )
+from ._sparse import block_sparse_linear, hebbian_score, mask_graph, prune_regrow, sparse_linear
 from ._weight import PackedWeight
 from ._weights import (
     biper_weight,
@@ -82,4 +85,9 @@ __all__ += [
 __all__ += [
     "biprop", "edge_popup", "fff_descend", "fff_entropy", "fff_hard", "fff_load_balance", "fff_path", "fff_probabilities",
     "fff_soft", "masked", "recycle_weights", "topk_mask",
+]  # fmt: skip
+# Attention, embeddings and masked linear layers
+__all__ += [
+    "binary_attention", "binary_embedding", "binary_embedding_bag", "block_sparse_linear", "hebbian_score", "mask_graph",
+    "prune_regrow", "sparse_linear",
 ]  # fmt: skip

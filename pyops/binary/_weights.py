@@ -103,9 +103,8 @@ def elastic(
     of elements a channel. Saves two bits where signed, else x.
 
     >>> import torch, structops
-    >>> alpha = torch.tensor([2.0], requires_grad=True)
-    >>> structops.binary.elastic(torch.tensor([-1.0, 0.5, 3.0]), alpha, False)
-    tensor([0., 0., 2.], grad_fn=<quantize>)
+    >>> structops.binary.elastic(torch.tensor([-1.0, 0.5, 3.0]), torch.tensor([2.0]), False)
+    tensor([0., 0., 2.])
     """
     op = "elastic"
     check.dense(op, "x", x)
