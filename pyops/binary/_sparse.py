@@ -125,7 +125,7 @@ def prune_regrow(
         score: ``[O, I]``, the largest scores of empty places grow (:func:`hebbian_score`); default random places.
 
     Returns:
-        ``(graph, values, origin)``: the new structure and its values, 0 where they grew; ``origin [E]`` is each new edge's old one, -1
+        ``(graph, values, origin)``: the new structure and its values, 0 where they grew; ``origin [E]`` is each one's old edge, -1
         for grown ones, to move an optimiser's state along. The number of edges is unchanged. Edges go by magnitude;
         of equal ones the last go and the first grow. A place that was pruned does not grow in the same step.
 
