@@ -58,6 +58,14 @@ OPS = {
     "bits_w1a8": "bench_binary_linear",
     "bits_w1a16": "bench_binary_linear",
     "bits_conv": "bench_binary_conv",
+    "quantize": "bench_binary_quantize",
+    "quantize_bwd": "bench_binary_quantize",
+    "channel_stats": "bench_binary_quantize",
+    "topk_mask": "bench_binary_layers",
+    "mask_apply": "bench_binary_layers",
+    "fff_descend": "bench_binary_layers",
+    "fff_leaf": "bench_binary_layers",
+    "fff_leaf_bwd": "bench_binary_layers",
 }
 
 # Family -> modules, in the order of the report.
@@ -80,6 +88,12 @@ FAMILIES = {
         "bench_tree_chain",
     ),
     "so2": (),
-    "binary": ("bench_binary_bits", "bench_binary_linear", "bench_binary_conv"),
+    "binary": (
+        "bench_binary_bits",
+        "bench_binary_linear",
+        "bench_binary_conv",
+        "bench_binary_quantize",
+        "bench_binary_layers",
+    ),
     "overhead": ("bench_overhead",),
 }

@@ -79,4 +79,18 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor? scale, Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
   m.def("bits_w1a8(Tensor x, Tensor w, Tensor? panels, int[] coef, int base) -> Tensor");
   m.def("bits_w1a16(Tensor x, Tensor w, Tensor? panels, float[] coef, float base) -> Tensor");
+  // quantizers: forward and slope are the enums of binary/quantize.h. scaled and learned_step are read by the backward only.
+  m.def("quantize(Tensor x, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, int forward, int slope, "
+        "float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, bool learned_step) -> (Tensor, Tensor)");
+  m.def("quantize_bwd(Tensor grad, Tensor? x, Tensor? codes, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, "
+        "int forward, int slope, float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, "
+        "bool learned_step, bool want_shift, bool want_scale, bool want_extra) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("channel_stats(Tensor x, Tensor? y, Tensor? shift, int channels, int inner) -> Tensor");
+  // masks in bits, and fast feed-forward networks
+  m.def("topk_mask(Tensor score, int keep, bool magnitude) -> Tensor");
+  m.def("mask_apply(Tensor x, Tensor bits) -> Tensor");
+  m.def("fff_descend(Tensor x, Tensor node_weight, Tensor? node_bias, int depth, bool strict) -> (Tensor, Tensor)");
+  m.def("fff_leaf(Tensor x, Tensor rowptr, Tensor perm, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, int activation) -> Tensor");
+  m.def("fff_leaf_bwd(Tensor grad, Tensor x, Tensor rowptr, Tensor perm, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, int activation) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
