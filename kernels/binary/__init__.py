@@ -12,4 +12,12 @@ OPS = {
     "bits_conv": "gemm",
     "bits_w1a8": "mixed",
     "bits_w1a16": "mixed",
+    "quantize": "quantize",
+    "quantize_bwd": "quantize",
+    "channel_stats": "quantize",
+    "topk_mask": "mask",
+    "mask_apply": "mask",
+    "fff_descend": "fff",
+    "fff_leaf": "fff",
+    "fff_leaf_bwd": "fff",
 }

@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from . import _quantize
 from ._common import DTYPES
 
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
+    if not op.startswith("bits_"):
+        return _quantize.cases(op, g)
     return {"bits_gemm": gemm_cases, "bits_conv": conv_cases, "bits_w1a8": mixed_cases, "bits_w1a16": mixed_cases}.get(
         op, bit_cases
     )(op, g)
