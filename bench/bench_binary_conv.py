@@ -68,7 +68,7 @@ def _openvino(x: Tensor, w: Tensor) -> Provider:
     compiled: dict[int, object] = {}
     array = x.numpy()
 
-    def run():
+    def run(octets=octets):  # the constant does not own its bytes
         threads = torch.get_num_threads()
         if threads not in compiled:
             made = ov.Core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"})

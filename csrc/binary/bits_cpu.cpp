@@ -96,6 +96,17 @@ template <class T, BitTest test> void pack_typed(const BitsPackArgs& a, const Pa
 }
 
 // ---- unpack: by the size of an element, which is only copied ---------------------------------------------------------
+// As many lanes as a vector has, and as an element has bits: lane i tests bit i.
+template <class U> constexpr int kUnpackLanes = W<U> < int(8 * sizeof(U)) ? W<U> : int(8 * sizeof(U));
+
+template <class U> STRUCTOPS_INLINE void store_bits(U* out, uint64_t bits, U zero, U one) {
+  using V = Lanes<U, kUnpackLanes<U>>;
+  V bit;
+  for (int i = 0; i < kUnpackLanes<U>; ++i) bit[i] = U(U(1) << i);
+  const V chosen = ((V{} + U(bits)) & bit) != 0 ? V{} + one : V{} + zero;
+  __builtin_memcpy(out, &chosen, sizeof chosen);
+}
+
 template <class U> void unpack_sized(const BitsUnpackArgs& a, U zero, U one, const ParallelFor& pf) {
   const int64_t K = a.K, S = a.S, Wd = words_of(K);
   U* const out = static_cast<U*>(a.out);
@@ -105,14 +116,9 @@ template <class U> void unpack_sized(const BitsUnpackArgs& a, U zero, U one, con
         const uint64_t word = a.words[r * Wd + w];
         U* const o = out + r * K + 64 * w;
         const int n = int(K - 64 * w < 64 ? K - 64 * w : 64);
-        for (int h = 0; h < n; h += 16) {
-          const uint32_t part = uint32_t(word >> h) & 0xffff;
-          if (n - h >= 16) {
-            for (int i = 0; i < 16; ++i) o[h + i] = (part >> i) & 1 ? one : zero;
-          } else {
-            for (int i = 0; i < n - h; ++i) o[h + i] = (part >> i) & 1 ? one : zero;
-          }
-        }
+        int i = 0;
+        for (; i + kUnpackLanes<U> <= n; i += kUnpackLanes<U>) store_bits<U>(o + i, word >> i, zero, one);
+        for (; i < n; ++i) o[i] = (word >> i) & 1 ? one : zero;
       }
   };
   constexpr int block = 16;
@@ -131,11 +137,13 @@ template <class U> void unpack_sized(const BitsUnpackArgs& a, U zero, U one, con
       for (int64_t k = 0; k < left; ++k) {
         U* const o = out + (n * K + 64 * w + k) * S + s0;
         const uint32_t* const p = part[k >> 5];
-        const int bit = int(k & 31);
+        const uint32_t bit = uint32_t(1) << (k & 31);
         if (count == block) {
-          for (int i = 0; i < block; ++i) o[i] = (p[i] >> bit) & 1 ? one : zero;
+          U chosen[block];  // branchless: a select of two constants that the compiler vectorises
+          for (int i = 0; i < block; ++i) chosen[i] = U(zero ^ ((zero ^ one) & U(-int64_t((p[i] & bit) != 0))));
+          __builtin_memcpy(o, chosen, sizeof chosen);
         } else {
-          for (int i = 0; i < count; ++i) o[i] = (p[i] >> bit) & 1 ? one : zero;
+          for (int i = 0; i < count; ++i) o[i] = p[i] & bit ? one : zero;
         }
       }
     }

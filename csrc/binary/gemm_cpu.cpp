@@ -73,17 +73,18 @@ struct Plan {
   int64_t rows, NB, chunk, chunks, blocks;
 };
 
-void count_rows(const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, PanelRow* dot) {
+void count_rows(const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, const int32_t* start, PanelRow* dot) {
   const uint32_t* const words = reinterpret_cast<const uint32_t*>(x);
   for (int64_t s = 0; s < 2 * Wd; s += kSteps) {
     const int64_t steps = 2 * Wd - s < kSteps ? 2 * Wd - s : kSteps;
     const uint32_t* const b = panel + s * kPanelRows;
+    const int32_t* const first = s == 0 ? start : nullptr;
     int r = 0;
-    for (; r + 4 <= rows; r += 4) count_tile<4>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r);
+    for (; r + 4 <= rows; r += 4) count_tile<4>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r);
     switch (rows - r) {
-      case 3: count_tile<3>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
-      case 2: count_tile<2>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
-      case 1: count_tile<1>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
+      case 3: count_tile<3>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r); break;
+      case 2: count_tile<2>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r); break;
+      case 1: count_tile<1>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, first ? first + r : nullptr, dot + r); break;
     }
   }
 }
@@ -111,7 +112,7 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
   if (a.conv) {
     const int64_t C = a.K / (win.kh * win.kw);
     for (int r = 0; r < rows; ++r) {
-      pixel[r] = pixel_of(win, m0 + r);
+      pixel[r] = r ? next_pixel(win, pixel[r - 1]) : pixel_of(win, m0);
       border[r] = plan.taps && touches_padding(win, pixel[r]);
       gather_taps(win, a.a, words_of(a.G * C), g * C, C, pixel[r], gathered + r * Wd);
     }
@@ -124,15 +125,17 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
   for (int64_t q = first; q < last; ++q) {
     const int64_t n0 = g * a.N + q * kPanelRows;
     const int cols = int(a.N - q * kPanelRows < kPanelRows ? a.N - q * kPanelRows : kPanelRows);
-    for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < kPanelRows; ++c) dot[r][c] = start[r];
+    if (!plan.panels || Wd == 0)
+      for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < kPanelRows; ++c) dot[r][c] = start[r];
+    for (int64_t p = 0; p < a.P; ++p) {
+      const uint32_t* const panel = plan.panels ? plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows : nullptr;
+      if (panel) count_rows(x, Wd, panel, rows, a.coef[p], p == 0 ? start : nullptr, dot);
+      else count_few(x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
+    }
     if (plan.columns)
       for (int r = 0; r < rows; ++r)
         for (int c = 0; c < cols; ++c) dot[r][c] += plan.columns[n0 + c];
-    for (int64_t p = 0; p < a.P; ++p) {
-      if (plan.panels) count_rows(x, Wd, plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows, rows, a.coef[p], dot);
-      else count_few(x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
-    }
     for (int r = 0; r < rows; ++r) {
       if (a.conv && border[r]) undo_padding(a, plan.taps, pixel[r], n0, cols, dot[r]);
       if (a.halve)
@@ -193,42 +196,59 @@ bool is_depthwise(const BitsGemmArgs& a) {
   return a.conv && a.G > 1 && a.K == T && a.N <= 16 && T < (1 << kSlices);
 }
 
+// out[c * stride] = start + coef * (count of channel c), c < 64, from the planes of one word.
+STRUCTOPS_INLINE void spread_counts(const uint64_t* slice, int planes, int32_t start, int32_t coef, int32_t* out, int64_t stride) {
+  constexpr int L = W<int32_t>;
+  const Vec<int32_t> lane = lane_number<int32_t>();
+  for (int c = 0; c < kPanelRows; c += L) {
+    Vec<int32_t> n = {};
+    for (int s = 0; s < planes; ++s) n += ((splat(int32_t(slice[s] >> c)) >> lane) & 1) << s;
+    n = n * coef + start;
+    if (stride == 1) store(out + c, n);
+    else for (int i = 0; i < L; ++i) out[(c + i) * stride] = n[i];
+  }
+}
+
 template <bool full> void depthwise_row(const BitsGemmArgs& a, const uint64_t* filters /* [N, taps, Wd] */, int64_t m) {
+  constexpr int L = W<int64_t>;  // words at a time
   const BitsWindow& w = a.win;
   const int64_t Wd = words_of(a.G), T = w.kh * w.kw, all = a.G * a.N;
   const Pixel p = pixel_of(w, m);
-  const uint64_t ones = w.pad == BitsPad::bit1 ? ~uint64_t(0) : 0;
+  const Vec<int64_t> ones = splat(int64_t(w.pad == BitsPad::bit1 ? -1 : 0));
   const int32_t unit = int32_t(a.base / a.K);
-  for (int64_t q = 0; q < Wd; ++q) {
-    alignas(64) int32_t dot[16 * kPanelRows];  // [64, N]
-    const int64_t c0 = q * 64, channels = a.G - c0 < 64 ? a.G - c0 : 64;
+  const auto words = [](const uint64_t* q, int n) { return load_n(reinterpret_cast<const int64_t*>(q), n); };
+  for (int64_t q = 0; q < Wd; q += L) {
+    const int count = int(Wd - q < L ? Wd - q : L);
+    alignas(64) int32_t dot[L][16 * kPanelRows];  // [words, 64, N]
     for (int64_t n = 0; n < a.N; ++n) {
-      uint64_t slice[kSlices] = {};
+      Vec<int64_t> slice[kSlices] = {};
       int64_t counted = 0, t = 0;
       for (int64_t i = 0; i < w.kh; ++i)
         for (int64_t j = 0; j < w.kw; ++j, ++t) {
           const int64_t ih = p.ih + i * w.dh, iw = p.iw + j * w.dw;
           const bool in = inside(ih, w.H) && inside(iw, w.W);
           if (!in && w.pad == BitsPad::zero) continue;
-          uint64_t carry = (in ? a.a[((p.b * w.H + ih) * w.W + iw) * Wd + q] : ones) ^ filters[(n * T + t) * Wd + q];
+          Vec<int64_t> carry = (in ? words(a.a + ((p.b * w.H + ih) * w.W + iw) * Wd + q, count) : ones) ^ words(filters + (n * T + t) * Wd + q, count);
           ++counted;
           for (int s = 0; counted >> s; ++s) {
-            const uint64_t next = slice[s] & carry;
+            const Vec<int64_t> next = slice[s] & carry;
             slice[s] ^= carry;
             carry = next;
           }
         }
-      alignas(64) int32_t counts[kPanelRows] = {};
-      for (int s = 0; counted >> s; ++s)
-        for (int h = 0; h < 64; h += 32) {
-          const uint32_t part = uint32_t(slice[s] >> h);
-          for (int c = 0; c < 32; ++c) counts[h + c] += int32_t((part >> c) & 1) << s;
-        }
-      for (int c = 0; c < kPanelRows; ++c) dot[c * a.N + n] = unit * int32_t(counted) + a.coef[0] * counts[c];
+      int planes = 0;
+      alignas(64) uint64_t planes_of[kSlices][L];
+      for (; counted >> planes; ++planes) store(reinterpret_cast<int64_t*>(planes_of[planes]), slice[planes]);
+      for (int v = 0; v < count; ++v) {
+        uint64_t word[kSlices];
+        for (int s = 0; s < planes; ++s) word[s] = planes_of[s][v];
+        spread_counts(word, planes, unit * int32_t(counted), a.coef[0], dot[v] + n, a.N);
+      }
     }
-    for (int64_t c = 0; c < channels * a.N; c += kPanelRows) {
-      const int64_t left = channels * a.N - c;
-      finish_row<full>(a.e, dot + c, m, c0 * a.N + c, int(left < kPanelRows ? left : kPanelRows), all);
+    for (int v = 0; v < count; ++v) {
+      const int64_t c0 = (q + v) * 64, columns = (a.G - c0 < 64 ? a.G - c0 : 64) * a.N;
+      for (int64_t c = 0; c < columns; c += kPanelRows)
+        finish_row<full>(a.e, dot[v] + c, m, c0 * a.N + c, int(columns - c < kPanelRows ? columns - c : kPanelRows), all);
     }
   }
 }

@@ -1,4 +1,5 @@
-// The register tile of the bit GEMM: R rows by one panel of 64 columns, counts of a ^ b added into int32. *_cpu.cpp only.
+// The register tile of the bit GEMM, R rows by one panel of 64 columns: dot += coef * counts of a ^ b, or = start + that where start
+// is given, one number a row. *_cpu.cpp only.
 #pragma once
 #include "binary/lanes.h"
 
@@ -9,7 +10,8 @@ typedef int32_t PanelRow[kPanelRows];
 #if defined(__AVX512VPOPCNTDQ__)
 // 16 counters of 16 lanes, 4 of b, one broadcast of a: xor, popcount and add are 3 instructions for 512 products.
 template <int R>
-STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t* panel, int64_t steps, int32_t coef, PanelRow* dot) {
+STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t* panel, int64_t steps, int32_t coef, const int32_t* start,
+                                PanelRow* dot) {
   __m512i acc[R][4];
 #pragma GCC unroll 4
   for (int r = 0; r < R; ++r)
@@ -34,7 +36,7 @@ STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t*
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
-      const __m512i old = _mm512_loadu_si512(dot[r] + 16 * v);
+      const __m512i old = start ? _mm512_set1_epi32(start[r]) : _mm512_loadu_si512(dot[r] + 16 * v);
       _mm512_storeu_si512(dot[r] + 16 * v, _mm512_add_epi32(old, _mm512_mullo_epi32(acc[r][v], c)));
     }
 }
@@ -59,7 +61,8 @@ STRUCTOPS_INLINE Bytes nibble_counts() { return _mm_setr_epi8(0, 1, 1, 2, 1, 2, 
 #endif
 
 template <int R>
-STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t* panel, int64_t steps, int32_t coef, PanelRow* dot) {
+STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t* panel, int64_t steps, int32_t coef, const int32_t* start,
+                                PanelRow* dot) {
   constexpr int L = sizeof(Bytes) / 4;
   const Bytes table = nibble_counts(), low = STRUCTOPS_B(set1_epi8)(15);
   for (int v = 0; v < kPanelRows; v += L) {
@@ -87,7 +90,7 @@ STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t*
       }
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < R; ++r) store(dot[r] + v, load(dot[r] + v) + total[r] * coef);
+    for (int r = 0; r < R; ++r) store(dot[r] + v, (start ? splat(start[r]) : load(dot[r] + v)) + total[r] * coef);
   }
 }
 #undef STRUCTOPS_B
@@ -95,12 +98,13 @@ STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t*
 
 #else
 template <int R>
-STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t* panel, int64_t steps, int32_t coef, PanelRow* dot) {
+STRUCTOPS_INLINE void count_tile(const uint32_t* a, int64_t lda, const uint32_t* panel, int64_t steps, int32_t coef, const int32_t* start,
+                                PanelRow* dot) {
   for (int r = 0; r < R; ++r) {
     int32_t n[kPanelRows] = {};
     for (int64_t s = 0; s < steps; ++s)
       for (int i = 0; i < kPanelRows; ++i) n[i] += __builtin_popcount(a[r * lda + s] ^ panel[s * kPanelRows + i]);
-    for (int i = 0; i < kPanelRows; ++i) dot[r][i] += coef * n[i];
+    for (int i = 0; i < kPanelRows; ++i) dot[r][i] = (start ? start[r] : dot[r][i]) + coef * n[i];
   }
 }
 #endif

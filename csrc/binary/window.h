@@ -27,6 +27,16 @@ STRUCTOPS_INLINE Pixel pixel_of(const BitsWindow& w, int64_t m) {
   return {b, oh * w.sh - w.ph, (o - oh * w.OW) * w.sw - w.pw};
 }
 
+// The pixel of row m + 1, without divisions.
+STRUCTOPS_INLINE Pixel next_pixel(const BitsWindow& w, Pixel p) {
+  p.iw += w.sw;
+  if (p.iw + w.pw < w.OW * w.sw) return p;
+  p.iw = -w.pw;
+  p.ih += w.sh;
+  if (p.ih + w.ph < w.OH * w.sh) return p;
+  return {p.b + 1, -w.ph, -w.pw};
+}
+
 STRUCTOPS_INLINE bool inside(int64_t i, int64_t n) { return uint64_t(i) < uint64_t(n); }
 
 STRUCTOPS_INLINE bool touches_padding(const BitsWindow& w, Pixel p) {

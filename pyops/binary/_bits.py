@@ -86,6 +86,13 @@ class BitTensor:
         if validate:
             self.validate()
 
+    @staticmethod
+    def _made(words: Tensor, K: int, dim: int) -> BitTensor:
+        """Words that a kernel made: nothing to check."""
+        made = BitTensor.__new__(BitTensor)
+        made.words, made.K, made.dim, made.values, made.polarity, made.sign_zero = words, K, dim, "pm1", 1, 1
+        return made
+
     @property
     def shape(self) -> torch.Size:
         lead = list(self.words.shape[:-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from .. import _check as check
 from . import _ops as ops
+from . import _quick
 from ._bits import BitTensor, _sign, pack_words, unpack_words
 from ._epilogue import Out, epilogue, finish_wide, kernel_args
 from ._linear import activate, clip_of, first_order, flat, masked, saved_mask, sign_test, train_only_float, trainable
@@ -82,6 +84,20 @@ def window(
     before, after = (*zero, *before), (*zero, *after)
     pads = (before[1], after[1], before[0], after[0])
     return Window((*one, *kernel), (*one, *stride), (*one, *dilation), pads, (*one, *size), groups, int(pad_value))
+
+
+@lru_cache(maxsize=1024)
+def _known_geometry(*args) -> tuple[Window, list[int]]:
+    win = window("binary_conv2d", *args)
+    return win, win.numbers()
+
+
+def _geometry(*args) -> tuple[Window, list[int]] | None:
+    """What :func:`window` makes of arguments seen before; None where it may have something to say."""
+    try:
+        return _known_geometry(*args)
+    except (TypeError, ValueError):
+        return None
 
 
 class _Conv(torch.autograd.Function):
@@ -278,6 +294,11 @@ def binary_conv2d(
     >>> binary.binary_conv2d(x, w, padding=1, pad_value=-1)[0, 0, 0]
     tensor([-1.,  3., -1.])
     """
+    if residual is None and prelu is None and surrogate == "clip" and clip == 1.0:
+        geometry = lambda spatial, kernel: _geometry(spatial, kernel, stride, padding, dilation, groups, pad_value)  # noqa: E731
+        quick = _quick.conv2d(x, weight, bias, geometry, scale, shift, threshold, out, sign_zero)
+        if quick is not None:
+            return quick
     return _conv(
         "binary_conv2d", 2, x, weight, bias, stride, padding, dilation, groups, pad_value, scale, residual, prelu, shift, threshold,
         out, sign_zero, surrogate, clip,

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _check as check
 from . import _ops as ops
+from . import _quick
 from ._bits import BitTensor, _product, _sign, bits_of, pack_words, unpack_words
 from ._epilogue import Out, epilogue, finish_wide, kernel_args
 from ._weight import KINDS, PackedWeight, form, weight_of
@@ -187,6 +188,10 @@ def binary_linear(
     tensor([[ 1., -1.]])
     """
     op = "binary_linear"
+    if residual is None and prelu is None and surrogate == "clip" and clip == 1.0:
+        quick = _quick.linear(x, weight, bias, scale, shift, threshold, out, sign_zero)
+        if quick is not None:
+            return quick
     sign_zero = _sign(op, "sign_zero", sign_zero)
     limit = clip_of(op, surrogate, clip)
     if isinstance(x, BitTensor):

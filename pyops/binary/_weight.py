@@ -136,9 +136,9 @@ class PackedWeight:
         self._pack(source)
 
     def _fresh(self) -> None:
-        if torch.compiler.is_compiling():  # versions are not to be read while tracing
+        if self._source is None or torch.compiler.is_compiling():  # versions are not to be read while tracing
             return
-        source = self._source() if self._source is not None else None
+        source = self._source()
         if source is not None and source._version != self._version:
             self._pack(source)
 
