@@ -33,7 +33,8 @@ OPS = {
     "matrix_tree_sample": "bench_tree_spanning",
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
-    # rotations
+    # rotations: tensor products, spherical harmonics
+    # rotations: frames, Wigner matrices, SO(2) convolutions
     # bits
 }
 

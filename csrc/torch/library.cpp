@@ -42,6 +42,9 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
 
   // rotations
+  // tensor products, spherical harmonics
+
+  // frames, Wigner matrices, SO(2) convolutions
 
   // bits
 }

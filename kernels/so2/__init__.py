@@ -3,4 +3,7 @@
 from __future__ import annotations
 
 # Operator -> stem of the modules here that hold its reference and other backends.
-OPS: dict[str, str] = {}
+OPS: dict[str, str] = {
+    # tensor products, spherical harmonics
+    # frames, Wigner matrices, SO(2) convolutions
+}
