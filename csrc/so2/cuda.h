@@ -2,11 +2,24 @@
 // They enqueue on ctx.stream, never synchronise, and throw std::runtime_error on a CUDA error.
 #pragma once
 #include "core/cuda/context.h"
+#include "so2/edge_block.h"
+#include "so2/so2_conv.h"
+#include "so2/wigner.h"
 
 namespace structops::cuda {
 
 // tensor products, spherical harmonics
 
 // frames, Wigner matrices, SO(2) convolutions
+void wigner_fwd(const WignerArgs& a, const CudaContext& ctx);
+void rotate_fwd(const WignerArgs& a, const CudaContext& ctx);
+void rotate_back(const WignerArgs& a, const CudaContext& ctx);
+void rotate_outer(const WignerArgs& a, const CudaContext& ctx);
+void so3_turn(const WignerArgs& a, const CudaContext& ctx);
+void so3_torque(const WignerArgs& a, const CudaContext& ctx);
+void so2_conv_fwd(const So2ConvArgs& a, const CudaContext& ctx);
+void so2_conv_wgrad(const So2ConvArgs& a, const CudaContext& ctx);
+void edge_block_fwd(const EdgeBlockArgs& a, const CudaContext& ctx);
+void edge_block_bwd(const EdgeBlockArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

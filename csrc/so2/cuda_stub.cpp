@@ -15,5 +15,15 @@ namespace {
 // tensor products, spherical harmonics
 
 // frames, Wigner matrices, SO(2) convolutions
+void wigner_fwd(const WignerArgs&, const CudaContext&) { missing(); }
+void rotate_fwd(const WignerArgs&, const CudaContext&) { missing(); }
+void rotate_back(const WignerArgs&, const CudaContext&) { missing(); }
+void rotate_outer(const WignerArgs&, const CudaContext&) { missing(); }
+void so3_turn(const WignerArgs&, const CudaContext&) { missing(); }
+void so3_torque(const WignerArgs&, const CudaContext&) { missing(); }
+void so2_conv_fwd(const So2ConvArgs&, const CudaContext&) { missing(); }
+void so2_conv_wgrad(const So2ConvArgs&, const CudaContext&) { missing(); }
+void edge_block_fwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
+void edge_block_bwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

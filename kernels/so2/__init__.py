@@ -6,4 +6,14 @@ from __future__ import annotations
 OPS: dict[str, str] = {
     # tensor products, spherical harmonics
     # frames, Wigner matrices, SO(2) convolutions
+    "so2_wigner": "wigner",
+    "so2_rotate": "wigner",
+    "so2_rotate_back": "wigner",
+    "so2_rotate_outer": "wigner",
+    "so3_turn": "wigner",
+    "so3_torque": "wigner",
+    "so2_conv": "so2_conv",
+    "so2_conv_wgrad": "so2_conv",
+    "edge_block": "edge_block",
+    "edge_block_bwd": "edge_block",
 }
