@@ -126,7 +126,12 @@ def _bwd_backward(ctx, *cotangents):
     needed = [i for i in range(LEAVES + 1) if ctx.needs_input_grad[i]]
     if not used or not needed:
         return (None,) * 21
-    fresh = lambda t: t if t is None or (higher and t.requires_grad) else t.detach().requires_grad_()  # noqa: E731
+
+    def fresh(t):  # a point of its own in the graph: partial derivatives, whatever the operands have to do with one another
+        if t is None:
+            return None
+        return t.view_as(t) if higher and t.requires_grad else t.detach().requires_grad_()
+
     total: list[Tensor | None] = [None] * (LEAVES + 1)
     src, dst, j = edges(rowptr, col, eid)
     E = col.shape[0]
