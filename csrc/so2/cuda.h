@@ -5,10 +5,17 @@
 #include "so2/edge_block.h"
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
+#include "so2/sph.h"
+#include "so2/tp.h"
 
 namespace structops::cuda {
 
 // tensor products, spherical harmonics
+void spherical_harmonics(const SphArgs& a, const CudaContext& ctx);
+void spherical_harmonics_bwd(const SphArgs& a, const CudaContext& ctx);
+void spherical_harmonics_jet(const SphArgs& a, const CudaContext& ctx);
+void tp_conv(const TpArgs& a, const CudaContext& ctx);
+void tp_conv_edge(const TpArgs& a, const CudaContext& ctx);
 
 // frames, Wigner matrices, SO(2) convolutions
 void wigner_fwd(const WignerArgs& a, const CudaContext& ctx);

@@ -43,6 +43,14 @@ STABLE_TORCH_LIBRARY(structops, m) {
 
   // rotations
   // tensor products, spherical harmonics
+  m.def("spherical_harmonics(Tensor x, int lmax, int norm, bool normalize) -> Tensor");
+  m.def("spherical_harmonics_bwd(Tensor x, Tensor g, int lmax, int norm, bool normalize) -> Tensor");
+  m.def("spherical_harmonics_jet(Tensor x, int lmax, int norm, bool normalize, int order) -> (Tensor, Tensor, Tensor)");
+  // colptr, row_t, eid_t: the reversed edges, read by the backward only. plan, cg, sizes: pyops/so2/_plan.py.
+  m.def("tp_conv(Tensor x, Tensor y, Tensor? w, Tensor? rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor plan, Tensor cg, int[] sizes, bool transpose) -> Tensor");
+  m.def("tp_conv_edge(Tensor x, Tensor g, Tensor y, Tensor? w, Tensor? rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t, Tensor plan, Tensor cg, int[] sizes, bool want_y, bool want_w) -> (Tensor, Tensor)");
 
   // frames, Wigner matrices, SO(2) convolutions
   // so3_turn and so3_torque act on features [E, S, C] where mmax < 0, on packed Wigner matrices [E, R] else.

@@ -5,6 +5,11 @@ from __future__ import annotations
 # Operator -> stem of the modules here that hold its reference and other backends.
 OPS: dict[str, str] = {
     # tensor products, spherical harmonics
+    "spherical_harmonics": "sph",
+    "spherical_harmonics_bwd": "sph",
+    "spherical_harmonics_jet": "sph",
+    "tp_conv": "tp",
+    "tp_conv_edge": "tp",
     # frames, Wigner matrices, SO(2) convolutions
     "so2_wigner": "wigner",
     "so2_rotate": "wigner",
