@@ -35,6 +35,16 @@ OPS = {
     "tree_check": "bench_tree_spanning",
     # rotations: tensor products, spherical harmonics
     # rotations: frames, Wigner matrices, SO(2) convolutions
+    "so2_wigner": "bench_so2_block",
+    "so2_rotate": "bench_so2_block",
+    "so2_rotate_back": "bench_so2_block",
+    "so2_rotate_outer": "bench_so2_block",
+    "so3_turn": "bench_so2_block",
+    "so3_torque": "bench_so2_block",
+    "so2_conv": "bench_so2_block",
+    "so2_conv_wgrad": "bench_so2_block",
+    "edge_block": "bench_so2_block",
+    "edge_block_bwd": "bench_so2_block",
     # bits
 }
 
@@ -50,7 +60,9 @@ FAMILIES = {
         "bench_sparse_csr",
     ),
     "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
-    "so2": (),
+    "so2": (
+        "bench_so2_block",
+    ),
     "binary": (),
     "overhead": ("bench_overhead",),
 }
