@@ -95,7 +95,9 @@ def _case(op: str, name: str, repeat: int, direction: str) -> Case:
     elif op == BLOCK and name in ("UMA-M", "EqV2-31M"):
         targets = {FAIRCHEM: 1.3 if direction == FWD else 1.6}
     shape = f"L={L} M={M} C={C} H={H} E={E}"
-    return Case(op, direction, f"{name}, Cu", shape, C, partial(_build, op, name, repeat, direction), Traffic(low, low, flops), targets)
+    return Case(
+        op, direction, f"{name}, Cu", shape, C, partial(_build, op, name, repeat, direction), Traffic(low, low, flops), targets
+    )
 
 
 @lru_cache(maxsize=1)
@@ -162,8 +164,12 @@ def _fairchem(module, t: dict[str, Tensor], name: str) -> tuple[Callable, object
     """(block, second convolution) of fairchem with our weights."""
     L, M, C, H = SHAPES[name]
     mapping = types.SimpleNamespace(m_size=[L + 1 - m for m in range(M + 1)])
-    first = module.so2.SO2_Convolution(2 * C, H, L, M, mapping, internal_weights=False, edge_channels_list=[K], extra_m0_output_channels=L * H)
-    second = module.so2.SO2_Convolution(H, C, L, M, mapping, internal_weights=True, edge_channels_list=None, extra_m0_output_channels=None)
+    first = module.so2.SO2_Convolution(
+        2 * C, H, L, M, mapping, internal_weights=False, edge_channels_list=[K], extra_m0_output_channels=L * H
+    )
+    second = module.so2.SO2_Convolution(
+        H, C, L, M, mapping, internal_weights=True, edge_channels_list=None, extra_m0_output_channels=None
+    )
     act = module.activation.GateActivation(L, M, H, m_prime=True)
     for conv, flat, bias, shapes in (
         (first, t["w1"], t["b1"], so2.weight_shapes(L, M, 2 * C, H, L * H)), (second, t["w2"], t["b2"], so2.weight_shapes(L, M, H, C)),
@@ -192,7 +198,7 @@ def _fairchem(module, t: dict[str, Tensor], name: str) -> tuple[Callable, object
 
 
 def _build(op: str, name: str, repeat: int, direction: str, device: str) -> Prepared:
-    L, M, C, H = SHAPES[name]
+    L, M = SHAPES[name][:2]
     t = _inputs(name, repeat, device)
     module, reason = fairchem_layers()
     if op == WIGNER:

@@ -64,7 +64,9 @@ class Problem:
         return replace(self, **{n: move(getattr(self, n)) for n in names})
 
 
-def problem(L: int, M: int, C: int, H: int, N: int = 5, E: int = 20, radial: str = "fused", envelope: bool = True, seed: int = 0) -> Problem:
+def problem(
+    L: int, M: int, C: int, H: int, N: int = 5, E: int = 20, radial: str = "fused", envelope: bool = True, seed: int = 0
+) -> Problem:
     """float64; weights scaled so that numbers stay near 1. radial: none, scale or fused."""
     g = torch.Generator().manual_seed(seed)
     rand = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731

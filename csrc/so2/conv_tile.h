@@ -11,12 +11,14 @@ namespace {
 constexpr int64_t kSlack = 64;  // numbers that the micro-kernel may read beyond a buffer
 
 // A matrix of one order as the product sees it: K inputs, N outputs.
-template <class A> struct PackedBlock {
+template <class A>
+struct PackedBlock {
   int64_t K, N, from, to;  // of a half (+ or -) where m > 0; from, to: first number in the rows of input and output
   const A *w1, *w2, *w12;  // m = 0: w1.  four multiplications: w1 is [[W1, -W2], [W2, W1]] of 2K x 2N
 };
 
-template <class A> struct PackedConv {
+template <class A>
+struct PackedConv {
   So2Shape s;
   bool transpose, three;
   PackedBlock<A> block[kMaxL + 1];
@@ -44,7 +46,9 @@ template <class A> struct PackedConv {
       block[m].w12 = at + 2 * one;
       at += floats(m);
     }
-    auto body = [&](int64_t begin, int64_t end) { for (int64_t j = begin; j < end; ++j) pack(w, j); };
+    auto body = [&](int64_t begin, int64_t end) {
+      for (int64_t j = begin; j < end; ++j) pack(w, j);
+    };
     parallel_for(pf, jobs, 4, body);
   }
   PackedConv(const PackedConv&) = delete;
@@ -70,7 +74,10 @@ template <class A> struct PackedConv {
         for (int64_t j = 0; j < zero.N; ++j) out[t * ld_out + zero.to + j] += bias[j];
     for (int m = 1; m <= s.mmax; ++m) {
       const PackedBlock<A>& b = block[m];
-      if (!three) { gemm<A>(T, 2 * b.N, 2 * b.K, in + b.from, ld_in, b.w1, out + b.to, ld_out, 1, false); continue; }
+      if (!three) {
+        gemm<A>(T, 2 * b.N, 2 * b.K, in + b.from, ld_in, b.w1, out + b.to, ld_out, 1, false);
+        continue;
+      }
       const int64_t ldk = padded<A>(b.K), ldn = padded<A>(b.N);
       A *const sum = tmp, *const t2 = sum + kTile * ldk, *const t3 = t2 + kTile * ldn;
       for (int64_t t = 0; t < T; ++t) {
@@ -110,11 +117,16 @@ template <class A> struct PackedConv {
     const int64_t columns = s.K(m), ldn = transpose ? 1 : columns, ldk = transpose ? columns : 1;
     const A *const w1 = w + s.weight_at(m), *const w2 = w1 + s.N(m) * columns, sign = transpose ? A(-1) : A(1);
     constexpr int NR = kNR<A>;
-    if (m == 0) { pack_panel<A>(const_cast<A*>(b.w1), job, b.K, b.N, w1, ldn, ldk, 1, 0, b.K); return; }
+    if (m == 0) {
+      pack_panel<A>(const_cast<A*>(b.w1), job, b.K, b.N, w1, ldn, ldk, 1, 0, b.K);
+      return;
+    }
     if (three) {
       const int64_t P = panels<A>(b.N), which = job / P, p = job % P;
-      if (which == 0) pack_panel<A>(const_cast<A*>(b.w1), p, b.K, b.N, w1, ldn, ldk, 1, 0, b.K);
-      else if (which == 1) pack_panel<A>(const_cast<A*>(b.w2), p, b.K, b.N, w2, ldn, ldk, sign, 0, b.K);
+      if (which == 0)
+        pack_panel<A>(const_cast<A*>(b.w1), p, b.K, b.N, w1, ldn, ldk, 1, 0, b.K);
+      else if (which == 1)
+        pack_panel<A>(const_cast<A*>(b.w2), p, b.K, b.N, w2, ldn, ldk, sign, 0, b.K);
       else {
         A* const to = const_cast<A*>(b.w12) + p * NR * b.K;
         for (int64_t k = 0; k < b.K; ++k)
@@ -140,7 +152,8 @@ template <class A> struct PackedConv {
 };
 
 // dw += weight gradient of T rows; x [T, ldx], g [T, ldg].
-template <class A> void conv_wgrad(const So2Shape& s, int64_t T, const A* x, int64_t ldx, const A* g, int64_t ldg, A* dw) {
+template <class A>
+void conv_wgrad(const So2Shape& s, int64_t T, const A* x, int64_t ldx, const A* g, int64_t ldg, A* dw) {
   gemm_transposed<A>(s.N(0), s.K(0), T, g, ldg, x, ldx, dw, s.K(0), 1);
   for (int m = 1; m <= s.mmax; ++m) {
     const int64_t K = s.K(m), N = s.N(m);
@@ -154,7 +167,8 @@ template <class A> void conv_wgrad(const So2Shape& s, int64_t T, const A* x, int
 }
 
 // Adds `slices` partial results of n numbers in order: out = p_0 + p_1 + ...
-template <class A> void add_slices(int64_t slices, int64_t n, const A* parts, int64_t stride, A* out, const ParallelFor& pf) {
+template <class A>
+void add_slices(int64_t slices, int64_t n, const A* parts, int64_t stride, A* out, const ParallelFor& pf) {
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       A sum = parts[i];

@@ -33,7 +33,8 @@ struct ConvParams {
 };
 
 // y = map of x; transposed: a row of x from a row of g.
-template <class T, bool transpose> __global__ void conv_rows(const ConvParams p) {
+template <class T, bool transpose>
+__global__ void conv_rows(const ConvParams p) {
   const Shape& s = p.s;
   const int64_t in = s.in(), width = s.out(), row = transpose ? in : width, total = p.E * row;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
@@ -69,7 +70,8 @@ template <class T, bool transpose> __global__ void conv_rows(const ConvParams p)
 }
 
 // Weight gradient; adds to out where `add`.
-template <class T> __global__ void conv_weight_grad(const ConvParams p, int64_t weights, bool add) {
+template <class T>
+__global__ void conv_weight_grad(const ConvParams p, int64_t weights, bool add) {
   const Shape& s = p.s;
   const int64_t in = s.in(), width = s.out();
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < weights; i += int64_t(gridDim.x) * blockDim.x) {
@@ -83,9 +85,12 @@ template <class T> __global__ void conv_weight_grad(const ConvParams p, int64_t 
     const T* g = static_cast<const T*>(p.g) + (m ? s.extra + s.at(m) * s.Cout : 0) + n;
     T sum = 0;
     for (int64_t e = 0; e < p.E; ++e, x += in, g += width) {
-      if (m == 0) sum += g[0] * x[0];
-      else if (second) sum += g[N] * x[0] - g[0] * x[K];
-      else sum += g[0] * x[0] + g[N] * x[K];
+      if (m == 0)
+        sum += g[0] * x[0];
+      else if (second)
+        sum += g[N] * x[0] - g[0] * x[K];
+      else
+        sum += g[0] * x[0] + g[N] * x[K];
     }
     T* const out = static_cast<T*>(p.out) + i;
     *out = add ? *out + sum : sum;
@@ -93,7 +98,8 @@ template <class T> __global__ void conv_weight_grad(const ConvParams p, int64_t 
 }
 
 // out[j] (+)= sum over E rows of rows[e * ld + j], j < n
-template <class T> __global__ void column_sums(const T* rows, int64_t E, int64_t ld, int64_t n, T* out, bool add) {
+template <class T>
+__global__ void column_sums(const T* rows, int64_t E, int64_t ld, int64_t n, T* out, bool add) {
   for (int64_t j = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; j < n; j += int64_t(gridDim.x) * blockDim.x) {
     T sum = 0;
     for (int64_t e = 0; e < E; ++e) sum += rows[e * ld + j];
@@ -101,8 +107,10 @@ template <class T> __global__ void column_sums(const T* rows, int64_t E, int64_t
   }
 }
 
-// A dense product for the last radial layer. a(i, k) = a[i a_row + k a_col], likewise b(k, j); out [rows, cols] (+)= a b + bias.
-template <class T> struct DenseParams {
+// A dense product for the last radial layer. a(i, k) = a[i a_row + k a_col], likewise b(k, j); out [rows, cols] (+)= a b +
+// bias.
+template <class T>
+struct DenseParams {
   const T *a, *b, *bias;
   T* out;
   IndexRef a_index;  // row i of a is a_index[first + i]; null: i
@@ -110,7 +118,8 @@ template <class T> struct DenseParams {
   IndexRef out_index;  // likewise for the result
   int add;
 };
-template <class T> __global__ void dense(const DenseParams<T> p) {
+template <class T>
+__global__ void dense(const DenseParams<T> p) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < p.rows * p.cols; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t r = i / p.cols, j = i % p.cols;
     const T* const a = p.a + (p.a_index.data ? p.a_index.at(p.first + r) : r) * p.a_row;
@@ -122,20 +131,23 @@ template <class T> __global__ void dense(const DenseParams<T> p) {
 }
 
 // out = the indexed rows of a, and the other way round.
-template <class T> __global__ void copy_rows(const DenseParams<T> p) {
+template <class T>
+__global__ void copy_rows(const DenseParams<T> p) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < p.rows * p.cols; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t r = i / p.cols;
     p.out[i] = p.a[(p.a_index.data ? p.a_index.at(p.first + r) : r) * p.a_row + i % p.cols];
   }
 }
-template <class T> __global__ void scatter_rows(const DenseParams<T> p) {
+template <class T>
+__global__ void scatter_rows(const DenseParams<T> p) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < p.rows * p.cols; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t r = i / p.cols;
     p.out[(p.out_index.data ? p.out_index.at(p.first + r) : r) * p.out_row + i % p.cols] = p.a[r * p.a_row + i % p.cols];
   }
 }
 // out [rows, cols] += a^T b, the rows of b being edges: row k of b is eid[first + k].
-template <class T> __global__ void radial_weight_grad(const DenseParams<T> p, IndexRef eid) {
+template <class T>
+__global__ void radial_weight_grad(const DenseParams<T> p, IndexRef eid) {
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < p.rows * p.cols; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t r = i / p.cols, j = i % p.cols;
     T sum = 0;
@@ -146,7 +158,8 @@ template <class T> __global__ void radial_weight_grad(const DenseParams<T> p, In
 }
 
 // ---- steps of the block on edges first..first + T, in order of k ------------------------------------------------------
-template <class T> struct BlockParams {
+template <class T>
+struct BlockParams {
   int64_t N, T_, first, C, H;  // T_: edges of the chunk
   int L, M, n, S, R;
   IndexRef rowptr, col, eid;
@@ -157,13 +170,15 @@ template <class T> struct BlockParams {
 
 STRUCTOPS_DEVICE int64_t edge_of(const IndexRef& eid, int64_t k) { return eid.data ? eid.at(k) : k; }
 
-template <class T> __global__ void edge_rows(IndexRef rowptr, int64_t N, int64_t* row) {
+template <class T>
+__global__ void edge_rows(IndexRef rowptr, int64_t N, int64_t* row) {
   for (int64_t v = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; v < N; v += int64_t(gridDim.x) * blockDim.x)
     for (int64_t k = rowptr.at(v); k < rowptr.at(v + 1); ++k) row[k] = v;
 }
 
 // z [T, n, 2C] rotated, zs scaled.
-template <class T> __global__ void rotate_in(const BlockParams<T> p) {
+template <class T>
+__global__ void rotate_in(const BlockParams<T> p) {
   const int64_t total = p.T_ * p.n * 2 * p.C;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % (2 * p.C), t = i / (2 * p.C) / p.n, k = p.first + t;
@@ -188,7 +203,8 @@ template <class T> __global__ void rotate_in(const BlockParams<T> p) {
 }
 
 // h [T, n, H] from pre [T, L H + n H]; with dh also d pre.
-template <class T> __global__ void gate(const BlockParams<T> p) {
+template <class T>
+__global__ void gate(const BlockParams<T> p) {
   const int64_t total = p.T_ * p.n * p.H;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.H, t = i / p.H / p.n;
@@ -200,7 +216,8 @@ template <class T> __global__ void gate(const BlockParams<T> p) {
     p.h[i] = v / (T(1) + exp(-q));
   }
 }
-template <class T> __global__ void gate_bwd(const BlockParams<T> p, const T* dh, T* dp) {  // a thread per (edge, l, channel)
+template <class T>
+__global__ void gate_bwd(const BlockParams<T> p, const T* dh, T* dp) {  // a thread per (edge, l, channel)
   const int64_t total = p.T_ * (p.L + 1) * p.H;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.H, t = i / p.H / (p.L + 1);
@@ -209,7 +226,10 @@ template <class T> __global__ void gate_bwd(const BlockParams<T> p, const T* dh,
     const T* const g = dh + t * p.n * p.H + c;
     T* const out = dp + t * (p.L + p.n) * p.H + c;
     const T q = in[(l ? l - 1 : p.L) * p.H], y = T(1) / (T(1) + exp(-q));
-    if (l == 0) { out[p.L * p.H] = g[0] * (y + q * y * (T(1) - y)); continue; }
+    if (l == 0) {
+      out[p.L * p.H] = g[0] * (y + q * y * (T(1) - y));
+      continue;
+    }
     T sum = 0;
     for (int m = -k; m <= k; ++m) {
       const int64_t row = row_of(p.L, l, m);
@@ -221,7 +241,8 @@ template <class T> __global__ void gate_bwd(const BlockParams<T> p, const T* dh,
 }
 
 // out[v] += sum over the row's edges of the chunk of env D^T mid, in order of k.
-template <class T> __global__ void sum_messages(const BlockParams<T> p, T* out) {
+template <class T>
+__global__ void sum_messages(const BlockParams<T> p, T* out) {
   const int64_t total = p.N * p.S * p.C;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.C, v = i / p.C / p.S;
@@ -242,7 +263,8 @@ template <class T> __global__ void sum_messages(const BlockParams<T> p, T* out) 
 }
 
 // u [T, n, C] = D grad[dst], without the envelope.
-template <class T> __global__ void rotate_grad(const BlockParams<T> p, T* u) {
+template <class T>
+__global__ void rotate_grad(const BlockParams<T> p, T* u) {
   const int64_t total = p.T_ * p.n * p.C;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.C, t = i / p.C / p.n;
@@ -257,7 +279,8 @@ template <class T> __global__ void rotate_grad(const BlockParams<T> p, T* u) {
 }
 
 // A warp per edge: the envelope's gradient <u, mid>, then u *= env.
-template <class T> __global__ void envelope_grad(const BlockParams<T> p, T* u, T* d_env) {
+template <class T>
+__global__ void envelope_grad(const BlockParams<T> p, T* u, T* d_env) {
   const int lane = threadIdx.x & 31;
   for (int64_t t = (blockIdx.x * int64_t(blockDim.x) + threadIdx.x) / 32; t < p.T_; t += int64_t(gridDim.x) * blockDim.x / 32) {
     const int64_t e = edge_of(p.eid, p.first + t), width = p.n * p.C;
@@ -273,7 +296,8 @@ template <class T> __global__ void envelope_grad(const BlockParams<T> p, T* u, T
 }
 
 // Gradient of the scales from that of zs (dz, which then becomes the gradient of z): a thread per (edge, scale).
-template <class T> __global__ void scale_grad(const BlockParams<T> p, T* dz, T* ds) {
+template <class T>
+__global__ void scale_grad(const BlockParams<T> p, T* dz, T* ds) {
   const int64_t C2 = 2 * p.C;
   int64_t scales = 0;
   for (int q = 0; q <= p.M; ++q) scales += p.L + 1 - q;
@@ -294,7 +318,8 @@ template <class T> __global__ void scale_grad(const BlockParams<T> p, T* dz, T* 
 }
 
 // back [T, 2, S, C] = D^T dz of the two gathered ends.
-template <class T> __global__ void rotate_ends_back(const BlockParams<T> p, const T* dz, T* back) {
+template <class T>
+__global__ void rotate_ends_back(const BlockParams<T> p, const T* dz, T* back) {
   const int64_t total = p.T_ * 2 * p.S * p.C;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.C, side = i / p.C / p.S % 2, t = i / p.C / p.S / 2;
@@ -308,7 +333,8 @@ template <class T> __global__ void rotate_ends_back(const BlockParams<T> p, cons
 }
 
 // A warp per edge: d_vec from the torque of the message (msg = D^T mid [T, S, C]) and of the gathered ends.
-template <class T> __global__ void direction_grad(const BlockParams<T> p, const T* msg, const T* back, T* d_vec) {
+template <class T>
+__global__ void direction_grad(const BlockParams<T> p, const T* msg, const T* back, T* d_vec) {
   const int lane = threadIdx.x & 31;
   const int64_t SC = p.S * p.C;
   for (int64_t t = (blockIdx.x * int64_t(blockDim.x) + threadIdx.x) / 32; t < p.T_; t += int64_t(gridDim.x) * blockDim.x / 32) {
@@ -329,7 +355,8 @@ template <class T> __global__ void direction_grad(const BlockParams<T> p, const 
 }
 
 // d_x[v] += back of the edges of the chunk that end in v, then of those that begin there, each in order of k.
-template <class T> __global__ void sum_ends(const BlockParams<T> p, const T* back, IndexRef colptr, IndexRef position, T* d_x) {
+template <class T>
+__global__ void sum_ends(const BlockParams<T> p, const T* back, IndexRef colptr, IndexRef position, T* d_x) {
   const int64_t SC = p.S * p.C, total = p.N * SC, last = p.first + p.T_;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t v = i / SC, j = i % SC;

@@ -11,8 +11,8 @@
 //
 //   bwd: the gradients of <g, y>. That of vec is the torque form: with X = D^T z_bar the pullback of the gathered features,
 //        t_i = env <g, G_i D^T o> - <X, G_i [x_src | x_dst]>,   d_vec = (t x e) / |vec|.
-//        It needs no derivative of a frame and is exact at every direction, because the block does not depend on the turn of the
-//        frame about the edge. The part of |vec| comes through s and env, which are the caller's functions of it.
+//        It needs no derivative of a frame and is exact at every direction, because the block does not depend on the turn of
+//        the frame about the edge. The part of |vec| comes through s and env, which are the caller's functions of it.
 //
 // Tiles of 84 edges; nothing of size [E, ..] is kept between kernels but pre and o where the caller gives memory for them
 // (keep): the backward then repeats neither product of the forward. Without, it recomputes both.
@@ -30,22 +30,22 @@ struct EdgeBlockArgs {
   int64_t N, E, C, H;
   int lmax, mmax;
   bool three;
-  int64_t Kr;          // columns of radial
+  int64_t Kr;  // columns of radial
   Index rowptr, col, eid;
-  const void* x;       // [N, S, C]
-  const void* vec;     // [E, 3]
-  const void* radial;  // [E, Kr] or null: no scale
-  const void* wr;      // [scales, Kr] or null: Kr = scales
-  const void* br;      // [scales] or null
-  const void* env;     // [E] or null: 1
+  const void* x;        // [N, S, C]
+  const void* vec;      // [E, 3]
+  const void* radial;   // [E, Kr] or null: no scale
+  const void* wr;       // [scales, Kr] or null: Kr = scales
+  const void* br;       // [scales] or null
+  const void* env;      // [E] or null: 1
   const void *w1, *b1;  // conv1: 2C -> H, L H extra; b1 may be null
   const void *w2, *b2;  // conv2: H -> C
-  void* out;           // fwd: [N, S, C]
-  void* pre;           // [E, conv1.out()] in order of k, or null
-  void* mid;           // o: [E, n C] in order of k, or null
+  void* out;            // fwd: [N, S, C]
+  void* pre;            // [E, conv1.out()] in order of k, or null
+  void* mid;            // o: [E, n C] in order of k, or null
 
-  const void* grad;    // bwd: [N, S, C]
-  void *d_x, *d_vec, *d_radial, *d_env;    // null where not wanted; d_x goes with d_vec
+  const void* grad;                      // bwd: [N, S, C]
+  void *d_x, *d_vec, *d_radial, *d_env;  // null where not wanted; d_x goes with d_vec
   void *d_w1, *d_b1, *d_w2, *d_b2, *d_wr, *d_br;
 
   So2Shape conv1() const { return {lmax, mmax, 2 * C, H, lmax * H}; }

@@ -1,7 +1,7 @@
 // CPU edge block. The contract is edge_block.h.
 //
-// A group of whole rows is cut into tiles; every step of a tile works on buffers that fit the second-level cache, and the packed
-// weights stream from the third. Forward: rows of y are written by the group that owns them.
+// A group of whole rows is cut into tiles; every step of a tile works on buffers that fit the second-level cache, and the
+// packed weights stream from the third. Forward: rows of y are written by the group that owns them.
 #include "so2/edge_tile.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -12,7 +12,8 @@ struct Freed {  // the buffers of a launch
   ~Freed() { std::free(p); }
 };
 
-template <class A> A* pack_radial(const BlockPlan<A>& p, bool transpose, const ParallelFor& pf) {
+template <class A>
+A* pack_radial(const BlockPlan<A>& p, bool transpose, const ParallelFor& pf) {
   if (!p.wr) return nullptr;
   const int64_t K = transpose ? p.scales : p.a.Kr, N = transpose ? p.a.Kr : p.scales;
   A* const packed = allocate<A>(size_t(packed_floats<A>(K, N) + kSlack));
@@ -24,7 +25,8 @@ template <class A> A* pack_radial(const BlockPlan<A>& p, bool transpose, const P
   return packed;
 }
 
-template <class A> void forward_tile(EdgeTile<A>& t, const PackedConv<A>& c1, const A* wr) {
+template <class A>
+void forward_tile(EdgeTile<A>& t, const PackedConv<A>& c1, const A* wr) {
   const BlockPlan<A>& p = t.p;
   t.rotate_in();
   t.scales(wr);
@@ -32,9 +34,11 @@ template <class A> void forward_tile(EdgeTile<A>& t, const PackedConv<A>& c1, co
   c1.apply(t.T, t.z, p.ldz, t.pre, p.ldp, p.b1, t.tmp);
 }
 
-template <class A> void forward(const EdgeBlockArgs& a, const ParallelFor& pf) {
+template <class A>
+void forward(const EdgeBlockArgs& a, const ParallelFor& pf) {
   const BlockPlan<A> p(a);
-  const PackedConv<A> c1(p.s1, static_cast<const A*>(a.w1), false, a.three, pf), c2(p.s2, static_cast<const A*>(a.w2), false, a.three, pf);
+  const PackedConv<A> c1(p.s1, static_cast<const A*>(a.w1), false, a.three, pf),
+      c2(p.s2, static_cast<const A*>(a.w2), false, a.three, pf);
   A* const wr = pack_radial(p, false, pf);
   const Freed freed_radial{wr};
   const int64_t most = a.E / (8 * kTile) + 1, groups = most < 64 ? most : 64;
@@ -59,7 +63,8 @@ template <class A> void forward(const EdgeBlockArgs& a, const ParallelFor& pf) {
         c2.apply(t.T, t.h, p.ldh, t.o, p.ldo, p.b2, t.tmp);
         t.save(t.o, p.ldo, p.s2.out(), a.mid);
         for (int64_t i = 0; i < t.T; ++i)
-          rotate_back_edge<A, true>(a.lmax, a.mmax, a.C, t.D + i * p.R, t.o + i * p.ldo, a.C, t.scale_of(i), out + t.dst[i] * row_size);
+          rotate_back_edge<A, true>(a.lmax, a.mmax, a.C, t.D + i * p.R, t.o + i * p.ldo, a.C, t.scale_of(i),
+                                    out + t.dst[i] * row_size);
       }
     }
   };
@@ -71,7 +76,8 @@ struct SliceLayout {
   int64_t x, w1, b1, w2, b2, wr, br, size;
 };
 
-template <class A> SliceLayout slice_layout(const BlockPlan<A>& p) {
+template <class A>
+SliceLayout slice_layout(const BlockPlan<A>& p) {
   const EdgeBlockArgs& a = p.a;
   int64_t at = 0;
   auto take = [&](bool wanted, int64_t n) {
@@ -91,7 +97,8 @@ template <class A> SliceLayout slice_layout(const BlockPlan<A>& p) {
   return s;
 }
 
-template <class A> struct Backward {
+template <class A>
+struct Backward {
   const BlockPlan<A>& p;
   const EdgeBlockArgs& a;
   const PackedConv<A>&c1, &c2, *f1, *f2;  // transposed; forward ones where recomputed
@@ -133,13 +140,17 @@ template <class A> struct Backward {
       for (int64_t i = t.T * p.ldz; i < t.rows() * p.ldz; ++i) e.zs[i] = 0;
       zs = e.zs;
     }
-    if (a.pre) t.restore(t.pre, p.ldp, p.s1.out(), a.pre);
-    else f1->apply(t.T, zs, p.ldz, t.pre, p.ldp, p.b1, t.tmp);
+    if (a.pre)
+      t.restore(t.pre, p.ldp, p.s1.out(), a.pre);
+    else
+      f1->apply(t.T, zs, p.ldz, t.pre, p.ldp, p.b1, t.tmp);
     const bool need_o = a.d_vec || a.d_env;
     if (a.d_w2 || (need_o && !a.mid)) t.gate();
     if (need_o) {
-      if (a.mid) t.restore(t.o, p.ldo, nC, a.mid);
-      else f2->apply(t.T, t.h, p.ldh, t.o, p.ldo, p.b2, t.tmp);
+      if (a.mid)
+        t.restore(t.o, p.ldo, nC, a.mid);
+      else
+        f2->apply(t.T, t.h, p.ldh, t.o, p.ldo, p.b2, t.tmp);
     }
     // The message's side: u = env D g, the gradient of env, the torque of D^T o.
     for (int64_t i = 0; i < t.T; ++i) {
@@ -236,15 +247,16 @@ template <class A> struct Backward {
   }
 };
 
-template <class A> void backward(const EdgeBlockArgs& a, const ParallelFor& pf) {
+template <class A>
+void backward(const EdgeBlockArgs& a, const ParallelFor& pf) {
   const BlockPlan<A> p(a);
   const A *const w1 = static_cast<const A*>(a.w1), *const w2 = static_cast<const A*>(a.w2);
   const PackedConv<A> c1(p.s1, w1, true, a.three, pf), c2(p.s2, w2, true, a.three, pf);
   const So2Shape none{0, 0, 0, 0, 0};
   const PackedConv<A> f1(a.pre ? none : p.s1, w1, false, a.three, pf), f2(a.mid ? none : p.s2, w2, false, a.three, pf);
-  A *const wr = pack_radial(p, false, pf);
+  A* const wr = pack_radial(p, false, pf);
   const Freed freed_radial{wr};
-  A *const wr_t = pack_radial(p, true, pf);
+  A* const wr_t = pack_radial(p, true, pf);
   const Freed freed_transpose{wr_t};
   const Backward<A> b{p, a, c1, c2, &f1, &f2, wr, wr_t, slice_layout(p)};
   const int64_t most = a.E / (4 * kTile) + 1, slices = most < 8 ? most : 8;
@@ -287,10 +299,16 @@ template <class A> void backward(const EdgeBlockArgs& a, const ParallelFor& pf) 
 }  // namespace
 
 void edge_block_fwd(const EdgeBlockArgs& a, const ParallelFor& pf) {
-  if (a.dtype == Dtype::f64) forward<double>(a, pf); else forward<float>(a, pf);
+  if (a.dtype == Dtype::f64)
+    forward<double>(a, pf);
+  else
+    forward<float>(a, pf);
 }
 void edge_block_bwd(const EdgeBlockArgs& a, const ParallelFor& pf) {
-  if (a.dtype == Dtype::f64) backward<double>(a, pf); else backward<float>(a, pf);
+  if (a.dtype == Dtype::f64)
+    backward<double>(a, pf);
+  else
+    backward<float>(a, pf);
 }
 
 }  // namespace structops::STRUCTOPS_ISA

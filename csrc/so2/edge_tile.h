@@ -8,21 +8,41 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-template <class A> STRUCTOPS_INLINE Vec<A> sigmoid(Vec<A> x) { return A(1) / (A(1) + vexp<A>(-x)); }
+template <class A>
+STRUCTOPS_INLINE Vec<A> sigmoid(Vec<A> x) {
+  return A(1) / (A(1) + vexp<A>(-x));
+}
 
 // What all tiles share.
-template <class A> struct BlockPlan {
+template <class A>
+struct BlockPlan {
   const EdgeBlockArgs& a;
   So2Shape s1, s2;
   int64_t S, n, R, scales, ldz, ldp, ldh, ldo, lds, ldr;
   const A *x, *vec, *radial, *wr, *br, *env, *b1, *b2, *grad;
 
   explicit BlockPlan(const EdgeBlockArgs& args)
-      : a(args), s1(args.conv1()), s2(args.conv2()), S(args.S()), n(s1.n()), R(packed_size(args.lmax, args.mmax)), scales(args.scales()),
-        ldz(padded<A>(s1.in())), ldp(padded<A>(s1.out())), ldh(padded<A>(s2.in())), ldo(padded<A>(s2.out())), lds(padded<A>(scales)),
-        ldr(padded<A>(args.Kr)), x(static_cast<const A*>(args.x)), vec(static_cast<const A*>(args.vec)),
-        radial(static_cast<const A*>(args.radial)), wr(static_cast<const A*>(args.wr)), br(static_cast<const A*>(args.br)),
-        env(static_cast<const A*>(args.env)), b1(static_cast<const A*>(args.b1)), b2(static_cast<const A*>(args.b2)),
+      : a(args),
+        s1(args.conv1()),
+        s2(args.conv2()),
+        S(args.S()),
+        n(s1.n()),
+        R(packed_size(args.lmax, args.mmax)),
+        scales(args.scales()),
+        ldz(padded<A>(s1.in())),
+        ldp(padded<A>(s1.out())),
+        ldh(padded<A>(s2.in())),
+        ldo(padded<A>(s2.out())),
+        lds(padded<A>(scales)),
+        ldr(padded<A>(args.Kr)),
+        x(static_cast<const A*>(args.x)),
+        vec(static_cast<const A*>(args.vec)),
+        radial(static_cast<const A*>(args.radial)),
+        wr(static_cast<const A*>(args.wr)),
+        br(static_cast<const A*>(args.br)),
+        env(static_cast<const A*>(args.env)),
+        b1(static_cast<const A*>(args.b1)),
+        b2(static_cast<const A*>(args.b2)),
         grad(static_cast<const A*>(args.grad)) {}
 };
 
@@ -34,13 +54,17 @@ inline int64_t group_row(const Index& rowptr, int64_t N, int64_t E, int64_t g, i
   int64_t lo = 0, hi = N;
   while (lo < hi) {
     const int64_t mid = (lo + hi) / 2;
-    if (rowptr[mid] < target) lo = mid + 1; else hi = mid;
+    if (rowptr[mid] < target)
+      lo = mid + 1;
+    else
+      hi = mid;
   }
   return lo;
 }
 
 // A buffer cut into pieces, each at a cache line.
-template <class A> struct Arena {
+template <class A>
+struct Arena {
   A* at;
   A* take(int64_t n) {
     A* const p = at;
@@ -49,7 +73,8 @@ template <class A> struct Arena {
   }
 };
 
-template <class A> struct EdgeTile {
+template <class A>
+struct EdgeTile {
   const BlockPlan<A>& p;
   int64_t T = 0;  // edges in the tile
   int64_t k0 = 0;
@@ -115,7 +140,7 @@ template <class A> struct EdgeTile {
   void scales(const A* packed) {
     if (!p.radial) return;
     const int64_t K = p.a.Kr;
-    A *const to = packed ? r : s;
+    A* const to = packed ? r : s;
     const int64_t ld = packed ? p.ldr : p.lds;
     for (int64_t t = 0; t < T; ++t) __builtin_memcpy(to + t * ld, p.radial + edge[t] * K, size_t(K) * sizeof(A));
     if (!packed) return;
@@ -128,7 +153,8 @@ template <class A> struct EdgeTile {
   }
 
   // f(first number of a run in a row of z, first number in a row of s, length), for m = 0 and both signs of m > 0.
-  template <class F> void scaled_runs(F f) const {
+  template <class F>
+  void scaled_runs(F f) const {
     int64_t at = 0;
     for (int m = 0; m <= p.a.mmax; ++m) {
       const int64_t K = p.s1.K(m);
@@ -149,7 +175,8 @@ template <class A> struct EdgeTile {
   }
 
   // f(pre number, output number) of the rows of degree l, m in m-primary order.
-  template <class F> void rows_of(int l, F f) const {
+  template <class F>
+  void rows_of(int l, F f) const {
     const int k = l < p.a.mmax ? l : p.a.mmax;
     for (int m = -k; m <= k; ++m) {
       const int64_t row = frame_row(p.a.lmax, l, m);
@@ -167,7 +194,8 @@ template <class A> struct EdgeTile {
         for (int64_t c = 0; c < H; c += V) {
           const int n = int(H - c < V ? H - c : V);
           const Vec<A> gate = sigmoid<A>(load_w(in + (l ? (l - 1) * H : p.s1.extra) + c, n));
-          rows_of(l, [&](int64_t from, int64_t to) __attribute__((always_inline)) { store_w(out + to + c, load_w(in + from + c, n) * gate, n); });
+          rows_of(l, [&](int64_t from, int64_t to)
+                         __attribute__((always_inline)) { store_w(out + to + c, load_w(in + from + c, n) * gate, n); });
         }
     }
     for (int64_t t = T; t < rows(); ++t)
@@ -186,7 +214,10 @@ template <class A> struct EdgeTile {
           const int n = int(H - c < V ? H - c : V);
           const int64_t at = (l ? (l - 1) * H : p.s1.extra) + c;
           const Vec<A> q = load_w(in + at, n), y = sigmoid<A>(q);
-          if (l == 0) { store_w(out + at, load_w(g + c, n) * (y + q * y * (A(1) - y)), n); continue; }
+          if (l == 0) {
+            store_w(out + at, load_w(g + c, n) * (y + q * y * (A(1) - y)), n);
+            continue;
+          }
           Vec<A> sum{};
           rows_of(l, [&](int64_t from, int64_t to) __attribute__((always_inline)) {
             const Vec<A> d = load_w(g + to + c, n);
@@ -202,10 +233,12 @@ template <class A> struct EdgeTile {
 
   void save(const A* from, int64_t ld, int64_t n, void* memory) const {
     if (memory)
-      for (int64_t t = 0; t < T; ++t) __builtin_memcpy(static_cast<A*>(memory) + (k0 + t) * n, from + t * ld, size_t(n) * sizeof(A));
+      for (int64_t t = 0; t < T; ++t)
+        __builtin_memcpy(static_cast<A*>(memory) + (k0 + t) * n, from + t * ld, size_t(n) * sizeof(A));
   }
   void restore(A* to, int64_t ld, int64_t n, const void* memory) const {
-    for (int64_t t = 0; t < T; ++t) __builtin_memcpy(to + t * ld, static_cast<const A*>(memory) + (k0 + t) * n, size_t(n) * sizeof(A));
+    for (int64_t t = 0; t < T; ++t)
+      __builtin_memcpy(to + t * ld, static_cast<const A*>(memory) + (k0 + t) * n, size_t(n) * sizeof(A));
   }
 };
 

@@ -6,7 +6,8 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-// Packed matrices of up to W<double> edges at once, in double: the lanes are edges. vec [n, 3], out [n, R], dir (null or) [n, 3].
+// Packed matrices of up to W<double> edges at once, in double: the lanes are edges. vec [n, 3], out [n, R], dir (null or) [n,
+// 3].
 template <class A, class D>
 void wigner_lanes(int n, const A* vec, const A* gamma, int lmax, int mmax, D* out, D* dir) {
   using V = Vec<double>;
@@ -16,7 +17,10 @@ void wigner_lanes(int n, const A* vec, const A* gamma, int lmax, int mmax, D* ou
   for (int j = 0; j < 3; ++j)
     for (int i = 0; i < L; ++i) e[j][i] = i < n ? double(vec[i * 3 + j]) : 0.0;
   V big{};  // scaled by the largest component: no overflow, and no underflow of short vectors
-  for (int j = 0; j < 3; ++j) { const V m = e[j] < 0 ? -e[j] : e[j]; big = m > big ? m : big; }
+  for (int j = 0; j < 3; ++j) {
+    const V m = e[j] < 0 ? -e[j] : e[j];
+    big = m > big ? m : big;
+  }
   for (int j = 0; j < 3; ++j) e[j] /= big;
   const V square = e[0] * e[0] + e[1] * e[1] + e[2] * e[2];
   V norm;
@@ -31,7 +35,11 @@ void wigner_lanes(int n, const A* vec, const A* gamma, int lmax, int mmax, D* ou
   V r[9] = {1.0 - x * x * t, -x * s, -x * z * t * s, x, y * s, z * s, -x * z * t, -z * s, (1.0 - z * z * t) * s};
   if (gamma) {
     V c, g;
-    for (int i = 0; i < L; ++i) { const double a = i < n ? double(gamma[i]) : 0.0; c[i] = __builtin_cos(a); g[i] = __builtin_sin(a); }
+    for (int i = 0; i < L; ++i) {
+      const double a = i < n ? double(gamma[i]) : 0.0;
+      c[i] = __builtin_cos(a);
+      g[i] = __builtin_sin(a);
+    }
     for (int j = 0; j < 3; ++j) {
       const V top = c * r[j] + g * r[6 + j];
       r[6 + j] = c * r[6 + j] - g * r[j];
@@ -44,8 +52,10 @@ void wigner_lanes(int n, const A* vec, const A* gamma, int lmax, int mmax, D* ou
   int at = 0;
   for (int l = 0; l <= lmax; ++l) {
     const int size = 2 * l + 1;
-    if (l == 0) next[0] = r[0] * 0.0 + 1.0;  // NaN without a direction
-    else if (l == 1) for (int k = 0; k < 9; ++k) next[k] = r[k];
+    if (l == 0)
+      next[0] = r[0] * 0.0 + 1.0;  // NaN without a direction
+    else if (l == 1)
+      for (int k = 0; k < 9; ++k) next[k] = r[k];
     else {
       for (int k = 0; k < size * size; ++k) next[k] = V{};
       for (int q = table.begin[l]; q < table.begin[l + 1]; ++q) {
@@ -57,15 +67,27 @@ void wigner_lanes(int n, const A* vec, const A* gamma, int lmax, int mmax, D* ou
     for (int k = 0; k < keep * size; ++k)
       for (int i = 0; i < n; ++i) out[int64_t(i) * R + at + k] = D(next[first * size + k][i]);
     at += keep * size;
-    V* const swap = prev; prev = next; next = swap;
+    V* const swap = prev;
+    prev = next;
+    next = swap;
   }
 }
 
-template <class A> STRUCTOPS_INLINE Vec<A> load_w(const A* p, int n) { return n == W<A> ? load(p) : load_n(p, n); }
-template <class A> STRUCTOPS_INLINE void store_w(A* p, Vec<A> v, int n) { if (n == W<A>) store(p, v); else store_n(p, v, n); }
+template <class A>
+STRUCTOPS_INLINE Vec<A> load_w(const A* p, int n) {
+  return n == W<A> ? load(p) : load_n(p, n);
+}
+template <class A>
+STRUCTOPS_INLINE void store_w(A* p, Vec<A> v, int n) {
+  if (n == W<A>)
+    store(p, v);
+  else
+    store_n(p, v, n);
+}
 
 // z[row, c] = sum_s D[row, s] x[s, c]; row stride ldz, rows in m-primary order.
-template <class A> void rotate_edge(int L, int M, int64_t C, const A* d, const A* x, A* z, int64_t ldz) {
+template <class A>
+void rotate_edge(int L, int M, int64_t C, const A* d, const A* x, A* z, int64_t ldz) {
   constexpr int V = W<A>;
   for (int l = 0; l <= L; ++l) {
     const int k = l < M ? l : M, size = 2 * l + 1;
@@ -85,7 +107,8 @@ template <class A> void rotate_edge(int L, int M, int64_t C, const A* d, const A
 }
 
 // x[s, c] (+)= scale sum_row D[row, s] z[row, c].
-template <class A, bool add> void rotate_back_edge(int L, int M, int64_t C, const A* d, const A* z, int64_t ldz, A scale, A* x) {
+template <class A, bool add>
+void rotate_back_edge(int L, int M, int64_t C, const A* d, const A* z, int64_t ldz, A scale, A* x) {
   constexpr int V = W<A>;
   for (int l = 0; l <= L; ++l) {
     const int k = l < M ? l : M, size = 2 * l + 1;
@@ -107,7 +130,8 @@ template <class A, bool add> void rotate_back_edge(int L, int M, int64_t C, cons
 }
 
 // t[j] += sum g . (G_j x) over features [S, C]; g has rows of its own stride.
-template <class A> void torque_edge(int L, int64_t C, const A* g, const A* x, A* t) {
+template <class A>
+void torque_edge(int L, int64_t C, const A* g, const A* x, A* t) {
   constexpr int V = W<A>;
   const WignerTable& table = wigner_table();
   for (int l = 1; l <= L; ++l)

@@ -20,7 +20,11 @@ STRUCTOPS_DEVICE int row_of(int L, int l, int m) {  // m-primary row
   return row + (m < 0 ? L + 1 - k : 0) + l - k;
 }
 STRUCTOPS_DEVICE void degree_of(int L, int row, int* l, int* m) {
-  if (row <= L) { *l = row; *m = 0; return; }
+  if (row <= L) {
+    *l = row;
+    *m = 0;
+    return;
+  }
   row -= L + 1;
   int k = 1;
   for (; row >= 2 * (L + 1 - k); ++k) row -= 2 * (L + 1 - k);
@@ -35,7 +39,8 @@ STRUCTOPS_DEVICE int square_root(int s) {
 }
 
 // f(row, col, coefficient) for the non-zeros of G_axis on degree l; rows and columns are orders m.
-template <class F> STRUCTOPS_DEVICE void generator(int l, int axis, F f) {
+template <class F>
+STRUCTOPS_DEVICE void generator(int l, int axis, F f) {
   if (axis == 1) {
     for (int m = -l; m <= l; ++m)
       if (m) f(m, -m, double(-m));
@@ -46,11 +51,17 @@ template <class F> STRUCTOPS_DEVICE void generator(int l, int axis, F f) {
     if (axis == 0) {
       f(m + 1, m, a);
       f(m, m + 1, -a);
-      if (m) { f(-m - 1, -m, a); f(-m, -m - 1, -a); }
+      if (m) {
+        f(-m - 1, -m, a);
+        f(-m, -m - 1, -a);
+      }
     } else {
       f(-m - 1, m, -a);
       f(m, -m - 1, a);
-      if (m) { f(-m, m + 1, -a); f(m + 1, -m, a); }
+      if (m) {
+        f(-m, m + 1, -a);
+        f(m + 1, -m, a);
+      }
     }
   }
 }
@@ -60,7 +71,10 @@ STRUCTOPS_DEVICE void frame(const double (&v)[3], double gamma, double (&r)[9], 
   double big = 0;
   for (int j = 0; j < 3; ++j) big = fmax(big, fabs(v[j]));
   double e[3], square = 0;
-  for (int j = 0; j < 3; ++j) { e[j] = v[j] / big; square += e[j] * e[j]; }
+  for (int j = 0; j < 3; ++j) {
+    e[j] = v[j] / big;
+    square += e[j] * e[j];
+  }
   const double norm = sqrt(square);
   for (int j = 0; j < 3; ++j) dir[j] = e[j] = e[j] / norm;
   const double s = e[1] < -0.85 ? -1.0 : 1.0, x = e[0], y = s * e[1], z = s * e[2], t = 1.0 / (1.0 + y);
@@ -86,7 +100,8 @@ STRUCTOPS_DEVICE double wigner_entry(int l, int m, int k, const double* r, const
   const double v = 0.5 * sqrt((m ? 1.0 : 2.0) * (l + a - 1) * (l + a) / den) * (m ? 1 : -1);
   double sum = 0;
   if (a < l) sum += sqrt(double(l + m) * (l - m) / den) * P(0, m);
-  if (m == 0) sum += v * (P(1, 1) + P(-1, -1));
+  if (m == 0)
+    sum += v * (P(1, 1) + P(-1, -1));
   else if (m > 0) {
     sum += v * (m == 1 ? 1.4142135623730951 : 1.0) * P(1, m - 1);
     if (m > 1) sum -= v * P(-1, 1 - m);
@@ -110,7 +125,8 @@ struct WignerParams {
 };
 
 // A block per edge; its threads share the entries of a degree.
-template <class T> __global__ void __launch_bounds__(kWignerThreads) wigner_edges(const WignerParams p) {
+template <class T>
+__global__ void __launch_bounds__(kWignerThreads) wigner_edges(const WignerParams p) {
   constexpr int kFullSize = (2 * kWignerMaxL + 1) * (2 * kWignerMaxL + 1);
   __shared__ double r[9], level[2][kFullSize];
   for (int64_t e = blockIdx.x; e < p.E; e += gridDim.x) {
@@ -149,7 +165,8 @@ struct RotateParams {
   int L, M, n, S, R;
 };
 
-template <class T> __global__ void rotate_edges(const RotateParams p) {  // out [E, n, C]
+template <class T>
+__global__ void rotate_edges(const RotateParams p) {  // out [E, n, C]
   const int64_t total = p.E * p.n * p.C;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.C, e = i / p.C / p.n;
@@ -163,7 +180,8 @@ template <class T> __global__ void rotate_edges(const RotateParams p) {  // out 
   }
 }
 
-template <class T> __global__ void rotate_back_edges(const RotateParams p) {  // out [E, S, C]
+template <class T>
+__global__ void rotate_back_edges(const RotateParams p) {  // out [E, S, C]
   const int64_t total = p.E * p.S * p.C;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t c = i % p.C, e = i / p.C / p.S;
@@ -176,11 +194,15 @@ template <class T> __global__ void rotate_back_edges(const RotateParams p) {  //
   }
 }
 
-template <class T> __global__ void rotate_outer_edges(const RotateParams p) {  // out [E, R]
+template <class T>
+__global__ void rotate_outer_edges(const RotateParams p) {  // out [E, R]
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < p.E * p.R; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t e = i / p.R;
     int at = int(i % p.R), l = 0;
-    while (at >= kept(l, p.M) * (2 * l + 1)) { at -= kept(l, p.M) * (2 * l + 1); ++l; }
+    while (at >= kept(l, p.M) * (2 * l + 1)) {
+      at -= kept(l, p.M) * (2 * l + 1);
+      ++l;
+    }
     const int k = l < p.M ? l : p.M, m = at / (2 * l + 1) - k, s = at % (2 * l + 1);
     const T* const z = static_cast<const T*>(p.z) + (e * p.n + row_of(p.L, l, m)) * p.C;
     const T* const x = static_cast<const T*>(p.x) + (e * p.S + l * l + s) * p.C;
@@ -191,7 +213,8 @@ template <class T> __global__ void rotate_outer_edges(const RotateParams p) {  /
 }
 
 // out = (v . G) x on features, D (v . G) on packed matrices (packed).
-template <class T> __global__ void turn_edges(const RotateParams p, bool packed) {
+template <class T>
+__global__ void turn_edges(const RotateParams p, bool packed) {
   const int64_t row = packed ? p.R : p.S * p.C, total = p.E * row;
   for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < total; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t e = i / row;
@@ -199,26 +222,36 @@ template <class T> __global__ void turn_edges(const RotateParams p, bool packed)
     T sum = 0;
     if (packed) {
       int at = int(i % row), l = 0;
-      while (at >= kept(l, p.M) * (2 * l + 1)) { at -= kept(l, p.M) * (2 * l + 1); ++l; }
+      while (at >= kept(l, p.M) * (2 * l + 1)) {
+        at -= kept(l, p.M) * (2 * l + 1);
+        ++l;
+      }
       const int col = at % (2 * l + 1) - l;
       const T* const d = x + (i % row) - (col + l);
-      for (int j = 0; j < 3; ++j) generator(l, j, [&](int a, int b, double g) { if (b == col) sum += T(g) * v[j] * d[a + l]; });
+      for (int j = 0; j < 3; ++j)
+        generator(l, j, [&](int a, int b, double g) {
+          if (b == col) sum += T(g) * v[j] * d[a + l];
+        });
     } else {
       const int s = int(i % row / p.C), l = square_root(s), m = s - l * l - l;
       for (int j = 0; j < 3; ++j)
-        generator(l, j, [&](int a, int b, double g) { if (a == m) sum += T(g) * v[j] * x[(l * l + l + b) * p.C + i % p.C]; });
+        generator(l, j, [&](int a, int b, double g) {
+          if (a == m) sum += T(g) * v[j] * x[(l * l + l + b) * p.C + i % p.C];
+        });
     }
     static_cast<T*>(p.out)[i] = sum;
   }
 }
 
-template <class T> STRUCTOPS_DEVICE T warp_sum(T v) {
+template <class T>
+STRUCTOPS_DEVICE T warp_sum(T v) {
   for (int d = 16; d > 0; d >>= 1) v += __shfl_xor_sync(kFull, v, d);
   return v;
 }
 
 // <g, G_j x> over features [S, C] with the lanes on channels: every lane returns the sums.
-template <class T> STRUCTOPS_DEVICE void torque_of(int L, int64_t C, const T* g, const T* x, T (&t)[3]) {
+template <class T>
+STRUCTOPS_DEVICE void torque_of(int L, int64_t C, const T* g, const T* x, T (&t)[3]) {
   const int lane = threadIdx.x & 31;
   for (int j = 0; j < 3; ++j) {
     T sum = 0;
@@ -233,11 +266,13 @@ template <class T> STRUCTOPS_DEVICE void torque_of(int L, int64_t C, const T* g,
   }
 }
 
-template <class T> __global__ void torque_edges(const RotateParams p, bool packed) {  // a warp per edge; out [E, 3]
+template <class T>
+__global__ void torque_edges(const RotateParams p, bool packed) {  // a warp per edge; out [E, 3]
   const int lane = threadIdx.x & 31;
   for (int64_t e = (blockIdx.x * int64_t(blockDim.x) + threadIdx.x) / 32; e < p.E; e += int64_t(gridDim.x) * blockDim.x / 32) {
     T t[3] = {};
-    if (!packed) torque_of(p.L, p.C, static_cast<const T*>(p.z) + e * p.S * p.C, static_cast<const T*>(p.x) + e * p.S * p.C, t);
+    if (!packed)
+      torque_of(p.L, p.C, static_cast<const T*>(p.z) + e * p.S * p.C, static_cast<const T*>(p.x) + e * p.S * p.C, t);
     else {
       const T *g = static_cast<const T*>(p.z) + e * p.R, *x = static_cast<const T*>(p.x) + e * p.R;
       for (int l = 0; l <= p.L; ++l) {

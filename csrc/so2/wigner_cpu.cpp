@@ -4,24 +4,36 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-template <class F> void with_real(Dtype t, F f) {
-  if (t == Dtype::f64) f(static_cast<double*>(nullptr)); else f(static_cast<float*>(nullptr));
+template <class F>
+void with_real(Dtype t, F f) {
+  if (t == Dtype::f64)
+    f(static_cast<double*>(nullptr));
+  else
+    f(static_cast<float*>(nullptr));
 }
 
-template <class A> struct Edges {
+template <class A>
+struct Edges {
   const WignerArgs& a;
   int64_t S, n, R;
   const A *vec, *gamma, *d, *x, *z;
   A* out;
   explicit Edges(const WignerArgs& args)
-      : a(args), S(int64_t(args.lmax + 1) * (args.lmax + 1)), n(frame_rows(args.lmax, args.mmax < 0 ? 0 : args.mmax)),
-        R(packed_size(args.lmax, args.mmax < 0 ? 0 : args.mmax)), vec(static_cast<const A*>(args.vec)),
-        gamma(static_cast<const A*>(args.gamma)), d(static_cast<const A*>(args.d)), x(static_cast<const A*>(args.x)),
-        z(static_cast<const A*>(args.z)), out(static_cast<A*>(args.out)) {}
+      : a(args),
+        S(int64_t(args.lmax + 1) * (args.lmax + 1)),
+        n(frame_rows(args.lmax, args.mmax < 0 ? 0 : args.mmax)),
+        R(packed_size(args.lmax, args.mmax < 0 ? 0 : args.mmax)),
+        vec(static_cast<const A*>(args.vec)),
+        gamma(static_cast<const A*>(args.gamma)),
+        d(static_cast<const A*>(args.d)),
+        x(static_cast<const A*>(args.x)),
+        z(static_cast<const A*>(args.z)),
+        out(static_cast<A*>(args.out)) {}
 };
 
 // body(edge range) over all edges, for float and double.
-template <class F> void over_edges(const WignerArgs& a, const ParallelFor& pf, int64_t work, F f) {
+template <class F>
+void over_edges(const WignerArgs& a, const ParallelFor& pf, int64_t work, F f) {
   with_real(a.dtype, [&](auto* t) {
     using A = Pointee<decltype(t)>;
     const Edges<A> e(a);
@@ -31,7 +43,8 @@ template <class F> void over_edges(const WignerArgs& a, const ParallelFor& pf, i
 }
 
 // z[row, c] x[s, c] summed over c, for every kept (row, s).
-template <class A> void outer_edge(int L, int M, int64_t C, const A* z, const A* x, A* out) {
+template <class A>
+void outer_edge(int L, int M, int64_t C, const A* z, const A* x, A* out) {
   for (int l = 0; l <= L; ++l) {
     const int k = l < M ? l : M;
     for (int m = -k; m <= k; ++m)
@@ -48,7 +61,8 @@ template <class A> void outer_edge(int L, int M, int64_t C, const A* z, const A*
 }
 
 // y = (v . G) x on features.
-template <class A> void turn_edge(int L, int64_t C, const A* v, const A* x, A* y) {
+template <class A>
+void turn_edge(int L, int64_t C, const A* v, const A* x, A* y) {
   const WignerTable& table = wigner_table();
   for (int64_t i = 0; i < int64_t(L + 1) * (L + 1) * C; ++i) y[i] = 0;
   for (int l = 1; l <= L; ++l)
@@ -60,7 +74,8 @@ template <class A> void turn_edge(int L, int64_t C, const A* v, const A* x, A* y
 }
 
 // f(at, size, rows, generator) over the blocks of a packed matrix; (D G)[r, col] takes D[r, row].
-template <class F> void packed_generators(int L, int M, F f) {
+template <class F>
+void packed_generators(int L, int M, F f) {
   const WignerTable& table = wigner_table();
   int at = 0;
   for (int l = 0; l <= L; ++l) {
@@ -113,7 +128,10 @@ void so3_turn(const WignerArgs& a, const ParallelFor& pf) {
     using A = Pointee<decltype(e.out)>;
     for (int64_t k = begin; k < end; ++k) {
       const A* const v = e.vec + 3 * k;
-      if (a.mmax < 0) { turn_edge(a.lmax, a.C, v, e.x + k * e.S * a.C, e.out + k * e.S * a.C); continue; }
+      if (a.mmax < 0) {
+        turn_edge(a.lmax, a.C, v, e.x + k * e.S * a.C, e.out + k * e.S * a.C);
+        continue;
+      }
       const A* const x = e.x + k * e.R;
       A* const y = e.out + k * e.R;
       for (int64_t i = 0; i < e.R; ++i) y[i] = 0;
@@ -129,7 +147,8 @@ void so3_torque(const WignerArgs& a, const ParallelFor& pf) {
     using A = Pointee<decltype(e.out)>;
     for (int64_t k = begin; k < end; ++k) {
       A t[3] = {};
-      if (a.mmax < 0) torque_edge(a.lmax, a.C, e.z + k * e.S * a.C, e.x + k * e.S * a.C, t);
+      if (a.mmax < 0)
+        torque_edge(a.lmax, a.C, e.z + k * e.S * a.C, e.x + k * e.S * a.C, t);
       else {
         const A *const g = e.z + k * e.R, *const x = e.x + k * e.R;
         packed_generators(a.lmax, a.mmax, [&](int at, int size, int rows, const GeneratorTerm& w) {

@@ -9,11 +9,26 @@ constexpr int kThreads = 256;
 
 RotateParams params(const WignerArgs& a) {
   const int M = a.mmax < 0 ? 0 : a.mmax;
-  return {a.d, a.x, a.z, a.vec, a.out, a.E, a.C, a.lmax, M, frame_rows(a.lmax, M), (a.lmax + 1) * (a.lmax + 1), packed_size(a.lmax, M)};
+  return {a.d,
+          a.x,
+          a.z,
+          a.vec,
+          a.out,
+          a.E,
+          a.C,
+          a.lmax,
+          M,
+          frame_rows(a.lmax, M),
+          (a.lmax + 1) * (a.lmax + 1),
+          packed_size(a.lmax, M)};
 }
 
-template <class F> void with_real(Dtype t, F f) {
-  if (t == Dtype::f64) f(static_cast<double*>(nullptr)); else f(static_cast<float*>(nullptr));
+template <class F>
+void with_real(Dtype t, F f) {
+  if (t == Dtype::f64)
+    f(static_cast<double*>(nullptr));
+  else
+    f(static_cast<float*>(nullptr));
 }
 
 }  // namespace
@@ -22,14 +37,17 @@ void wigner_fwd(const WignerArgs& a, const CudaContext& ctx) {
   if (a.E == 0) return;
   const WignerParams p{a.vec, a.gamma, a.out, nullptr, {nullptr, 0}, a.E, 0, a.lmax, a.mmax, packed_size(a.lmax, a.mmax)};
   const unsigned blocks = unsigned(a.E < (1 << 20) ? a.E : 1 << 20);
-  with_real(a.dtype, [&](auto* t) { launch("so2_wigner", ctx, wigner_edges<Pointee<decltype(t)>>, blocks, kWignerThreads, p); });
+  with_real(a.dtype,
+            [&](auto* t) { launch("so2_wigner", ctx, wigner_edges<Pointee<decltype(t)>>, blocks, kWignerThreads, p); });
 }
 
 void rotate_fwd(const WignerArgs& a, const CudaContext& ctx) {
   const RotateParams p = params(a);
   const int64_t total = a.E * p.n * a.C;
   if (total == 0) return;
-  with_real(a.dtype, [&](auto* t) { launch("so2_rotate", ctx, rotate_edges<Pointee<decltype(t)>>, blocks_for(total, kThreads), kThreads, p); });
+  with_real(a.dtype, [&](auto* t) {
+    launch("so2_rotate", ctx, rotate_edges<Pointee<decltype(t)>>, blocks_for(total, kThreads), kThreads, p);
+  });
 }
 
 void rotate_back(const WignerArgs& a, const CudaContext& ctx) {

@@ -39,10 +39,17 @@ struct WignerTable {
  private:
   void product(int l, int i, int mu, int k, int out, double c, int* n) {  // the function P of the paper
     if (c == 0) return;
-    auto add = [&](int j, int nu, double s) { term[(*n)++] = {out, (i + 1) * 3 + j + 1, (mu + l - 1) * (2 * l - 1) + nu + l - 1, s}; };
-    if (k == l) { add(1, l - 1, c); add(-1, 1 - l, -c); }
-    else if (k == -l) { add(1, 1 - l, c); add(-1, l - 1, c); }
-    else add(0, k, c);
+    auto add = [&](int j, int nu, double s) {
+      term[(*n)++] = {out, (i + 1) * 3 + j + 1, (mu + l - 1) * (2 * l - 1) + nu + l - 1, s};
+    };
+    if (k == l) {
+      add(1, l - 1, c);
+      add(-1, 1 - l, -c);
+    } else if (k == -l) {
+      add(1, 1 - l, c);
+      add(-1, l - 1, c);
+    } else
+      add(0, k, c);
   }
 
   void entry(int l, int m, int k, int* n) {
@@ -75,9 +82,12 @@ struct WignerTable {
   void generators() {
     constexpr int kFull = (2 * kMaxL + 1) * (2 * kMaxL + 1);
     double g[3][kFull] = {}, next[3][kFull];
-    g[0][5] = -1; g[0][7] = 1;  // [x]x
-    g[1][2] = 1;  g[1][6] = -1;
-    g[2][1] = -1; g[2][3] = 1;
+    g[0][5] = -1;
+    g[0][7] = 1;  // [x]x
+    g[1][2] = 1;
+    g[1][6] = -1;
+    g[2][1] = -1;
+    g[2][3] = 1;
     double one[3][9];
     for (int j = 0; j < 3; ++j)
       for (int i = 0; i < 9; ++i) one[j][i] = g[j][i];

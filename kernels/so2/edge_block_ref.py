@@ -32,7 +32,9 @@ def scales(radial, weight, bias, L: int, M: int, C: int) -> Tensor | None:
 
 def edges(rowptr: Tensor, col: Tensor, eid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """(source, destination, number) of every edge in CSR order."""
-    dst = torch.repeat_interleave(torch.arange(rowptr.numel() - 1, device=col.device), rowptr.diff().long(), output_size=col.numel())
+    dst = torch.repeat_interleave(
+        torch.arange(rowptr.numel() - 1, device=col.device), rowptr.diff().long(), output_size=col.numel()
+    )
     return col.long(), dst, torch.arange(col.numel(), device=col.device) if eid is None else eid.long()
 
 
@@ -53,8 +55,8 @@ def edge_block(x, vec, radial, radial_weight, radial_bias, envelope, weight1, bi
     return (out, pre, mid) if keep else (out, x.new_empty(0, 0), x.new_empty(0, 0))
 
 
-def edge_block_bwd(grad, x, vec, radial, radial_weight, radial_bias, envelope, weight1, bias1, weight2, bias2, rowptr, col, eid, pre,
-                   mid, lmax, mmax, hidden, three, wanted):  # fmt: skip
+def edge_block_bwd(grad, x, vec, radial, radial_weight, radial_bias, envelope, weight1, bias1, weight2, bias2, rowptr, col, eid,
+                   pre, mid, lmax, mmax, hidden, three, wanted):  # fmt: skip
     """Same signature and results as torch.ops.structops.edge_block_bwd, by differentiating the forward in its fixed frames."""
     leaves = (x, vec, radial, radial_weight, radial_bias, envelope, weight1, bias1, weight2, bias2)
     bits = (0, 0, 1, 3, 3, 2, 3, 3, 3, 3)

@@ -30,7 +30,18 @@ def frame_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             rowptr = torch.tensor([0, 0, 3, 3, E - 4, E], dtype=torch.int32)
             col, eid = torch.randint(0, 5, (E,), generator=g).int(), torch.randperm(E, generator=g).int()
             w1, w2 = rand(weight_numel(L, M, 2 * C, H, L * H)) / (2 * C) ** 0.5, rand(weight_numel(L, M, H, C, 0)) / H**0.5
-            block = (rand(5, S, C), vec, rand(E, 4), rand(widths, 4), rand(widths), rand(E), w1, rand((2 * L + 1) * H), w2, rand((L + 1) * C))
+            block = (
+                rand(5, S, C),
+                vec,
+                rand(E, 4),
+                rand(widths, 4),
+                rand(widths),
+                rand(E),
+                w1,
+                rand((2 * L + 1) * H),
+                w2,
+                rand((L + 1) * C),
+            )
             if op == "so2_wigner":
                 yield vec, None, L, M
                 yield vec, rand(E), L, M

@@ -23,11 +23,14 @@ def weight_shapes(lmax: int, mmax: int, in_channels: int, out_channels: int, ext
     [(15, 24), (16, 16)]
     """
     return [
-        ((2 if m else 1) * (lmax + 1 - m) * out_channels + (0 if m else extra), (lmax + 1 - m) * in_channels) for m in range(mmax + 1)
+        ((2 if m else 1) * (lmax + 1 - m) * out_channels + (0 if m else extra), (lmax + 1 - m) * in_channels)
+        for m in range(mmax + 1)
     ]
 
 
-def _flat(op: str, name: str, weight: Tensor | Sequence[Tensor], like: Tensor, L: int, M: int, Cin: int, Cout: int, extra: int) -> Tensor:
+def _flat(
+    op: str, name: str, weight: Tensor | Sequence[Tensor], like: Tensor, L: int, M: int, Cin: int, Cout: int, extra: int
+) -> Tensor:
     """Weights of all orders one after another; packing for the kernels is theirs, at every call."""
     if isinstance(weight, Tensor):
         return shaped(op, name, weight, (weight_numel(L, M, Cin, Cout, extra),), like)

@@ -83,7 +83,11 @@ def test_convolution(L, M, Cin, Cout, edge, extra) -> None:
         assert_close(more.detach(), first.detach(), terms=64)
     assert_close(got.detach(), want.detach(), terms=64)
     leaves = (x, *conv.parameters())
-    for a, b in zip(torch.autograd.grad(got.sin().sum(), leaves, allow_unused=True), torch.autograd.grad(want.sin().sum(), leaves, allow_unused=True), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(got.sin().sum(), leaves, allow_unused=True),
+        torch.autograd.grad(want.sin().sum(), leaves, allow_unused=True),
+        strict=True,
+    ):
         if b is not None:
             assert_close(a, b, terms=256, magnitude=2)
 
@@ -155,7 +159,11 @@ def test_execution_backend(theirs, L: int, M: int) -> None:
     D = so2.wigner_dense(so2.wigner(directions(E), L), L)[:, full.to_m.argmax(0)].requires_grad_()
     mapping = ours.CoefficientMapping(L, M)
     mapping.to_m = mapping.to_m.double()
-    x, message, radial = rand(N, (L + 1) ** 2, C).requires_grad_(), rand(E, mapping.res_size, C, seed=1), rand(E, (L + 1) * C, seed=2)
+    x, message, radial = (
+        rand(N, (L + 1) ** 2, C).requires_grad_(),
+        rand(E, mapping.res_size, C, seed=1),
+        rand(E, (L + 1) * C, seed=2),
+    )
     env = rand(E, 1, seed=3)
     results = []
     for b in (backend, general):
@@ -167,7 +175,13 @@ def test_execution_backend(theirs, L: int, M: int) -> None:
             b.edge_degree_scatter(x, radial, inv, index[1], L + 1, C, 5.0),
         )
         grads = torch.autograd.grad(sum(o.sin().sum() for o in out), (x, D))
-        results.append((*(o.detach() for o in out), grads[0], torch.block_diag(*(torch.ones(2 * l + 1, 2 * l + 1) for l in range(L + 1))) * grads[1]))
+        results.append(
+            (
+                *(o.detach() for o in out),
+                grads[0],
+                torch.block_diag(*(torch.ones(2 * l + 1, 2 * l + 1) for l in range(L + 1))) * grads[1],
+            )
+        )
     for a, b in zip(*results, strict=True):
         assert_close(a, b, terms=128, magnitude=2)
 
@@ -195,7 +209,9 @@ def test_v1_block() -> None:
     m, extra = conv(m, x_edge)
     assert_close(extra.detach(), first.detach(), terms=64)
     m._rotate_inv([rotation], mapping)
-    scale = torch.tensor([1.0 if l <= M else ((2 * l + 1) / (2 * M + 1)) ** 0.5 for l in range(L + 1) for _ in range(2 * l + 1)], dtype=torch.float64)
+    scale = torch.tensor(
+        [1.0 if l <= M else ((2 * l + 1) / (2 * M + 1)) ** 0.5 for l in range(L + 1) for _ in range(2 * l + 1)], dtype=torch.float64
+    )
     wide = torch.zeros(E, 16, H, dtype=torch.float64)
     wide[:, keep] = want.detach()[:, mapping.to_m.argmax(0)]
     assert_close(m.embedding.detach(), dense.mT @ wide * scale[:, None], terms=64)

@@ -81,7 +81,9 @@ def test_derivatives_at_every_direction() -> None:
     def fn(*leaves):
         w1, w2 = leaves[6], leaves[8]
         x, vec, radial, wr, br, env = leaves[:6]
-        return so2.edge_block(x, vec, p.graph, w1, leaves[7], w2, leaves[9], lmax=2, radial=radial, radial_weight=wr, radial_bias=br, envelope=env)
+        return so2.edge_block(
+            x, vec, p.graph, w1, leaves[7], w2, leaves[9], lmax=2, radial=radial, radial_weight=wr, radial_bias=br, envelope=env
+        )
 
     leaves = [t.clone().requires_grad_() for t in p.leaves()]
     assert len(names) == len(leaves)
@@ -114,7 +116,11 @@ def test_hessian_is_symmetric_and_right(keep: bool) -> None:
     for i in range(vec.numel()):
         shift = torch.zeros(vec.numel(), dtype=torch.float64)
         shift[i] = step
-        ends = [torch.autograd.grad(energy(v), v)[0].reshape(-1) for s in (1, -1) for v in [(vec + s * shift.reshape(vec.shape)).detach().requires_grad_()]]
+        ends = [
+            torch.autograd.grad(energy(v), v)[0].reshape(-1)
+            for s in (1, -1)
+            for v in [(vec + s * shift.reshape(vec.shape)).detach().requires_grad_()]
+        ]
         assert ((ends[0] - ends[1]) / (2 * step) - H[i]).abs().max() < 1e-7 * H.abs().max()
 
 
@@ -147,7 +153,14 @@ def test_permuted_edges_give_the_same_bits() -> None:
         order = so2.edge_order(index, vec)
         perm = perm[order]
         leaves = p.x.clone().requires_grad_(), p.vec[perm].clone().requires_grad_()
-        q = replace(p, x=leaves[0], vec=leaves[1], graph=Graph(index[:, order], num_nodes=6), radial=p.radial[perm], envelope=p.envelope[perm])
+        q = replace(
+            p,
+            x=leaves[0],
+            vec=leaves[1],
+            graph=Graph(index[:, order], num_nodes=6),
+            radial=p.radial[perm],
+            envelope=p.envelope[perm],
+        )
         out = q.call()
         dx, dv = torch.autograd.grad(out.sin().sum(), leaves)
         results.append((out.detach(), dx, torch.empty_like(dv).index_copy(0, perm, dv)))
@@ -177,7 +190,9 @@ def test_training_step_with_forces() -> None:
         leaves = [t.clone().requires_grad_() for t in p.leaves()]
         x, vec, radial, wr, br, env, w1, b1, w2, b2 = leaves
         if ours:
-            out = so2.edge_block(x, vec, p.graph, w1, b1, w2, b2, lmax=2, radial=radial, radial_weight=wr, radial_bias=br, envelope=env)
+            out = so2.edge_block(
+                x, vec, p.graph, w1, b1, w2, b2, lmax=2, radial=radial, radial_weight=wr, radial_bias=br, envelope=env
+            )
         else:
             out = ref.edge_block(*leaves, *p.structure(), p.L, p.M, p.H, False, False)[0]
         energy = out.sin().sum()
@@ -196,7 +211,9 @@ def test_chunks_of_the_second_derivative_add_up(monkeypatch: pytest.MonkeyPatch)
     def hessian_product():
         leaves = [t.clone().requires_grad_() for t in p.leaves()]
         x, vec, radial, wr, br, env, w1, b1, w2, b2 = leaves
-        out = so2.edge_block(x, vec, p.graph, w1, b1, w2, b2, lmax=2, mmax=1, radial=radial, radial_weight=wr, radial_bias=br, envelope=env)
+        out = so2.edge_block(
+            x, vec, p.graph, w1, b1, w2, b2, lmax=2, mmax=1, radial=radial, radial_weight=wr, radial_bias=br, envelope=env
+        )
         first = torch.autograd.grad(out.sin().sum(), leaves, create_graph=True)
         return torch.autograd.grad(sum(f.sin().sum() for f in first), leaves)
 
@@ -224,7 +241,9 @@ def test_sixteen_bit_floats() -> None:
     p = problem(2, 2, 8, 8).to(torch.bfloat16)
     out = p.call()
     assert out.dtype == torch.bfloat16
-    assert_close(out, ref.edge_block(*p.to(torch.float64).leaves(), *p.structure(), 2, 2, 8, False, False)[0], torch.bfloat16, terms=512)
+    assert_close(
+        out, ref.edge_block(*p.to(torch.float64).leaves(), *p.structure(), 2, 2, 8, False, False)[0], torch.bfloat16, terms=512
+    )
 
 
 def test_vmap_gives_hessians() -> None:

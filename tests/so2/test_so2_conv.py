@@ -36,7 +36,13 @@ def test_raw_values(isa: str, dtype: torch.dtype, three: bool, poison: None, on_
             want = ref.so2_conv(x.double(), w.double(), None if bias is None else bias.double(), *shape, False, three)
             assert_close(got, want, dtype, terms=3 * (L + 1) * Cin, magnitude=2, what=(shape, E))
         got = on_threads(lambda: ops.so2_conv(g, w, None, *shape, True, three))  # noqa: B023
-        assert_close(got, ref.so2_conv(g.double(), w.double(), None, *shape, True, three), dtype, terms=3 * (L + 1) * (Cout + extra), magnitude=2)
+        assert_close(
+            got,
+            ref.so2_conv(g.double(), w.double(), None, *shape, True, three),
+            dtype,
+            terms=3 * (L + 1) * (Cout + extra),
+            magnitude=2,
+        )
         got = on_threads(lambda: ops.so2_conv_wgrad(x, g, *shape))  # noqa: B023
         assert_close(got, ref.so2_conv_wgrad(x.double(), g.double(), *shape), dtype, terms=2 * E + 1, magnitude=2)
 
@@ -138,6 +144,12 @@ def test_equals_the_full_tensor_product() -> None:
     ],
 )
 def test_bad_input(change, error, name) -> None:
-    given = {"x": torch.zeros(2, 9, 3), "weight": [torch.zeros(s) for s in so2.weight_shapes(2, 2, 3, 4)], "lmax": 2, "out_channels": 4, **change}
+    given = {
+        "x": torch.zeros(2, 9, 3),
+        "weight": [torch.zeros(s) for s in so2.weight_shapes(2, 2, 3, 4)],
+        "lmax": 2,
+        "out_channels": 4,
+        **change,
+    }
     with pytest.raises(error, match=name):
         so2.so2_linear(**given)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ...kernels.so2.wigner_ref import kept, order, packed_size
-from ...sparse import scatter_reduce
 from ...so2 import rotate, rotate_back
+from ...sparse import scatter_reduce
 
 MAX_L = 8
 
@@ -76,12 +76,16 @@ def execution_backend() -> type:
             return rotate(ends, wigner, *_degrees_of_packed(x_full.shape[1], wigner.shape[1], True))
 
         @staticmethod
-        def permute_wigner_inv_edge_to_node(x_message: Tensor, wigner_inv: Tensor, scatter_target: Tensor, num_nodes: int) -> Tensor:
+        def permute_wigner_inv_edge_to_node(
+            x_message: Tensor, wigner_inv: Tensor, scatter_target: Tensor, num_nodes: int
+        ) -> Tensor:
             message = rotate_back(x_message, wigner_inv, *_degrees_of_packed(x_message.shape[1], wigner_inv.shape[1], False))
             return _sum(message, scatter_target, num_nodes)
 
         @staticmethod
-        def edge_degree_scatter(x, radial_output, wigner_inv, scatter_target, m_0_num_coefficients, sphere_channels, rescale_factor):
+        def edge_degree_scatter(
+            x, radial_output, wigner_inv, scatter_target, m_0_num_coefficients, sphere_channels, rescale_factor
+        ):
             L, M = _degrees_of_packed(x.shape[1], wigner_inv.shape[1], True)
             zonal = wigner_inv[:, torch.tensor(_zonal(L, M), device=wigner_inv.device)]
             radial = radial_output.reshape(-1, m_0_num_coefficients, sphere_channels)

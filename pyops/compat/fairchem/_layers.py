@@ -64,7 +64,13 @@ class SO2_m_Conv(nn.Module):
         super().__init__()
         if not 0 < m <= mmax:
             raise ValueError(f"SO2_m_Conv: expected 0 < m <= mmax = {mmax}, got {m}")
-        self.m, self.sphere_channels, self.m_output_channels, self.lmax, self.mmax = m, sphere_channels, m_output_channels, lmax, mmax
+        self.m, self.sphere_channels, self.m_output_channels, self.lmax, self.mmax = (
+            m,
+            sphere_channels,
+            m_output_channels,
+            lmax,
+            mmax,
+        )
         rows = lmax - m + 1
         self.out_channels_half = rows * m_output_channels
         self.fc = nn.Linear(rows * sphere_channels, 2 * self.out_channels_half, bias=False)
@@ -79,7 +85,7 @@ class SO2_m_Conv(nn.Module):
 
 
 class SO2_Convolution(nn.Module):
-    """All orders: ``forward(x [E, n, C_in] m-primary, x_edge) -> [E, n, C_out]``, with the extra m = 0 features second if asked for.
+    """All orders: ``forward(x [E, n, C_in] m-primary, x_edge) -> [E, n, C_out]``, then the extra m = 0 features if asked for.
 
     State dict: ``fc_m0.{weight,bias}``, ``so2_m_conv.{m-1}.fc.weight``, ``rad_func.net.*``. One fused product over all orders;
     where a submodule is not a plain ``Linear`` (MoLE), that module is called instead.
@@ -92,12 +98,13 @@ class SO2_Convolution(nn.Module):
         super().__init__()
         self.sphere_channels, self.m_output_channels, self.lmax, self.mmax = sphere_channels, m_output_channels, lmax, mmax
         self.mappingReduced, self.internal_weights = mappingReduced, internal_weights
-        self.edge_channels_list, self.extra_m0_output_channels = edge_channels_list and list(edge_channels_list), extra_m0_output_channels
+        self.edge_channels_list, self.extra_m0_output_channels = (
+            edge_channels_list and list(edge_channels_list),
+            extra_m0_output_channels,
+        )
         rows = lmax + 1
         self.fc_m0 = nn.Linear(rows * sphere_channels, rows * m_output_channels + (extra_m0_output_channels or 0))
-        self.so2_m_conv = nn.ModuleList(
-            self._order(m, sphere_channels, m_output_channels, lmax, mmax) for m in range(1, mmax + 1)
-        )
+        self.so2_m_conv = nn.ModuleList(self._order(m, sphere_channels, m_output_channels, lmax, mmax) for m in range(1, mmax + 1))
         self.edge_split_sizes = [self.fc_m0.in_features, *(c.fc.in_features for c in self.so2_m_conv)]
         self.m_split_sizes = [rows, *(2 * (rows - m) for m in range(1, mmax + 1))]
         self.rad_func = None
@@ -181,7 +188,12 @@ def convert(model: nn.Module) -> nn.Module:
     """
     for name, child in list(model.named_children()):
         theirs = type(child).__module__.startswith("fairchem.") and type(child).__name__ == "SO2_Convolution"
-        if theirs and hasattr(child, "lmax") and type(child.fc_m0) is nn.Linear and all(type(c.fc) is nn.Linear for c in child.so2_m_conv):
+        if (
+            theirs
+            and hasattr(child, "lmax")
+            and type(child.fc_m0) is nn.Linear
+            and all(type(c.fc) is nn.Linear for c in child.so2_m_conv)
+        ):
             ours = SO2_Convolution.__new__(SO2_Convolution)
             nn.Module.__init__(ours)
             for key in ("sphere_channels", "m_output_channels", "lmax", "mmax", "mappingReduced", "internal_weights",

@@ -25,7 +25,9 @@ class CoefficientMappingModule(_layers.CoefficientMapping):
     """``CoefficientMappingModule(lmax_list, mmax_list)``; its buffers are in the state dict, as there."""
 
     def __init__(self, lmax_list: list[int], mmax_list: list[int]):
-        super().__init__(_one("CoefficientMappingModule", "lmax_list", lmax_list), _one("CoefficientMappingModule", "mmax_list", mmax_list))
+        super().__init__(
+            _one("CoefficientMappingModule", "lmax_list", lmax_list), _one("CoefficientMappingModule", "mmax_list", mmax_list)
+        )
         self.lmax_list, self.mmax_list, self.num_resolutions = lmax_list, mmax_list, 1
         size, m_size = self.res_size, self.m_size
         del self.res_size, self.m_size
@@ -136,7 +138,11 @@ class SO3_Rotation(nn.Module):
         order = self._l_primary(self.lmax, in_mmax)
         z = embedding[:, sorted(range(len(order)), key=order.__getitem__)]
         x = rotate_back(z, pack(self._blocks, in_mmax).to(embedding.dtype), self.lmax, in_mmax)
-        scale = [1.0 if l <= in_mmax else ((2 * l + 1) / (2 * in_mmax + 1)) ** 0.5 for l in range(self.lmax + 1) for _ in range(2 * l + 1)]
+        scale = [
+            1.0 if l <= in_mmax else ((2 * l + 1) / (2 * in_mmax + 1)) ** 0.5
+            for l in range(self.lmax + 1)
+            for _ in range(2 * l + 1)
+        ]
         return x * torch.tensor(scale, dtype=x.dtype, device=x.device)[:, None]
 
 
@@ -165,7 +171,14 @@ class SO2_Convolution(_layers.SO2_Convolution):
         op = "SO2_Convolution"
         lmax, mmax = _one(op, "lmax_list", lmax_list), _one(op, "mmax_list", mmax_list)
         super().__init__(
-            sphere_channels, m_output_channels, lmax, mmax, mappingReduced, internal_weights, edge_channels_list, extra_m0_output_channels
+            sphere_channels,
+            m_output_channels,
+            lmax,
+            mmax,
+            mappingReduced,
+            internal_weights,
+            edge_channels_list,
+            extra_m0_output_channels,
         )
         self.lmax_list, self.mmax_list, self.num_resolutions = lmax_list, mmax_list, 1
 
