@@ -22,3 +22,6 @@ OPS: dict[str, str] = {
     "edge_block": "edge_block",
     "edge_block_bwd": "edge_block",
 }
+
+# On a GPU these run in Triton before the compiled CUDA kernels: products on tensor cores.
+TRITON_FIRST = ("edge_block",)
