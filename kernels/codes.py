@@ -20,3 +20,13 @@ SPANNING = SPANNING_MULTI, SPANNING_SINGLE = 3, 4
 
 # What an empty group gives when the caller does not say.
 EMPTY = {SUM: 0.0, MEAN: 0.0, MIN: 0.0, MAX: 0.0, PROD: 1.0, VAR: 0.0, STD: 0.0, LOGSUMEXP: float("-inf")}
+
+# csrc/binary/quantize.h
+(IDENTITY_FORWARD, SIGN, HEAVISIDE, TERNARY, LEVELS, HARDTANH, SINE, SQUARE, PRELU_FORWARD, TANH_LEVELS) = range(10)
+(IDENTITY, CLIP, CLIP_STRICT, BOX, POLY, SWISH, BELL, FOURIER, COSINE, PRELU) = range(10)
+SIGNED_SLOPES = SWISH, FOURIER, COSINE
+# Slopes whose derivative is 0 wherever it exists.
+STEPPED_SLOPES = IDENTITY, CLIP, CLIP_STRICT, BOX, PRELU
+
+# csrc/binary/fff.h
+ACTIVATIONS = {"identity": 0, "relu": 1, "gelu": 2, "silu": 3}

@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 import structops
 import torch
+from binary_samples import binary_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
+from quantize_samples import layer_samples, plain_samples, quantize_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
@@ -90,10 +92,16 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         # rotations
         **so2_samples(leaf),
         # bits
+        **quantize_samples(leaf),
+        **layer_samples(leaf),
     }  # fmt: skip
 
 
-PLAIN = {"csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)]}
+PLAIN = {
+    "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
+    # bits
+    **binary_samples(), **plain_samples(),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("grad", [False, True])
@@ -221,7 +229,9 @@ def test_export(strict: bool) -> None:
 # ---- torch.func ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [k for k in functions() if k.split()[0] in ("spmm", "segment", "scatter", "softmax", "dot", "heads")])
+@pytest.mark.parametrize(
+    "name", [k for k in functions() if k.split()[0] in ("spmm", "segment", "scatter", "softmax", "dot", "heads")]
+)
 def test_func_grad(name: str) -> None:
     """torch.func.grad, and its own gradient, agree with autograd."""
     fn, inputs = functions()[name]

@@ -23,6 +23,28 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
   m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
   m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
+  m.def("chart_max_marginals(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
+  // Posteriors in the order of the scores; that of sib is empty where sib is absent.
+  m.def("grand_logz(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("grand_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, bool multiroot) "
+        "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_hvp(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor v_grand, Tensor? v_sib, "
+        "bool multiroot) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_best(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
+  m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
+  m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  // Expected counts of term, rule (of every sentence by itself) and root, and the posteriors of spans.
+  m.def("pcfg_logz(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> Tensor");
+  m.def("pcfg_marginals(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_hvp(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight, Tensor v_term, Tensor v_rule, Tensor v_root) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_best(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> (Tensor, Tensor)");
+  m.def("pcfg_sample(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor uniform) -> Tensor");
+  m.def("factored_logz(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, int kind) -> Tensor");
+  m.def("factored_marginals(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, int kind) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("factored_hvp(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, Tensor v, Tensor v_x, Tensor v_y, "
+        "Tensor v_z, int kind) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
   m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
   m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
@@ -75,4 +97,31 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // bits
+  // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]
+  // and prelu [3, N] (gamma, slope, zeta) float32, residual like the result, threshold [2, N] int32 (threshold, flip), out a BitsOut.
+  // window: kh, kw, sh, sw, top, left, dh, dw, OH, OW.
+  m.def("bits_pack(Tensor x, Tensor? shift, int test, float limit, bool invert) -> Tensor");
+  m.def("bits_unpack(Tensor words, int K, int dtype, float zero, float one) -> Tensor");
+  m.def("bits_count(Tensor a, Tensor? b, int op) -> Tensor");
+  m.def("bits_panels(Tensor words) -> Tensor");
+  m.def("bits_gemm(Tensor a, Tensor b, Tensor? panels, int K, int[] coef, int[] col, int row, int base, bool halve, Tensor? scale, "
+        "Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_conv(Tensor x, Tensor w, Tensor? panels, Tensor? taps, int channels, int groups, int[] window, int pad, bool negate, "
+        "Tensor? scale, Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_w1a8(Tensor x, Tensor w, Tensor? panels, int[] coef, int base) -> Tensor");
+  m.def("bits_w1a16(Tensor x, Tensor w, Tensor? panels, float[] coef, float base) -> Tensor");
+  // quantizers: forward and slope are the enums of binary/quantize.h. scaled and learned_step are read by the backward only.
+  m.def("quantize(Tensor x, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, int forward, int slope, "
+        "float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, bool learned_step) -> (Tensor, Tensor)");
+  m.def("quantize_bwd(Tensor grad, Tensor? x, Tensor? codes, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, "
+        "int forward, int slope, float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, "
+        "bool learned_step, bool want_shift, bool want_scale, bool want_extra) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("channel_stats(Tensor x, Tensor? y, Tensor? shift, int channels, int inner) -> Tensor");
+  // masks in bits, and fast feed-forward networks
+  m.def("topk_mask(Tensor score, int keep, bool magnitude) -> Tensor");
+  m.def("mask_apply(Tensor x, Tensor bits) -> Tensor");
+  m.def("fff_descend(Tensor x, Tensor node_weight, Tensor? node_bias, int depth, bool strict) -> (Tensor, Tensor)");
+  m.def("fff_leaf(Tensor x, Tensor rowptr, Tensor perm, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, int activation) -> Tensor");
+  m.def("fff_leaf_bwd(Tensor grad, Tensor x, Tensor rowptr, Tensor perm, Tensor w1, Tensor? b1, Tensor w2, Tensor? b2, int activation) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 }
