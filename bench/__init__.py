@@ -48,7 +48,18 @@ OPS = {
     "matrix_tree_sample": "bench_tree_spanning",
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
-    # rotations
+    # rotations: tensor products, spherical harmonics
+    # rotations: frames, Wigner matrices, SO(2) convolutions
+    "so2_wigner": "bench_so2_block",
+    "so2_rotate": "bench_so2_block",
+    "so2_rotate_back": "bench_so2_block",
+    "so2_rotate_outer": "bench_so2_block",
+    "so3_turn": "bench_so2_block",
+    "so3_torque": "bench_so2_block",
+    "so2_conv": "bench_so2_block",
+    "so2_conv_wgrad": "bench_so2_block",
+    "edge_block": "bench_so2_block",
+    "edge_block_bwd": "bench_so2_block",
     # bits
     "bits_pack": "bench_binary_bits",
     "bits_unpack": "bench_binary_bits",
@@ -87,7 +98,7 @@ FAMILIES = {
         "bench_tree_spanning",
         "bench_tree_chain",
     ),
-    "so2": (),
+    "so2": ("bench_so2_block",),
     "binary": (
         "bench_binary_bits",
         "bench_binary_linear",
