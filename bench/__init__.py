@@ -34,6 +34,11 @@ OPS = {
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
     # rotations: tensor products, spherical harmonics
+    "spherical_harmonics": "bench_so2_sph",
+    "spherical_harmonics_bwd": "bench_so2_sph",
+    "spherical_harmonics_jet": "bench_so2_sph",
+    "tp_conv": "bench_so2_tp",
+    "tp_conv_edge": "bench_so2_tp",
     # rotations: frames, Wigner matrices, SO(2) convolutions
     # bits
 }
@@ -50,7 +55,7 @@ FAMILIES = {
         "bench_sparse_csr",
     ),
     "tree": ("bench_tree_chart", "bench_tree_spanning", "bench_tree_chain"),
-    "so2": (),
+    "so2": ("bench_so2_tp", "bench_so2_sph"),
     "binary": (),
     "overhead": ("bench_overhead",),
 }

@@ -1,7 +1,13 @@
 """Rotations: equivariant operators on irreducible representations of O(3), in e3nn's conventions."""
 
 # tensor products, spherical harmonics
+from ._harmonics import spherical_harmonics, spherical_harmonics_derivatives, wigner_3j
+from ._irreps import Irrep, Irreps
+from .tensor_product import TensorProduct, channelwise_instructions, tp_conv
 
 # frames, Wigner matrices, SO(2) convolutions
 
-__all__: list[str] = []
+__all__ = [
+    "Irrep", "Irreps", "TensorProduct", "channelwise_instructions", "spherical_harmonics", "spherical_harmonics_derivatives",
+    "tp_conv", "wigner_3j",
+]  # fmt: skip
