@@ -18,7 +18,7 @@ from .crystals import copper
 from .models import Traffic
 from .peers import load
 
-VALUES, JET = "spherical harmonics", "spherical harmonics with gradients"
+VALUES, JET = "harmonics values", "harmonics with gradients"
 
 
 def cases(level: str) -> Iterator[Case]:

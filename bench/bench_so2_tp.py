@@ -18,7 +18,7 @@ from .crystals import PROBLEMS, copper
 from .models import Traffic
 from .peers import load
 
-CONV, SECOND = "tp_conv", "tp_conv double backward"
+CONV, SECOND = "tp_conv", "tp_conv_twice"  # forward and backward; the backward of the backward
 TARGETS = {FWD: 25.0, BOTH: 25.0, SECOND: 15.0}
 
 
@@ -37,7 +37,7 @@ def cases(level: str) -> Iterator[Case]:
             E, N = cells**3 * 4 * 78, cells**3 * 4
             title = f"{name}{'/8' if muls > 1 else ''}, {N} atoms of copper at 6 Å, {E} edges"
             target = {"e3nn": TARGETS[SECOND if op == SECOND else direction]}
-            yield Case(op, direction, f"copper {N}", title, product.irreps_in1[0].mul, partial(_build, op, direction, name, muls, cells),  # noqa: E501
+            yield Case(f"{op} {name}", direction, f"copper {N}", title, product.irreps_in1[0].mul, partial(_build, op, direction, name, muls, cells),  # noqa: E501
                        _traffic(product, N, E, 1 if direction == FWD and op == CONV else 3 if op == CONV else 10), targets=target)  # fmt: skip  # noqa: E501
 
 

@@ -44,7 +44,7 @@ STRUCTOPS_DEVICE int64_t tp_receiver(const TpParams& p, int64_t k) {  // the rec
   return lo;
 }
 
-template <class T> __global__ void __launch_bounds__(kTpThreads) tp_conv_kernel(const TpParams p) {
+template <class T> __global__ void __launch_bounds__(kTpThreads, 4) tp_conv_kernel(const TpParams p) {
   using A = Acc<T>;
   __shared__ A shared[kTpWarps][kTpMostD * 32];
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -95,7 +95,7 @@ template <class A> STRUCTOPS_DEVICE A tp_sum(A a) {
   return a;
 }
 
-template <class T> __global__ void __launch_bounds__(kTpThreads) tp_conv_edge_kernel(const TpParams p) {
+template <class T> __global__ void __launch_bounds__(kTpThreads, 4) tp_conv_edge_kernel(const TpParams p) {
   using A = Acc<T>;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
   A* const gy = static_cast<A*>(p.sums) + (blockIdx.x * int64_t(kTpWarps) + warp) * p.ydim;
