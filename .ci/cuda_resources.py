@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOT = ("spmm", "sddmm", "softmax", "chart", "chain", "matrix_tree")
+HOT = ("spmm", "sddmm", "softmax", "chart", "chain", "matrix_tree", "tp_conv", "sph_kernel", "sph_bwd")
 
 
 def cuobjdump() -> str:

@@ -29,8 +29,9 @@ def cases(level: str) -> Iterator[Case]:
             size = 4 * N * (3 + planes * S)
             title = f"lmax={lmax}, {N} edges of copper at 6 Å"
             targets = {"sphericart": 1.0} | ({"e3nn": 10.0} if op == VALUES and direction == BOTH else {})
-            yield Case(op, direction, f"copper {N}", title, lmax, partial(_build, op, direction, lmax, cells), Traffic(size, size, 6 * N * S * planes),  # noqa: E501
-                       targets=targets)  # fmt: skip
+            build = partial(_build, op, direction, lmax, cells)
+            traffic = Traffic(size, size, 6 * N * S * planes)
+            yield Case(op, direction, f"copper {N}", title, lmax, build, traffic, targets=targets)
 
 
 @lru_cache(maxsize=1)

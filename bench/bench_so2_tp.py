@@ -37,8 +37,10 @@ def cases(level: str) -> Iterator[Case]:
             E, N = cells**3 * 4 * 78, cells**3 * 4
             title = f"{name}{'/8' if muls > 1 else ''}, {N} atoms of copper at 6 Å, {E} edges"
             target = {"e3nn": TARGETS[SECOND if op == SECOND else direction]}
-            yield Case(f"{op} {name}", direction, f"copper {N}", title, product.irreps_in1[0].mul, partial(_build, op, direction, name, muls, cells),  # noqa: E501
-                       _traffic(product, N, E, 1 if direction == FWD and op == CONV else 3 if op == CONV else 10), targets=target)  # fmt: skip  # noqa: E501
+            channels = product.irreps_in1[0].mul
+            build = partial(_build, op, direction, name, muls, cells)
+            traffic = _traffic(product, N, E, 10 if op == SECOND else 1 if direction == FWD else 3)
+            yield Case(f"{op} {name}", direction, f"copper {N}", title, channels, build, traffic, targets=target)
 
 
 def _traffic(product, N: int, E: int, passes: int) -> Traffic:
@@ -148,8 +150,8 @@ def _build(op: str, direction: str, name: str, muls: int, cells: int, device: st
         from e3nn import o3
 
         paths = [(*i[:5],) for i in product.instructions]
-        peer = o3.TensorProduct(*map(str, (product.irreps_in1, product.irreps_in2, product.irreps_out)), paths, shared_weights=False,  # noqa: E501
-                                internal_weights=False).to(device)  # fmt: skip
+        irreps = map(str, (product.irreps_in1, product.irreps_in2, product.irreps_out))
+        peer = o3.TensorProduct(*irreps, paths, shared_weights=False, internal_weights=False).to(device)
         theirs = lambda: x.new_zeros(x.shape[0], product.irreps_out.dim).index_add(0, dst, peer(x[src], y, w))  # noqa: E731
 
     def second(forward):

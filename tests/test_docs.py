@@ -12,7 +12,7 @@ import pytest
 import structops
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLIC = [getattr(home, name) for home in (structops, structops.tree) for name in home.__all__ if name != "backends"]
+PUBLIC = [getattr(home, name) for home in (structops, structops.tree, structops.so2) for name in home.__all__ if name != "backends"]
 HOMES = {"structops.tree", *(public.__module__ for public in PUBLIC)}
 
 

@@ -239,7 +239,7 @@ class Spec:
 
 def _edge_order(structure: tuple) -> tuple:
     """The structure that leaves a result on every edge; positions are edge ids, so that col must be in the caller's order."""
-    rowptr, col, eid, colptr, row_t, eid_t = structure  # noqa: RUF059
+    _, col, eid, colptr, _, eid_t = structure
     if eid is not None:
         ordered = torch.empty_like(col)
         ordered[eid.long()] = col

@@ -35,8 +35,8 @@ class TensorProduct(torch.nn.Module):
     ``[..., weight_numel]``. ``conv(graph, x, y, weight)`` is :func:`tp_conv`. float32, float64, bfloat16 or float16 (accumulated in
     float32). Differentiable to any order in x, y and weight; deterministic; saves its arguments only.
 
-    Sparse Clebsch-Gordan coefficients throughout. Mode uvu with weights of its own for each row runs as one kernel; the modes that mix
-    channels take the products unweighted from it and mix them by matrix products afterwards.
+    Sparse Clebsch-Gordan coefficients throughout. Mode uvu with weights of its own for each row runs as one kernel; the modes that
+    mix channels take the products unweighted from it and mix them by matrix products afterwards.
 
     Raises:
         TypeError, ValueError, IndexError: bad irreps, instructions, dtypes or shapes, named.
@@ -47,7 +47,7 @@ class TensorProduct(torch.nn.Module):
     >>> cross = structops.so2.TensorProduct("1x1o", "1x1o", "1x1e", [(0, 0, 0, "uuu", False)])
     >>> cross(torch.tensor([[1., 0., 0.]]), torch.tensor([[0., 1., 0.]]))
     tensor([[0.0000, 0.0000, 0.7071]])
-    """  # noqa: E501
+    """
 
     def __init__(self, irreps_in1: Any, irreps_in2: Any, irreps_out: Any, instructions: Sequence[tuple],
                  in1_var: Sequence[float] | None = None, in2_var: Sequence[float] | None = None,
@@ -121,7 +121,8 @@ class TensorProduct(torch.nn.Module):
                 yield (n, i, view) if yield_instruction else view
 
     def extra_repr(self) -> str:
-        return f"{self.irreps_in1} x {self.irreps_in2} -> {self.irreps_out}, {len(self.instructions)} paths, {self.weight_numel} weights"  # noqa: E501
+        irreps = f"{self.irreps_in1} x {self.irreps_in2} -> {self.irreps_out}"
+        return f"{irreps}, {len(self.instructions)} paths, {self.weight_numel} weights"
 
     def _weights(self, op: str, weight: Any, like: Tensor) -> Tensor | None:
         if self.weight_numel == 0:
@@ -147,15 +148,16 @@ def tp_conv(graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None, product: 
 
     Args:
         graph: the edges, from senders to receivers.
-        x: ``[num_src, irreps_in1.dim]``. y: ``[E, irreps_in2.dim]``, such as spherical harmonics of the edges, in the graph's order.
+        x: ``[num_src, irreps_in1.dim]``. y: ``[E, irreps_in2.dim]``, such as spherical harmonics of the edges, in the graph's
+            order.
         weight: ``[E, weight_numel]``, or ``[weight_numel]`` where the product's weights are shared; None for internal weights.
         product: the paths; instructions of mode uvu with weights for each edge are fused, see :class:`TensorProduct`.
 
     Returns ``[num_dst, irreps_out.dim]``; receivers without edges get 0. float32, float64, bfloat16, float16 (accumulated in
-    float32). Differentiable to any order in x, y and weight, by the same two kernels; no tensor of edges times paths times components
-    exists, forward or backward, and x, y and weight are all that is saved. (Modes that mix channels with weights of each edge, and
-    those of paired channels, do hold one row per edge.) Deterministic: a receiver adds its edges in the order of their senders,
-    however they are listed (parallel edges in the order given); the gradient of x follows the reversed edges.
+    float32). Differentiable to any order in x, y and weight, by the same two kernels; no tensor of edges times paths times
+    components exists, forward or backward, and x, y and weight are all that is saved. (Modes that mix channels with weights of each
+    edge, and those of paired channels, do hold one row per edge.) Deterministic: a receiver adds its edges in the order of their
+    senders, however they are listed (parallel edges in the order given); the gradient of x follows the reversed edges.
 
     Raises:
         TypeError, ValueError: a wrong graph, dtype, shape or device, before any kernel runs.
@@ -168,7 +170,7 @@ def tp_conv(graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None, product: 
     ...                                       shared_weights=False)
     >>> structops.so2.tp_conv(graph, torch.ones(2, 4), torch.ones(2, 4), torch.ones(2, 8), product).shape
     torch.Size([2, 16])
-    """  # noqa: E501
+    """
     op = "tp_conv"
     if not isinstance(graph, Graph):
         check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
