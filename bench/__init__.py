@@ -49,6 +49,11 @@ OPS = {
     "arborescence": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
     # rotations: tensor products, spherical harmonics
+    "spherical_harmonics": "bench_so2_sph",
+    "spherical_harmonics_bwd": "bench_so2_sph",
+    "spherical_harmonics_jet": "bench_so2_sph",
+    "tp_conv": "bench_so2_tp",
+    "tp_conv_edge": "bench_so2_tp",
     # rotations: frames, Wigner matrices, SO(2) convolutions
     "so2_wigner": "bench_so2_block",
     "so2_rotate": "bench_so2_block",
@@ -98,7 +103,7 @@ FAMILIES = {
         "bench_tree_spanning",
         "bench_tree_chain",
     ),
-    "so2": ("bench_so2_block",),
+    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block"),
     "binary": (
         "bench_binary_bits",
         "bench_binary_linear",

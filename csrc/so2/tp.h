@@ -30,6 +30,12 @@
 #include "core/parallel.h"
 #include "core/types.h"
 
+#ifdef __CUDACC__
+#define STRUCTOPS_ANYWHERE __host__ __device__
+#else
+#define STRUCTOPS_ANYWHERE
+#endif
+
 namespace structops {
 
 // The plan: int32, one array. All offsets of lists count from the array's begin.
@@ -51,13 +57,13 @@ struct TpItem { int32_t component, pair; };
 
 struct TpPlan {
   const int32_t* data;  // [size]
-  int32_t at(int i) const { return data[i]; }
-  const TpBlock* blocks(bool out) const { return reinterpret_cast<const TpBlock*>(data + data[tp_blocks_at]) + (out ? data[tp_nx] : 0); }
-  const TpPath* paths() const { return reinterpret_cast<const TpPath*>(data + data[tp_paths_at]); }
-  const int32_t* pair_ptr() const { return data + data[tp_pair_ptr_at]; }
-  const int32_t* entry_y() const { return data + data[tp_entry_at]; }
-  const TpRun* runs() const { return reinterpret_cast<const TpRun*>(data + data[tp_runs_at]); }
-  const TpItem* items() const { return reinterpret_cast<const TpItem*>(data + data[tp_items_at]); }
+  STRUCTOPS_ANYWHERE int32_t at(int i) const { return data[i]; }
+  STRUCTOPS_ANYWHERE const TpBlock* blocks(bool out) const { return reinterpret_cast<const TpBlock*>(data + data[tp_blocks_at]) + (out ? data[tp_nx] : 0); }
+  STRUCTOPS_ANYWHERE const TpPath* paths() const { return reinterpret_cast<const TpPath*>(data + data[tp_paths_at]); }
+  STRUCTOPS_ANYWHERE const int32_t* pair_ptr() const { return data + data[tp_pair_ptr_at]; }
+  STRUCTOPS_ANYWHERE const int32_t* entry_y() const { return data + data[tp_entry_at]; }
+  STRUCTOPS_ANYWHERE const TpRun* runs() const { return reinterpret_cast<const TpRun*>(data + data[tp_runs_at]); }
+  STRUCTOPS_ANYWHERE const TpItem* items() const { return reinterpret_cast<const TpItem*>(data + data[tp_items_at]); }
 };
 
 struct TpArgs {

@@ -15,6 +15,11 @@ constexpr int kVectors = STRUCTOPS_VBYTES == 64 ? 8 : 4;
 // Channels u.. of the weights of a path; `left` of them exist.
 template <class T, int V> STRUCTOPS_INLINE void load_weights(Vec<Acc<T>> (&w)[V], const T* p, int64_t stride, int64_t left) {
   using A = Acc<T>;
+  if (p && stride == 1 && left >= V * W<A>) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) w[v] = load(p + v * W<A>);
+    return;
+  }
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
     const int n = left - v * W<A> < W<A> ? int(left - v * W<A>) : W<A>;
@@ -30,8 +35,25 @@ template <class T, int V> STRUCTOPS_INLINE void load_weights(Vec<Acc<T>> (&w)[V]
   }
 }
 
+// The same in memory: where they are, if whole vectors of A lie there, else a copy.
+template <class T, int V> STRUCTOPS_INLINE const Acc<T>* weights(const T* p, int64_t stride, int64_t left, Acc<T>* copy) {
+  using A = Acc<T>;
+  if constexpr (sizeof(T) == sizeof(A))
+    if (stride == 1 && left >= V * W<A>) return p;
+  Vec<A> w[V];
+  load_weights<T, V>(w, p, stride, left);
+#pragma GCC unroll 8
+  for (int v = 0; v < V; ++v) store(copy + v * W<A>, w[v]);
+  return copy;
+}
+
 template <class T, int V> STRUCTOPS_INLINE void store_weights(T* p, const Vec<Acc<T>> (&w)[V], int64_t stride, int64_t left) {
   using A = Acc<T>;
+  if (stride == 1 && left >= V * W<A>) {
+#pragma GCC unroll 8
+    for (int v = 0; v < V; ++v) store<T>(p + v * W<A>, w[v]);
+    return;
+  }
 #pragma GCC unroll 8
   for (int v = 0; v < V; ++v) {
     const int n = left - v * W<A> < W<A> ? int(left - v * W<A>) : W<A>;
@@ -56,21 +78,35 @@ template <class A, class F> STRUCTOPS_INLINE void over_channels(int64_t mul, F f
   if (mul > u) f(Number<1>{}, u);
 }
 
-// out[k] += w * sum_i M[i, k] x[i]; m points at the edge's lane of M.
-template <class A, int V>
-STRUCTOPS_INLINE void conv_block(A* out, int64_t out_step, const A* x, int64_t x_step, const Vec<A> (&w)[V], const A* m,
-                                 const TpRun* run, const TpRun* end, const TpItem* items) {
+// Up to kGroup edges into one receiver share each load and store of its row.
+template <class A> struct Group {
+  static constexpr int most = W<A> < kGroup ? W<A> : kGroup;  // a tile holds W edges
+  int n;
+  const A *x[kGroup], *w[kGroup], *m[kGroup];  // row of x, weights of a path, lane of M
+};
+
+// out[k] += sum over the edges of w * sum_i M[i, k] x[i], from channel u on; w points at that channel.
+template <class A, int V, bool weighted>
+STRUCTOPS_INLINE void conv_block(A* out, int64_t out_step, const Group<A>& g, int64_t x_at, int64_t x_step, const TpRun* run,
+                                 const TpRun* end, const TpItem* items) {
   for (; run != end; ++run) {
-    Vec<A> t[V] = {};
-    for (const TpItem *i = items + run->begin, *last = items + run->end; i != last; ++i) {
-      const Vec<A> c = splat(m[i->pair * W<A>]);
-      const A* const p = x + i->component * x_step;
+    Vec<A> sum[V] = {};
+    for (int e = 0; e < g.n; ++e) {
+      Vec<A> t[V] = {};
+      const A *const x = g.x[e] + x_at, *const m = g.m[e];
+      for (const TpItem *i = items + run->begin, *last = items + run->end; i != last; ++i) {
+        const Vec<A> c = spread(m[i->pair * W<A>]);
+        const A* const p = anchored(x + i->component * x_step);
 #pragma GCC unroll 8
-      for (int v = 0; v < V; ++v) t[v] += c * load(p + v * W<A>);
+        for (int v = 0; v < V; ++v) t[v] += c * load(p + v * W<A>);
+      }
+      const A* const w = anchored(g.w[e]);
+#pragma GCC unroll 8
+      for (int v = 0; v < V; ++v) sum[v] += weighted ? load(w + v * W<A>) * t[v] : t[v];
     }
-    A* const o = out + run->component * out_step;
+    A* const o = anchored(out + run->component * out_step);
 #pragma GCC unroll 8
-    for (int v = 0; v < V; ++v) store(o + v * W<A>, load(o + v * W<A>) + w[v] * t[v]);
+    for (int v = 0; v < V; ++v) store(o + v * W<A>, load(o + v * W<A>) + sum[v]);
   }
 }
 
@@ -79,13 +115,13 @@ template <class A, int V, bool want_y, bool want_w>
 STRUCTOPS_INLINE void edge_block(Vec<A> (&gw)[V], Vec<A>* q, bool first, const A* g, int64_t g_step, const A* x, int64_t x_step,
                                  const Vec<A> (&w)[V], const A* m, const TpRun* run, const TpRun* end, const TpItem* items) {
   for (; run != end; ++run) {
-    const A* const gk = g + run->component * g_step;
+    const A* const gk = anchored(g + run->component * g_step);
     Vec<A> t[V] = {}, wg[V];
 #pragma GCC unroll 8
     for (int v = 0; v < V; ++v) wg[v] = w[v] * load(gk + v * W<A>);
     for (const TpItem *i = items + run->begin, *last = items + run->end; i != last; ++i) {
-      const Vec<A> c = splat(m[i->pair * W<A>]);
-      const A* const p = x + i->component * x_step;
+      const Vec<A> c = spread(m[i->pair * W<A>]);
+      const A* const p = anchored(x + i->component * x_step);
       Vec<A> sum[2] = {};
 #pragma GCC unroll 8
       for (int v = 0; v < V; ++v) {
@@ -120,28 +156,46 @@ template <class T> void conv(const TpArgs& a, const ParallelFor& pf) {
     for (int64_t task = begin; task < end; ++task) {
       const Lanes_<A> s = kit.scratch(task);
       const int64_t first = kit.cut(a, task), last = kit.cut(a, task + 1);
-      Tile<A, T> tile(a, kit, s, kit.edges(a, first), kit.edges(a, last));
+      const int64_t last_edge = kit.edges(a, last);
+      Tile<A, T> tile(a, kit, s, kit.edges(a, first), last_edge);
       for (int64_t v = first; v < last; ++v) {
         A* const acc = s.out;
         for (int64_t i = 0; i < out.size; ++i) acc[i] = 0;
-        for (int64_t k = kit.edges(a, v), stop = kit.edges(a, v + 1); k < stop; ++k) {
-          const A* const m = tile.at(k);
-          const int64_t e = a.eid ? a.eid[k] : k, row = a.col ? a.col[k] : e;
-          const A* x = s.x;
-          if (packed) x = packed + row * in.size;
-          else pack<T>(in, static_cast<const T*>(a.x) + row * in.dim, s.x);
+        for (int64_t k = kit.edges(a, v), stop = kit.edges(a, v + 1); k < stop; k += Group<A>::most) {
+          Group<A> g;
+          g.n = stop - k < Group<A>::most ? int(stop - k) : Group<A>::most;
+          int64_t id[Group<A>::most];
+          for (int i = 0; i < g.n; ++i) {
+            g.m[i] = tile.at(k, g.n) + i;
+            id[i] = a.eid ? a.eid[k + i] : k + i;
+            const int64_t row = a.col ? a.col[k + i] : id[i];
+            g.x[i] = packed + row * in.size;
+            if (packed) continue;
+            A* const own = s.x + i * kit.row_numbers;
+            pack<T>(in, static_cast<const T*>(a.x) + row * in.dim, own);
+            g.x[i] = own;
+          }
+          const Ahead<A, T> ahead(a, in, packed, k + g.n, last_edge, Group<A>::most);
           for (int64_t p = 0; p < a.paths; ++p) {
             const TpPath& path = paths[p];
             const int32_t ib = a.transpose ? path.o : path.x, ob = a.transpose ? path.x : path.o;
             const TpRun* const run = runs + (a.transpose ? path.run_t : path.run);
             const TpRun* const stop_run = runs + (a.transpose ? path.run_t_end : path.run_end);
-            const T* const we = w && path.w >= 0 ? w + e * a.wdim + path.w : nullptr;
             const int64_t mul = out.blocks[ob].mul;
+            const bool weighted = w && path.w >= 0;
+            ahead.fetch(p, path, mul);
             over_channels<A>(mul, [&](auto number, int64_t u) {
               constexpr int V = decltype(number)::value;
-              Vec<A> wv[V];
-              load_weights<T, V>(wv, we ? we + u * path.w_stride : nullptr, path.w_stride, mul - u);
-              conv_block<A, V>(acc + out.at[ob] + u, out.step[ob], x + in.at[ib] + u, in.step[ib], wv, m, run, stop_run, items);
+              A* const o = acc + out.at[ob] + u;
+              const int64_t x_at = in.at[ib] + u;
+              if (!weighted) {
+                for (int i = 0; i < g.n; ++i) g.w[i] = nullptr;
+                return conv_block<A, V, false>(o, out.step[ob], g, x_at, in.step[ib], run, stop_run, items);
+              }
+              alignas(64) A copied[Group<A>::most * V * W<A>];
+              for (int i = 0; i < g.n; ++i)
+                g.w[i] = weights<T, V>(w + id[i] * a.wdim + path.w + u * path.w_stride, path.w_stride, mul - u, copied + i * V * W<A>);
+              conv_block<A, V, true>(o, out.step[ob], g, x_at, in.step[ib], run, stop_run, items);
             });
           }
         }
@@ -167,21 +221,23 @@ template <class T, bool want_y, bool want_w> void edge(const TpArgs& a, const Pa
     for (int64_t task = begin; task < end; ++task) {
       const Lanes_<A> s = kit.scratch(task);
       const int64_t first = kit.cut(a, task), last = kit.cut(a, task + 1);
-      const int64_t stop_all = kit.edges(a, last);
-      Tile<A, T> tile(a, kit, s, kit.edges(a, first), stop_all);
+      const int64_t last_edge = kit.edges(a, last);
+      Tile<A, T> tile(a, kit, s, kit.edges(a, first), last_edge);
       for (int64_t v = first; v < last; ++v) {
         const int64_t stop = kit.edges(a, v + 1);
         int64_t k = kit.edges(a, v);
         if (k < stop) pack<T>(out, static_cast<const T*>(a.g) + v * out.dim, s.out);
         for (; k < stop; ++k) {
-          const A* const m = tile.at(k);
+          const A* const m = tile.at(k, 1);
           const int lane = int(k - tile.begin);
           const int64_t e = a.eid ? a.eid[k] : k, row = a.col ? a.col[k] : e;
           const A* x = s.x;
           if (packed) x = packed + row * in.size;
           else pack<T>(in, static_cast<const T*>(a.x) + row * in.dim, s.x);
+          const Ahead<A, T> ahead(a, in, packed, k + 1, last_edge, 1);
           for (int64_t p = 0; p < a.paths; ++p) {
             const TpPath& path = paths[p];
+            ahead.fetch(p, path, in.blocks[path.x].mul);
             const TpRun* const run = runs + path.run;
             const TpRun* const stop_run = runs + path.run_end;
             const T* const we = w && path.w >= 0 ? w + e * a.wdim + path.w : nullptr;

@@ -7,6 +7,16 @@
 namespace structops::STRUCTOPS_ISA {
 
 constexpr int64_t kLine = 64;
+constexpr int kGroup = 4;  // edges into one receiver that share each load and store of its row
+
+// splat adds to zero, which must be computed where a may be -0; a - 0 is a.
+template <class A> STRUCTOPS_INLINE Vec<A> spread(A a) { return a - Vec<A>{}; }
+
+// Keeps p one register, so that what follows is addressed by constants from it.
+template <class P> STRUCTOPS_INLINE P* anchored(P* p) {
+  asm("" : "+r"(p));
+  return p;
+}
 
 // One kind of row: where its blocks lie when packed as [component][channel, padded].
 template <class A> struct Rows {
@@ -60,7 +70,7 @@ template <class T> inline void unpack(const Rows<Acc<T>>& r, const Acc<T>* from,
 
 // Scratch of a task.
 template <class A> struct Lanes_ {
-  A *x, *out;   // packed rows
+  A *x, *out;   // packed rows: of kGroup edges, of a receiver
   A *y, *m;     // [ydim][W], [pairs][W]: W edges side by side
   A *sums;      // [pairs][W]
   Vec<A>* q;    // [pairs]
@@ -70,7 +80,7 @@ template <class A> struct Lanes_ {
 template <class A> struct Kit {
   Rows<A> side[2];  // x, out
   const A* cg;      // [entries]
-  int64_t tasks;
+  int64_t tasks, row_numbers;  // of a packed row of either kind, in whole lines
   mutable A* rows = nullptr;
 
   Kit(const TpArgs& a, const ParallelFor& pf, bool results) : results_(results) {
@@ -97,7 +107,8 @@ template <class A> struct Kit {
     numbers_[0] = lines(side[0].size > side[1].size ? side[0].size : side[1].size);
     numbers_[1] = lines(a.ydim * W<A>);
     numbers_[2] = lines(a.pairs * W<A>);
-    per_task_ = 2 * numbers_[0] + numbers_[1] + (results ? 3 : 1) * numbers_[2];
+    row_numbers = numbers_[0];
+    per_task_ = (kGroup + 1) * numbers_[0] + numbers_[1] + (results ? 3 : 1) * numbers_[2];
     const int64_t entries = lines(a.entries);
     memory_ = allocate<char>(size_t(entries + tasks * per_task_) * sizeof(A) + kLine);
     A* const base = reinterpret_cast<A*>((reinterpret_cast<uintptr_t>(memory_) + kLine - 1) / kLine * kLine);
@@ -117,7 +128,7 @@ template <class A> struct Kit {
     Lanes_<A> s{};
     A* p = scratch_ + task * per_task_;
     auto take = [&](int64_t n) { A* const q = p; p += n; return q; };
-    s.x = take(numbers_[0]);
+    s.x = take(kGroup * numbers_[0]);
     s.out = take(numbers_[0]);
     s.y = take(numbers_[1]);
     s.m = take(numbers_[2]);
@@ -163,6 +174,31 @@ template <class A> struct Kit {
   int64_t numbers_[3], per_task_;
 };
 
+// Asks for what the next edges read, a share with every path, while these compute: rows of x and w come from L3 and memory.
+template <class A, class T> struct Ahead {
+  const char *x[kGroup], *w[kGroup];
+  int n = 0;
+  int64_t x_share = 0;
+
+  Ahead(const TpArgs& a, const Rows<A>& in, const A* packed, int64_t k, int64_t stop, int most) {
+    if (a.paths == 0) return;
+    for (; n < most && k < stop; ++n, ++k) {
+      const int64_t e = a.eid ? a.eid[k] : k;
+      x[n] = packed ? reinterpret_cast<const char*>(packed + (a.col ? a.col[k] : e) * in.size) : nullptr;
+      w[n] = a.w ? static_cast<const char*>(a.w) + e * a.wdim * int64_t(sizeof(T)) : nullptr;
+    }
+    x_share = (in.size * int64_t(sizeof(A)) / kLine + a.paths - 1) / a.paths;
+  }
+  void fetch(int64_t path, const TpPath& p, int64_t mul) const {
+    for (int e = 0; e < n; ++e) {
+      if (x[e])
+        for (int64_t i = 0; i < x_share; ++i) __builtin_prefetch(x[e] + (path * x_share + i) * kLine, 0, 2);
+      if (w[e])
+        for (int64_t i = 0; i < mul * int64_t(sizeof(T)); i += kLine) __builtin_prefetch(w[e] + p.w * int64_t(sizeof(T)) + i, 0, 2);
+    }
+  }
+};
+
 // M of W consecutive edge positions, lane by lane.
 template <class A, class T> struct Tile {
   int64_t begin, end;
@@ -170,9 +206,10 @@ template <class A, class T> struct Tile {
   Tile(const TpArgs& args, const Kit<A>& kit_, const Lanes_<A>& scratch, int64_t from, int64_t stop)
       : begin(from), end(from), a(args), kit(kit_), s(scratch), stop_(stop) {}
 
-  // M at the lane of position k; positions come in order.
-  const A* at(int64_t k) {
-    if (k >= end) fill(k);
+  // M at the lane of position k, where those of n <= W positions from k lie side by side; positions come in order. W edges are
+  // elementwise: where a tile begins changes no number.
+  const A* at(int64_t k, int n) {
+    if (k + n > end) fill(k);
     return s.m + (k - begin);
   }
 
@@ -192,7 +229,7 @@ template <class A, class T> struct Tile {
     const int32_t *const ptr = a.plan.pair_ptr(), *const column = a.plan.entry_y();
     for (int64_t q = 0; q < a.pairs; ++q) {
       Vec<A> m{};
-      for (int32_t i = ptr[q]; i < ptr[q + 1]; ++i) m += splat(kit.cg[i]) * load(s.y + int64_t(column[i]) * W<A>);
+      for (int32_t i = ptr[q]; i < ptr[q + 1]; ++i) m += spread(kit.cg[i]) * load(s.y + int64_t(column[i]) * W<A>);
       store(s.m + q * W<A>, m);
     }
   }
@@ -238,7 +275,7 @@ template <class T> inline void gather_gy(const TpArgs& a, const Kit<Acc<T>>& kit
     const Vec<A> sum = load(s.sums + q * W<A>);
     for (int32_t i = ptr[q]; i < ptr[q + 1]; ++i) {
       A* const g = s.y + int64_t(column[i]) * W<A>;
-      store(g, load(g) + splat(kit.cg[i]) * sum);
+      store(g, load(g) + spread(kit.cg[i]) * sum);
     }
   }
   T* const gy = static_cast<T*>(a.gy);

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def _scale(l: int, norm: int) -> float:  # noqa: E741
+def _scale(l: int, norm: int) -> float:
     return (1.0, sqrt(4 * pi), sqrt(4 * pi / (2 * l + 1)))[norm]
 
 
@@ -23,7 +23,7 @@ def _evaluate(x: Tensor, lmax: int, norm: int, normalize: bool) -> Tensor:
         re, im = circle[-1]
         circle.append((re * X - im * Y, re * Y + im * X))
     columns = []
-    for l in range(lmax + 1):  # noqa: E741
+    for l in range(lmax + 1):
         found = {}
         for m in range(l + 1):
             factor = sqrt((2 * l + 1) / (4 * pi) * (1 if m == 0 else 2) * factorial(l - m) / factorial(l + m)) * _scale(l, norm)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 def _paths(plan: Tensor, cg: Tensor, sizes: list[int]):
     """(block of x, block of out, w, w_stride, [(i, k, column of y, coefficient)]) for each path."""
-    nx, no, paths = sizes[:3]
+    nx, _, paths = sizes[:3]
     blocks_at, paths_at, ptr_at, y_at, runs_at, items_at = sizes[9:15]
     data, coefficient = plan.tolist(), cg.tolist()
     block = lambda i: data[blocks_at + 5 * i : blocks_at + 5 * i + 5]  # noqa: E731

@@ -32,7 +32,7 @@ def _complex(j1: int, m1: int, j2: int, m2: int, j3: int) -> float:
     return (1 if total >= 0 else -1) * sqrt(square)
 
 
-def _real_basis(l: int) -> np.ndarray:  # noqa: E741
+def _real_basis(l: int) -> np.ndarray:
     """Rows: complex m; columns: real m, with the phase (-i)^l that makes real tables real."""
     q = np.zeros((2 * l + 1, 2 * l + 1), complex)
     q[l, l] = 1
@@ -46,7 +46,7 @@ def _real_basis(l: int) -> np.ndarray:  # noqa: E741
 @cache
 def wigner_3j_dense(l1: int, l2: int, l3: int) -> np.ndarray:
     """``[2 l1 + 1, 2 l2 + 1, 2 l3 + 1]`` float64, read-only. Zero entries are exact zeros."""
-    for name, l in (("l1", l1), ("l2", l2), ("l3", l3)):  # noqa: E741
+    for name, l in (("l1", l1), ("l2", l2), ("l3", l3)):
         if not 0 <= l <= LMAX:
             check.fail(ValueError, "wigner_3j", f"{name} in 0..{LMAX}", l)
     if not abs(l1 - l2) <= l3 <= l1 + l2:

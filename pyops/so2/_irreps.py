@@ -15,7 +15,7 @@ class Irrep(NamedTuple):
     """One term of an :class:`Irreps`: ``mul`` copies of degree ``l`` and parity ``p`` (1 even, -1 odd)."""
 
     mul: int
-    l: int  # noqa: E741
+    l: int
     p: int
 
     @property
@@ -54,7 +54,7 @@ class Irreps(tuple[Irrep, ...]):
     @classmethod
     def spherical_harmonics(cls, lmax: int, p: int = -1) -> Irreps:
         """One copy of each l = 0..lmax with parity p^l."""
-        return cls([(1, l, p**l) for l in range(check.size("Irreps", "lmax", lmax) + 1)])  # noqa: E741
+        return cls([(1, l, p**l) for l in range(check.size("Irreps", "lmax", lmax) + 1)])
 
     @property
     def dim(self) -> int:
@@ -100,7 +100,7 @@ def _parse(text: str) -> list[Irrep]:
         match = _TERM.fullmatch(part)
         if match is None:
             check.fail(ValueError, "Irreps", "terms such as 128x0e or 1o joined by +", repr(text))
-        mul, l, parity = match.groups()  # noqa: E741
+        mul, l, parity = match.groups()
         found.append(_term(mul or 1, l, {"e": 1, "o": -1, "y": (-1) ** int(l)}[parity]))
     return found
 
@@ -120,15 +120,15 @@ def _from_terms(terms: Any) -> list[Irrep]:
             if len(parts) == 2:
                 ir = parts[1]
                 parts = (parts[0], ir.l, ir.p) if hasattr(ir, "l") else (parts[0], *ir)
-            mul, l, p = parts  # noqa: E741
+            mul, l, p = parts
             found.append(_term(mul, l, p))
         except (TypeError, IndexError):
             check.fail(ValueError, "Irreps", "(mul, l, p) or (mul, (l, p))", repr(item))
     return found
 
 
-def _term(mul: Any, l: Any, p: Any) -> Irrep:  # noqa: E741
-    mul, l, p = int(mul), int(l), int(p)  # noqa: E741
+def _term(mul: Any, l: Any, p: Any) -> Irrep:
+    mul, l, p = int(mul), int(l), int(p)
     if mul < 0 or l < 0 or p not in (1, -1) or mul * (2 * l + 1) >= _COUNT:
         check.fail(ValueError, "Irreps", "mul >= 0, l >= 0 and parity 1 or -1", f"({mul}, {l}, {p})")
     return Irrep(mul, l, p)

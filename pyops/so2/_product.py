@@ -187,7 +187,7 @@ class Spec:
             total = found[0]
             for more in found[1:]:
                 total = total + more
-            blocks.append((total.transpose(1, 2) if self.layout == "mul_ir" else total).reshape(rows, -1))
+            blocks.append((total.transpose(1, 2) if self.layout == "mul_ir" else total).flatten(1))
         rest = torch.cat(blocks, 1) if blocks else x.new_zeros(rows, 0)
         return rest if out is None else out + rest
 
@@ -239,7 +239,7 @@ class Spec:
 
 def _edge_order(structure: tuple) -> tuple:
     """The structure that leaves a result on every edge; positions are edge ids, so that col must be in the caller's order."""
-    rowptr, col, eid, colptr, row_t, eid_t = structure
+    _, col, eid, colptr, _, eid_t = structure
     if eid is not None:
         ordered = torch.empty_like(col)
         ordered[eid.long()] = col

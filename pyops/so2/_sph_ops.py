@@ -11,19 +11,25 @@ from __future__ import annotations
 from functools import cache
 from math import pi, sqrt
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .._dispatch import define
+from .._dispatch import define, is_eager
+
+
+def is_traced(t: Tensor) -> bool:
+    """Whether values made now belong to a graph: torch.compile, export, torch.func and fake tensors."""
+    return not is_eager() or type(t) is not Tensor
 
 
 @cache
-def _lowering(lmax: int, norm: int) -> Tensor:
+def _lowering(lmax: int, norm: int) -> np.ndarray:
     """A [3, S, S] float64: the derivatives along x, y, z of column s are row s of A_a times the harmonics."""
     S = (lmax + 1) ** 2
-    A = torch.zeros(3, S, S, dtype=torch.float64)
+    A = np.zeros((3, S, S))
     scale = lambda l: (1.0, sqrt(4 * pi), sqrt(4 * pi / (2 * l + 1)))[norm]  # noqa: E731
-    for l in range(1, lmax + 1):  # noqa: E741
+    for l in range(1, lmax + 1):
         k = sqrt((2 * l + 1) / (2 * l - 1)) * scale(l) / scale(l - 1)
         row, low = l * l + l, (l - 1) ** 2 + l - 1  # of m = 0
 
@@ -55,7 +61,16 @@ def _lowering(lmax: int, norm: int) -> Tensor:
 
 
 def lowering(like: Tensor, lmax: int, norm: int) -> Tensor:
-    return _lowering(lmax, norm).to(like.device, like.dtype)
+    """The matrices A_a as a tensor like another."""
+    if is_traced(like):  # a constant of the graph
+        return torch.tensor(_lowering(lmax, norm).tolist(), dtype=like.dtype, device=like.device)
+    return _lowered(lmax, norm, like.dtype, like.device)
+
+
+@cache
+def _lowered(lmax: int, norm: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(_lowering(lmax, norm), dtype=dtype, device=device)
 
 
 def along(x: Tensor, v: Tensor, lmax: int, norm: int) -> Tensor:
@@ -152,7 +167,7 @@ def jet(x: Tensor, lmax: int, norm: int, normalize: bool, order: int) -> tuple[T
     G = torch.stack([R @ A[a].T for a in range(3)], 1)
     d = G
     if normalize:
-        degree = torch.tensor([float(l) for l in range(lmax + 1) for _ in range(2 * l + 1)], dtype=x.dtype, device=x.device)  # noqa: E741
+        degree = torch.tensor([float(l) for l in range(lmax + 1) for _ in range(2 * l + 1)], dtype=x.dtype, device=x.device)
         d = (G - degree * u[:, :, None] * R[:, None]) * inverse[:, :, None]
     if order == 1:
         return R, d, x.new_empty(0)
