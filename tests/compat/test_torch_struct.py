@@ -203,7 +203,7 @@ def test_hmm() -> None:
 
 
 def test_docstring_examples() -> None:
-    for module in (torch_struct.distributions, torch_struct.chains, torch_struct.structs):
+    for module in (torch_struct.distributions, torch_struct.chains, torch_struct.grammar, torch_struct.structs):
         failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert tried > 0 and failed == 0, module
 
@@ -226,7 +226,7 @@ def test_grammar() -> None:
     pots = (rand(2, 4, T), rand(2, NT, NT + T, NT + T), rand(2, NT))
     d = SentCFG(pots, torch.tensor([4, 3]))
     leaves = [t.clone().requires_grad_() for t in pots]
-    want = torch_struct.CKY().sum(leaves, lengths=torch.tensor([4, 3]))
+    want = torch_struct.CKY().sum(tuple(leaves), lengths=torch.tensor([4, 3]))
     assert_close(d.partition, want.detach(), terms=64)
     for got, grad in zip(d.marginals, torch.autograd.grad(want.sum(), leaves), strict=True):
         assert_close(got, grad, terms=64)

@@ -63,8 +63,16 @@ class SentCFG(StructDistribution):
             total = total + picked.flatten(used.dim() - scores.dim() + 1).sum(-1)
         return torch.where(total == float("-inf"), total, total - self.partition)
 
+    def kl(self, other: SentCFG) -> Tensor:  # type: ignore[override]
+        """Computed in float64: a small divergence is the difference of large numbers."""
+        mine, theirs = (PCFG(*(t.double() for t in d.log_potentials), d.lengths) for d in (self, other))
+        return mine.kl_divergence(theirs).to(self.partition.dtype)
+
     def kmax(self, k: int) -> Tensor:
         raise NotImplementedError("SentCFG.kmax: only the best parse is available")
 
     def topk(self, k: int) -> Tensor:
         raise NotImplementedError("SentCFG.topk: only the best parse is available")
+
+    def gumbel_crf(self, temperature: float = 1.0) -> Tensor:
+        raise NotImplementedError("SentCFG.gumbel_crf: relaxed samples are not available; sample() draws exact ones")
