@@ -79,16 +79,16 @@ def grand_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 
 
 def pcfg_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
-    """Arguments of the grammar charts: rules shared or not, some forbidden, short sentences."""
-    B, N, NT, T = 4, 6, 2, 3
+    """Arguments of the grammar charts: few symbols, and more than a vector holds with shared rules; some rules forbidden."""
+    B, N = 4, 6
     lengths = torch.tensor([6, 0, 3, 1])
-    for dtype, shared in itertools.product(DTYPES, (False, True)):
+    for dtype, (shared, NT, T) in itertools.product(DTYPES, ((False, 2, 3), (True, 3, 18))):
         wide = torch.float64 if dtype == torch.float64 else torch.float32
 
         def draw(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
             return (torch.randint(-8, 9, shape, generator=g) / 4).to(dtype)
 
-        def grammar(draw=draw, shared: bool = shared) -> tuple[Tensor, Tensor, Tensor]:
+        def grammar(draw=draw, shared: bool = shared, NT: int = NT, T: int = T) -> tuple[Tensor, Tensor, Tensor]:
             return draw(B, N, T), draw(1 if shared else B, NT, NT + T, NT + T), draw(B, NT)
 
         term, rule, root = grammar()
