@@ -7,7 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOT = ("spmm", "sddmm", "softmax", "chart", "factored", "chain", "matrix_tree")
+HOT = (
+    "spmm", "sddmm", "softmax",
+    "chart", "factored", "grand_sum", "chain", "matrix_tree",
+    "bits_gemm",
+)  # fmt: skip
 
 
 def cuobjdump() -> str:

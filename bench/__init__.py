@@ -22,6 +22,13 @@ OPS = {
     "chart_hvp": "bench_tree_chart",
     "chart_best": "bench_tree_chart",
     "chart_sample": "bench_tree_chart",
+    "chart_max_marginals": "bench_tree_grand",
+    "grand_logz": "bench_tree_grand",
+    "grand_marginals": "bench_tree_grand",
+    "grand_hvp": "bench_tree_grand",
+    "grand_best": "bench_tree_grand",
+    "grand_sample": "bench_tree_grand",
+    "grand_max_marginals": "bench_tree_grand",
     "factored_logz": "bench_tree_factored",
     "factored_marginals": "bench_tree_factored",
     "factored_hvp": "bench_tree_factored",
@@ -39,6 +46,14 @@ OPS = {
     "tree_check": "bench_tree_spanning",
     # rotations
     # bits
+    "bits_pack": "bench_binary_bits",
+    "bits_unpack": "bench_binary_bits",
+    "bits_count": "bench_binary_bits",
+    "bits_panels": "bench_binary_bits",
+    "bits_gemm": "bench_binary_linear",
+    "bits_w1a8": "bench_binary_linear",
+    "bits_w1a16": "bench_binary_linear",
+    "bits_conv": "bench_binary_conv",
 }
 
 # Family -> modules, in the order of the report.
@@ -52,8 +67,8 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
     ),
-    "tree": ("bench_tree_chart", "bench_tree_factored", "bench_tree_spanning", "bench_tree_chain"),
+    "tree": ("bench_tree_chart", "bench_tree_factored", "bench_tree_grand", "bench_tree_spanning", "bench_tree_chain"),
     "so2": (),
-    "binary": (),
+    "binary": ("bench_binary_bits", "bench_binary_linear", "bench_binary_conv"),
     "overhead": ("bench_overhead",),
 }

@@ -94,3 +94,9 @@ def chart(lengths: list[int], *, second: bool = False, backward: bool = False) -
         if backward:
             size += N * N * S + (N**3 * S if second else 0)
     return Traffic(size, size, 2 * splits * (2 if backward else 1))
+
+
+def grand(lengths: list[int]) -> Traffic:
+    """Grandparent charts with gradient: all scores read, all posteriors written; four items with a lane for every grandparent."""
+    cells = sum((n + 1) ** 3 for n in lengths)
+    return Traffic(2 * cells * S, 2 * cells * S, sum((n + 1) ** 4 // 3 * 2 * 2 for n in lengths))

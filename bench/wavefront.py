@@ -68,3 +68,29 @@ def heads_of(arc: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor:
     arc = arc.detach().requires_grad_()
     (chosen,) = torch.autograd.grad(dependency(arc, lengths, None, multiroot, best=True).sum(), arc)
     return chosen.argmax(-1) * (chosen.amax(-1) > 0)
+
+
+def grand(arc: Tensor, table: Tensor, lengths: Tensor) -> Tensor:
+    """Log-partition [B] of single-root trees with grandparent scores [B, N, N, N]: a chart is a list of [B, spans, grandparent]."""
+    B, N = arc.shape[:2]
+    g = torch.arange(N, device=arc.device)
+    cells = arc[..., None] + table
+    cells = torch.cat([cells[:, :, :1].clone().index_fill_(3, g[1:], -torch.inf), cells[:, :, 1:]], 2)
+    cells = torch.where((g == 0) & (g[:, None] == 0), arc[..., None], cells)  # the root's arcs sit at [dep, 0, 0]
+    start = arc.new_zeros(B, N, N)
+    cl, cr, il, ir = [start], [start], [start], [start]
+    of_head = lambda t, i: t.gather(2, i[:, None].expand(B, len(i), 1))  # noqa: E731  the lane of the head, [B, spans, 1]
+    for w in range(1, N):
+        i = torch.arange(N - w, device=arc.device)
+        j, spans = i + w, N - w
+        outside = torch.where(i[:, None] > 0, (g < i[:, None]) | (g > j[:, None]), g == 0)
+        forbid = lambda t: torch.where(outside, t, -torch.inf)  # noqa: B023, E731
+        left = lambda t, k: t[k][:, :spans]  # noqa: B023, E731
+        right = lambda t, k, gap: t[w - k - gap][:, k + gap : k + gap + spans]  # noqa: B023, E731
+        ir.append(forbid(_sum([left(cr, k) + of_head(right(cl, k, 1), i) for k in range(w)], False) + cells[:, j, i]))
+        il.append(forbid(_sum([of_head(left(cr, k), j) + right(cl, k, 1) for k in range(w)], False) + cells[:, i, j]))
+        cl.append(forbid(_sum([of_head(left(cl, k), j) + right(il, k, 0) for k in range(w)], False)))
+        done = forbid(_sum([left(ir, k) + of_head(right(cr, k, 0), i) for k in range(1, w + 1)], False))
+        cr.append(torch.where((i[:, None] == 0) & (lengths[:, None, None] != w), -torch.inf, done))
+    whole = torch.stack([c[:, 0, 0] for c in cr], 1)
+    return whole.gather(1, lengths[:, None]).squeeze(1)

@@ -14,6 +14,7 @@ from .kernels import backends
 
 backends.load_library(_Path(__file__).resolve().parent / "lib")
 
+from . import binary as binary  # noqa: E402
 from . import tree as tree  # noqa: E402
 from .graph import Graph  # noqa: E402
 from .sparse import (  # noqa: E402

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structops
 import torch
+from binary_samples import binary_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
@@ -87,11 +88,14 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
         **tree_samples(leaf),
         # rotations
-        # bits
     }  # fmt: skip
 
 
-PLAIN = {"csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)]}
+PLAIN = {
+    "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
+    # bits
+    **binary_samples(),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("grad", [False, True])

@@ -12,8 +12,8 @@ import pytest
 import structops
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLIC = [getattr(home, name) for home in (structops, structops.tree) for name in home.__all__ if name != "backends"]
-HOMES = {"structops.tree", *(public.__module__ for public in PUBLIC)}
+PUBLIC = [getattr(home, name) for home in (structops, structops.tree, structops.binary) for name in home.__all__ if name != "backends"]
+HOMES = {"structops.tree", "structops.binary", *(public.__module__ for public in PUBLIC)}
 
 
 @pytest.mark.parametrize("module", ["structops", *sorted(HOMES)])

@@ -45,6 +45,15 @@ static std::atomic<Isa>& active() {
 
 Isa active_isa() { return active().load(std::memory_order_relaxed); }
 
+Isa bits_isa() {
+  const Isa isa = active_isa();
+#ifdef STRUCTOPS_HAS_AVX512
+  static const bool counts = __builtin_cpu_supports("avx512vpopcntdq") && __builtin_cpu_supports("avx512vnni");
+  if (isa == Isa::avx512 && !counts) return Isa::avx2;
+#endif
+  return isa;
+}
+
 bool set_isa(const char* name) {
   Isa isa;
   if (!parse(name, &isa)) return false;

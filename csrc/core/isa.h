@@ -11,6 +11,9 @@ Isa active_isa();              // detected_isa() unless overridden
 bool set_isa(const char* name);  // "baseline" | "avx2" | "avx512" | "auto"; false if unknown or unavailable here
 const char* isa_name(Isa isa);
 
+// The copy that kernels on bits run: csrc/binary's avx512 copy also uses VPOPCNTDQ and VNNI, and a CPU without them takes avx2.
+Isa bits_isa();
+
 }  // namespace structops
 
 // Declares fn in every compiled ISA namespace and defines structops::fn as the dispatching launcher.
@@ -28,12 +31,13 @@ const char* isa_name(Isa isa);
 #define STRUCTOPS_AVX512(decl)
 #define STRUCTOPS_CASE_AVX512(call)
 #endif
-#define STRUCTOPS_DISPATCH(ret, fn, params, args) \
+#define STRUCTOPS_DISPATCH(ret, fn, params, args) STRUCTOPS_DISPATCH_ON(active_isa(), ret, fn, params, args)
+#define STRUCTOPS_DISPATCH_ON(isa, ret, fn, params, args) \
   namespace baseline { ret fn params; }           \
   STRUCTOPS_AVX2(ret fn params)                   \
   STRUCTOPS_AVX512(ret fn params)                 \
   ret fn params {                                 \
-    switch (active_isa()) {                       \
+    switch (isa) {                                \
       STRUCTOPS_CASE_AVX512(fn args)              \
       STRUCTOPS_CASE_AVX2(fn args)                \
       default: return baseline::fn args;          \

@@ -23,6 +23,16 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
   m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
   m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
+  m.def("chart_max_marginals(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
+  // Posteriors in the order of the scores; that of sib is empty where sib is absent.
+  m.def("grand_logz(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("grand_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, bool multiroot) "
+        "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_hvp(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor v_grand, Tensor? v_sib, "
+        "bool multiroot) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_best(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
+  m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
+  m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
   m.def("factored_logz(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, int kind) -> Tensor");
   m.def("factored_marginals(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, int kind) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
@@ -50,4 +60,17 @@ STABLE_TORCH_LIBRARY(structops, m) {
   // rotations
 
   // bits
+  // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]
+  // and prelu [3, N] (gamma, slope, zeta) float32, residual like the result, threshold [2, N] int32 (threshold, flip), out a BitsOut.
+  // window: kh, kw, sh, sw, top, left, dh, dw, OH, OW.
+  m.def("bits_pack(Tensor x, Tensor? shift, int test, float limit, bool invert) -> Tensor");
+  m.def("bits_unpack(Tensor words, int K, int dtype, float zero, float one) -> Tensor");
+  m.def("bits_count(Tensor a, Tensor? b, int op) -> Tensor");
+  m.def("bits_panels(Tensor words) -> Tensor");
+  m.def("bits_gemm(Tensor a, Tensor b, Tensor? panels, int K, int[] coef, int[] col, int row, int base, bool halve, Tensor? scale, "
+        "Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_conv(Tensor x, Tensor w, Tensor? panels, Tensor? taps, int channels, int groups, int[] window, int pad, bool negate, "
+        "Tensor? scale, Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
+  m.def("bits_w1a8(Tensor x, Tensor w, Tensor? panels, int[] coef, int base) -> Tensor");
+  m.def("bits_w1a16(Tensor x, Tensor w, Tensor? panels, float[] coef, float base) -> Tensor");
 }

@@ -5,6 +5,7 @@
 #include "tree/arborescence.h"
 #include "tree/chain.h"
 #include "tree/chart.h"
+#include "tree/grand.h"
 #include "tree/factored.h"
 #include "tree/matrix_tree.h"
 
@@ -15,6 +16,13 @@ void chart_marginals(const ChartArgs& a, const CudaContext& ctx);
 void chart_hvp(const ChartArgs& a, const CudaContext& ctx);
 void chart_best(const ChartTreeArgs& a, const CudaContext& ctx);
 void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx);
+void chart_max_marginals(const ChartMaxArgs& a, const CudaContext& ctx);
+void grand_logz(const GrandArgs& a, const CudaContext& ctx);
+void grand_marginals(const GrandArgs& a, const CudaContext& ctx);
+void grand_hvp(const GrandArgs& a, const CudaContext& ctx);
+void grand_best(const GrandTreeArgs& a, const CudaContext& ctx);
+void grand_sample(const GrandTreeArgs& a, const CudaContext& ctx);
+void grand_max_marginals(const GrandMaxArgs& a, const CudaContext& ctx);
 void factored_logz(const FactoredArgs& a, const CudaContext& ctx);
 void factored_marginals(const FactoredArgs& a, const CudaContext& ctx);
 void factored_hvp(const FactoredArgs& a, const CudaContext& ctx);

@@ -17,6 +17,13 @@ void chart_marginals(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_hvp(const ChartArgs&, const CudaContext&) { missing(); }
 void chart_best(const ChartTreeArgs&, const CudaContext&) { missing(); }
 void chart_sample(const ChartTreeArgs&, const CudaContext&) { missing(); }
+void chart_max_marginals(const ChartMaxArgs&, const CudaContext&) { missing(); }
+void grand_logz(const GrandArgs&, const CudaContext&) { missing(); }
+void grand_marginals(const GrandArgs&, const CudaContext&) { missing(); }
+void grand_hvp(const GrandArgs&, const CudaContext&) { missing(); }
+void grand_best(const GrandTreeArgs&, const CudaContext&) { missing(); }
+void grand_sample(const GrandTreeArgs&, const CudaContext&) { missing(); }
+void grand_max_marginals(const GrandMaxArgs&, const CudaContext&) { missing(); }
 void factored_logz(const FactoredArgs&, const CudaContext&) { missing(); }
 void factored_marginals(const FactoredArgs&, const CudaContext&) { missing(); }
 void factored_hvp(const FactoredArgs&, const CudaContext&) { missing(); }

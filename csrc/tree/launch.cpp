@@ -3,6 +3,7 @@
 #include "tree/arborescence.h"
 #include "tree/chain.h"
 #include "tree/chart.h"
+#include "tree/grand.h"
 #include "tree/factored.h"
 #include "tree/matrix_tree.h"
 
@@ -13,6 +14,13 @@ STRUCTOPS_DISPATCH(void, chart_marginals, (const ChartArgs& a, const ParallelFor
 STRUCTOPS_DISPATCH(void, chart_hvp, (const ChartArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chart_best, (const ChartTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chart_sample, (const ChartTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chart_max_marginals, (const ChartMaxArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, grand_logz, (const GrandArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, grand_marginals, (const GrandArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, grand_hvp, (const GrandArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, grand_best, (const GrandTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, grand_sample, (const GrandTreeArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, grand_max_marginals, (const GrandMaxArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, factored_logz, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, factored_marginals, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, factored_hvp, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))

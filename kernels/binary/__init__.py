@@ -3,4 +3,13 @@
 from __future__ import annotations
 
 # Operator -> stem of the modules here that hold its reference and other backends.
-OPS: dict[str, str] = {}
+OPS = {
+    "bits_pack": "bits",
+    "bits_unpack": "bits",
+    "bits_count": "bits",
+    "bits_panels": "bits",
+    "bits_gemm": "gemm",
+    "bits_conv": "gemm",
+    "bits_w1a8": "mixed",
+    "bits_w1a16": "mixed",
+}

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import _check as check
 from ..kernels import codes as C
 from . import _factored as factored
+from . import _grand as grands
 from . import _ops as ops
 from . import _spanning as spanning
 
@@ -18,13 +19,14 @@ NINF = float("-inf")
 
 
 class Chart(NamedTuple):
-    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``: [B, N, N, N] or None; ``lengths``: int64 [B];
-    ``sib_factors``: three [B, N, D] in place of sib, or None."""
+    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``, ``grand``: [B, N, N, N] or None; ``lengths``: int64 [B];
+    ``sib_factors``: three [B, N, D] in place of sib, without grand, or None."""
 
     kind: int
     table: Tensor
     sib: Tensor | None
     lengths: Tensor
+    grand: Tensor | None = None
     sib_factors: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -40,26 +42,40 @@ class Chart(NamedTuple):
 
 
 def prepare(
-    op: str, kind: int, name: str, table: Any, lengths: Any, sib: Any = None, validate: bool = True, sib_factors: Any = None
+    op: str,
+    kind: int,
+    name: str,
+    table: Any,
+    lengths: Any,
+    sib: Any = None,
+    validate: bool = True,
+    grand: Any = None,
+    sib_factors: Any = None,
 ) -> Chart:
     """The checked chart; ``validate``: also the values of lengths, which costs a GPU one synchronisation."""
     check.dense(op, name, table)
     shape = table.shape
     if len(shape) not in (3, 4) or shape[1] != shape[2] or shape[1] < 1 or (len(shape) == 4 and shape[3] < 1):
         check.fail(ValueError, op, f"{name} of shape [B, N, N] or [B, N, N, L], N and L at least 1", list(shape))
-    if sib is not None:
-        check.dense(op, "sib", sib)
-        if sib.dtype != table.dtype:
-            check.fail(TypeError, op, f"sib of dtype {table.dtype}, as {name}", sib.dtype)
-        if tuple(sib.shape) != (shape[0], shape[1], shape[1], shape[1]):
-            check.fail(ValueError, op, f"sib of shape {[shape[0], *[shape[1]] * 3]}", list(sib.shape))
-        check.same_device(op, **{name: table, "sib": sib})
-        sib = sib.contiguous()
+    sib, grand = (_checked_cube(op, n, t, name, table) for n, t in (("sib", sib), ("grand", grand)))
     if sib_factors is not None:
-        if sib is not None:
-            check.fail(ValueError, op, "sib or sib_factors", "both")
+        if sib is not None or grand is not None:
+            check.fail(ValueError, op, "sib_factors without sib and grand", "both")
         sib_factors = _checked_factors(op, name, table, sib_factors)
-    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate), sib_factors)
+    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate), grand, sib_factors)
+
+
+def _checked_cube(op: str, name: str, t: Any, like_name: str, like: Tensor) -> Tensor | None:
+    if t is None:
+        return None
+    check.dense(op, name, t)
+    if t.dtype != like.dtype:
+        check.fail(TypeError, op, f"{name} of dtype {like.dtype}, as {like_name}", t.dtype)
+    want = (like.shape[0], *(like.shape[1],) * 3)
+    if tuple(t.shape) != want:
+        check.fail(ValueError, op, f"{name} of shape {list(want)}", list(t.shape))
+    check.same_device(op, **{like_name: like, name: t})
+    return t.contiguous()
 
 
 def _checked_factors(op: str, name: str, table: Tensor, given: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -156,6 +172,10 @@ def _kernels(kind: int):
     return spanning if kind in C.SPANNING else ops
 
 
+def _multiroot(chart: Chart) -> bool:
+    return chart.kind == C.DEP_MULTI
+
+
 def _wide_factors(chart: Chart) -> tuple[Tensor, Tensor, Tensor]:
     return tuple(t.to(ops.accumulator(chart.table)).contiguous() for t in chart.sib_factors)  # type: ignore[return-value,union-attr]
 
@@ -165,6 +185,8 @@ def log_partition(chart: Chart) -> Tensor:
     if chart.sib_factors is not None:
         wide = total.to(ops.accumulator(chart.table))
         return factored.log_partition(wide, _wide_factors(chart), chart.lengths, chart.kind)
+    if chart.grand is not None:
+        return grands.grand_logz(total, _as(chart.grand, total), _as(chart.sib, total), chart.lengths, _multiroot(chart))
     return _kernels(chart.kind).log_partition(total, _as(chart.sib, total), chart.lengths, chart.kind)
 
 
@@ -173,16 +195,21 @@ def log_partition_and_marginals(chart: Chart) -> tuple[Tensor, list[Tensor]]:
     the first factor, whose product with the factor is the expected score."""
     if chart.sib_factors is not None:
         return _factored_marginals(chart, _wide_factors(chart))
-    marginals = _kernels(chart.kind).chart_marginals
+    table = total = None
     if chart.labelled:
         table = _table(chart)
         total = _logsumexp(table)
-        logz, post, post_sib = marginals(total.contiguous(), _as(chart.sib, total), chart.lengths, None, chart.kind)
+    dense = score(chart) if total is None else total.contiguous()
+    more = (_as(chart.sib, dense), chart.lengths, None)
+    if chart.grand is None:
+        logz, post, *rest = _kernels(chart.kind).chart_marginals(dense, *more, chart.kind)
+    else:
+        logz, post, by_grand, *rest = grands.grand_marginals(dense, _as(chart.grand, dense), *more, _multiroot(chart))
+        rest.append(by_grand)
+    if total is not None:
         share = (table - torch.where(total == NINF, 0, total)[..., None]).exp()
         post = (post[..., None] * share).to(chart.table.dtype)
-    else:
-        logz, post, post_sib = marginals(score(chart), chart.sib, chart.lengths, None, chart.kind)
-    return logz, [post] if chart.sib is None else [post, post_sib]
+    return logz, [post, *(rest if chart.sib is not None else rest[1:])]
 
 
 def _factored_marginals(chart: Chart, of: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -199,7 +226,7 @@ def expected_score(chart: Chart, other: Chart) -> tuple[Tensor, Tensor]:
     if other.sib_factors is None:
         logz, post = log_partition_and_marginals(chart)
         of = factors(other)
-        return logz, expected(post[: len(of)], of, logz.dtype)
+        return logz, expected(shared(chart, post, other), of, logz.dtype)
     # sib + t sib', by factors of both side by side: its derivative at t = 0 is the expectation of sib'.
     theirs = _wide_factors(other)
     none = torch.zeros_like(theirs[0])
@@ -215,14 +242,25 @@ def _as(t: Tensor | None, like: Tensor) -> Tensor | None:
 
 
 def factors(chart: Chart) -> list[Tensor]:
+    """In the order of the marginals: score, sib, grand; or score and the first factor of sib."""
     if chart.sib_factors is not None:
         return [chart.table, chart.sib_factors[0]]
-    return [chart.table] if chart.sib is None else [chart.table, chart.sib]
+    return [t for t in (chart.table, chart.sib, chart.grand) if t is not None]
+
+
+def shared(chart: Chart, marginals: list[Tensor], other: Chart) -> list[Tensor]:
+    """Those of the marginals of a chart that belong to the factors of another, which has no more."""
+    if chart.sib_factors is not None:
+        return marginals[:1]
+    kept = [
+        o is not None for t, o in ((chart.table, other.table), (chart.sib, other.sib), (chart.grand, other.grand)) if t is not None
+    ]
+    return [mu for mu, keep in zip(marginals, kept, strict=True) if keep]
 
 
 def inputs(chart: Chart) -> list[Tensor]:
     """Every tensor of scores."""
-    return [t for t in (chart.table, chart.sib, *(chart.sib_factors or ())) if t is not None]
+    return [t for t in (chart.table, chart.sib, chart.grand, *(chart.sib_factors or ())) if t is not None]
 
 
 def expected(marginals: list[Tensor], of: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -252,6 +290,8 @@ def best(chart: Chart, k: int) -> tuple[Tensor, Tensor]:
         wide = tuple(t.detach() for t in _wide_factors(chart))
         return factored.best(best_score(chart).to(wide[0].dtype), wide, chart.lengths, chart.kind, k)
     sib = None if chart.sib is None else chart.sib.detach()
+    if chart.grand is not None:
+        return grands.grand_best(best_score(chart), chart.grand.detach(), sib, chart.lengths, _multiroot(chart), k)
     return _kernels(chart.kind).chart_best(best_score(chart), sib, chart.lengths, chart.kind, k)
 
 
@@ -267,15 +307,20 @@ def sample(chart: Chart, n: int, generator: torch.Generator | None) -> Tensor:
     if chart.sib_factors is not None:
         wide = tuple(t.detach() for t in _wide_factors(chart))
         return factored.sample(total.detach().to(wide[0].dtype), wide, chart.lengths, uniform, chart.kind)
+    if chart.grand is not None:
+        grand = chart.grand.detach().to(total.dtype)
+        return grands.grand_sample(total.detach(), grand, sib, chart.lengths, uniform, _multiroot(chart))
     return ops.chart_sample(total.detach(), sib, chart.lengths, uniform, chart.kind)
 
 
 def max_marginals(chart: Chart) -> Tensor:
-    from ..kernels.tree import chart_ref
-
     top = best_score(chart)
-    sib = chart.sib if chart.sib_factors is None else factored.siblings(*_wide_factors(chart))
-    through = chart_ref.max_marginals(top, None if sib is None else sib.detach(), chart.lengths, chart.kind)
+    sib = chart.sib if chart.sib_factors is None else factored.siblings(*_wide_factors(chart)).to(top.dtype)
+    sib = None if sib is None else sib.detach()
+    if chart.grand is None:
+        through = ops.chart_max_marginals(top, sib, chart.lengths, chart.kind)
+    else:
+        through = grands.grand_max_marginals(top, chart.grand.detach(), sib, chart.lengths, _multiroot(chart))
     if not chart.labelled:
         return through
     table = _table(chart).detach()

@@ -1,4 +1,4 @@
-"""Projective dependency trees: sums, posteriors, best trees and samples, of first and second order."""
+"""Projective dependency trees: sums, posteriors, best trees and samples, of arcs, adjacent siblings and grandparents."""
 
 from __future__ import annotations
 
@@ -23,9 +23,19 @@ __all__ = [
 Factors = tuple[Tensor, Tensor, Tensor]
 
 
-def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True, sib_factors: Any = None) -> Chart:
+def _chart(
+    op: str,
+    arc: Any,
+    lengths: Any,
+    sib: Any,
+    multiroot: Any,
+    validate: bool = True,
+    grand: Any = None,
+    sib_factors: Any = None,
+) -> Chart:
     check.flags(op, multiroot=multiroot)
-    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate, sib_factors)
+    kind = C.DEP_MULTI if multiroot else C.DEP_SINGLE
+    return charts.prepare(op, kind, "arc", arc, lengths, sib, validate, grand, sib_factors)
 
 
 def dependency_log_partition(
@@ -59,7 +69,7 @@ def dependency_log_partition(
     >>> structops.tree.dependency_log_partition(torch.zeros(1, 4, 4), multiroot=True).exp().round()
     tensor([12.])
     """
-    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot, True, sib_factors))
+    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot, sib_factors=sib_factors))
 
 
 def dependency_marginals(
@@ -75,7 +85,8 @@ def dependency_marginals(
     tensor([[0.5000, 0.0000, 0.5000],
             [0.5000, 0.5000, 0.0000]])
     """
-    post = charts.log_partition_and_marginals(_chart("dependency_marginals", arc, lengths, sib, multiroot, True, sib_factors))[1]
+    chart = _chart("dependency_marginals", arc, lengths, sib, multiroot, sib_factors=sib_factors)
+    post = charts.log_partition_and_marginals(chart)[1]
     return post[0] if sib is None else (post[0], post[1])
 
 
@@ -148,11 +159,19 @@ def _siblings(heads: Tensor, valid: Tensor) -> Tensor:
 
 
 class DependencyCRF(TreeDistribution):
-    """A distribution over projective dependency trees, of first order or with adjacent siblings.
+    """A distribution over projective dependency trees, of first order, with adjacent siblings, with grandparents, or with both.
 
-    Args as in :func:`dependency_log_partition`. ``validate_args=False`` takes lengths and the indices in values for granted.
-    A tree is heads int64 ``[B, N]``: -1 at the root and past the sentence in results, not looked at in ``log_prob``; with
-    labels ``[B, N, 2]``, (head, label).
+    Args as in :func:`dependency_log_partition`, and
+
+        grand: ``[B, N, N, N]`` as ``[sentence, dependent, head, head of the head]``: a score of every arc whose head is a word.
+            Entries of the root's arcs, past the sentence, and with the grandparent within the arc are never read. Takes O(N^4)
+            time.
+
+    ``validate_args=False`` takes lengths and the indices in values for granted. A tree is heads int64 ``[B, N]``: -1 at the root
+    and past the sentence in results, not looked at in ``log_prob``; with labels ``[B, N, 2]``, (head, label). ``mbr`` looks at the
+    marginals of arcs alone.
+
+    Source of the grandparents: Koo and Collins 2010, model 0, and with siblings model 1.
 
     >>> import torch, structops
     >>> crf = structops.tree.DependencyCRF(torch.zeros(1, 4, 4), multiroot=True)
@@ -169,10 +188,10 @@ class DependencyCRF(TreeDistribution):
         sib: Tensor | None = None,
         multiroot: bool = False,
         validate_args: bool | None = None,
-        *,
+        grand: Tensor | None = None,
         sib_factors: Factors | None = None,
     ) -> None:
-        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, sib_factors)
+        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, grand, sib_factors)
         super().__init__(chart, validate_args)
 
     @property
@@ -190,17 +209,25 @@ class DependencyCRF(TreeDistribution):
         valid = self._words() & (tree >= 0)
         return torch.arange(self._chart.N, device=tree.device).expand_as(tree), tree, valid
 
-    def _sibling_score(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
-        if self._chart.sib is None and self._chart.sib_factors is None:
-            return 0.0
+    def _part_scores(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
+        chart = self._chart
         row, head, valid = self._parts(tree)
-        sibling = _siblings(tree, valid)
-        if self._chart.sib_factors is not None:
-            x, y, z = (t.to(dtype).expand(*tree.shape, -1) for t in self._chart.sib_factors)
+        total: Tensor | float = 0.0
+        if chart.sib is not None or chart.sib_factors is not None:
+            sibling = _siblings(tree, valid)
+            second = valid & (sibling > 0)
+        if chart.sib is not None:
+            total = total + charts.gather(chart.sib, row, head, sibling, second, dtype).sum(-1)
+        if chart.sib_factors is not None:
+            x, y, z = (t.to(dtype).expand(*tree.shape, -1) for t in chart.sib_factors)
             pick = lambda t, at: t.gather(-2, at.clamp(min=0)[..., None].expand(*at.shape, t.shape[-1]))  # noqa: E731
             picked = (x * pick(y, head) * pick(z, sibling)).sum(-1)
-            return torch.where(valid & (sibling > 0), picked, 0).sum(-1)
-        return charts.gather(self._chart.sib, row, head, sibling, valid & (sibling > 0), dtype).sum(-1)
+            total = total + torch.where(second, picked, 0).sum(-1)
+        if chart.grand is not None:
+            valid = valid & (head > 0)
+            above = tree.gather(-1, torch.where(valid, head, 0))
+            total = total + charts.gather(chart.grand, row, head, above, valid, dtype).sum(-1)
+        return total
 
     def _check_range(self, op: str, value: Tensor, low: int) -> None:
         heads, label = self._split(value)
@@ -218,12 +245,7 @@ class DependencyCRF(TreeDistribution):
             wanted = (label < 0)[..., None] | (label[..., None] == torch.arange(L, device=heads.device))
             allowed = allowed[..., None] & (wanted | ~self._words()[..., None])[..., None, :]
         chart = self._chart
-        sib = None
-        if chart.sib is not None:
-            sib = chart.sib.expand(samples, *chart.sib.shape).flatten(0, 1)
-        several = None
-        if chart.sib_factors is not None:
-            x, y, z = (t.expand(samples, *t.shape).flatten(0, 1) for t in chart.sib_factors)
-            several = (x, y, z)
+        repeat = lambda t: None if t is None else t.expand(samples, *t.shape).flatten(0, 1)  # noqa: E731
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
-        return Chart(chart.kind, table, sib, chart.lengths.repeat(samples), several)
+        factors = None if chart.sib_factors is None else tuple(repeat(t) for t in chart.sib_factors)
+        return Chart(chart.kind, table, repeat(chart.sib), chart.lengths.repeat(samples), repeat(chart.grand), factors)

@@ -1,0 +1,286 @@
+// CPU kernels of gemm.h.
+//
+// A task is up to 64 rows by some panels. Its rows are words already (a matrix) or gathered once (a convolution: a copy of bits
+// costs a 1/32 of the floats'). One panel and 4096 bits of it stay in L1 while the rows pass: tile.h. The integers of 64 rows by 64
+// columns stay there too until the epilogue has read them.
+#include "binary/epilogue.h"
+#include "binary/gemm.h"
+#include "binary/tile.h"
+#include "binary/window.h"
+#include "core/memory.h"
+
+namespace structops::STRUCTOPS_ISA {
+
+void bits_panels(const BitsPanelsArgs& a, const ParallelFor& pf);  // bits_cpu.cpp
+
+namespace {
+
+constexpr int64_t kRows = 64, kSteps = 128;  // rows of a task; 32-bit words of a panel that stay in L1
+constexpr int64_t kStackWords = 8192;
+constexpr double kTaskWork = 1.5e7;          // products that are worth another thread
+
+int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Buffer {  // freed on the way out, also when a later allocation throws
+  void* p = nullptr;
+  ~Buffer() { std::free(p); }
+};
+template <class T> T* hold(Buffer& b, int64_t n) {
+  b.p = allocate<T>(size_t(n));
+  return static_cast<T*>(b.p);
+}
+
+// ---- constants of the columns ------------------------------------------------------------------------------------------
+int64_t popcount_bits(const uint64_t* row, int64_t at, int64_t n) {
+  int64_t count = 0;
+  for (int64_t i = 0; i < n; i += 64) count += popcount64(bits_at(row, at + i, int(n - i < 64 ? n - i : 64)));
+  return count;
+}
+
+void tap_counts(const BitsGemmArgs& a, int32_t* taps /* [kh kw, G N] */) {
+  const int64_t T = a.win.kh * a.win.kw, C = a.K / T, all = a.G * a.N, Wd = words_of(a.K);
+  for (int64_t n = 0; n < all; ++n)
+    for (int64_t t = 0; t < T; ++t) taps[t * all + n] = int32_t(popcount_bits(a.b + n * Wd, t * C, C));
+}
+
+void column_sums(const BitsGemmArgs& a, int32_t* sums /* [G N] */) {
+  const int64_t all = a.G * a.N, Wd = words_of(a.K);
+  for (int64_t n = 0; n < all; ++n) sums[n] = 0;
+  for (int64_t p = 0; p < a.P; ++p)
+    if (a.col[p])
+      for (int64_t n = 0; n < all; ++n) sums[n] += a.col[p] * int32_t(popcount_bits(a.b + (p * all + n) * Wd, 0, a.K));
+}
+
+// Taps that do not count were counted as bit 0 of a, base / K each product: take them out again.
+void undo_padding(const BitsGemmArgs& a, const int32_t* taps, Pixel p, int64_t n0, int cols, int32_t* dot) {
+  const BitsWindow& w = a.win;
+  const int64_t T = w.kh * w.kw, C = a.K / T, all = a.G * a.N;
+  const int32_t each = int32_t(a.base / a.K * C);
+  for (int64_t i = 0; i < w.kh; ++i)
+    for (int64_t j = 0; j < w.kw; ++j) {
+      if (inside(p.ih + i * w.dh, w.H) && inside(p.iw + j * w.dw, w.W)) continue;
+      const int32_t* const s = taps + (i * w.kw + j) * all + n0;
+      for (int c = 0; c < cols; ++c) dot[c] -= each + a.coef[0] * s[c];
+    }
+}
+
+// ---- rows by panels ------------------------------------------------------------------------------------------------
+struct Plan {
+  const BitsGemmArgs& a;
+  const uint32_t* panels;   // null: few columns a group, counted one by one
+  const int32_t* taps;      // [kh kw, G N], where padding is undone
+  const int32_t* columns;   // [G N] or null
+  int64_t rows, NB, chunk, chunks, blocks;
+};
+
+void count_rows(const uint64_t* x, int64_t Wd, const uint32_t* panel, int rows, int32_t coef, PanelRow* dot) {
+  const uint32_t* const words = reinterpret_cast<const uint32_t*>(x);
+  for (int64_t s = 0; s < 2 * Wd; s += kSteps) {
+    const int64_t steps = 2 * Wd - s < kSteps ? 2 * Wd - s : kSteps;
+    const uint32_t* const b = panel + s * kPanelRows;
+    int r = 0;
+    for (; r + 4 <= rows; r += 4) count_tile<4>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r);
+    switch (rows - r) {
+      case 3: count_tile<3>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
+      case 2: count_tile<2>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
+      case 1: count_tile<1>(words + r * 2 * Wd + s, 2 * Wd, b, steps, coef, dot + r); break;
+    }
+  }
+}
+
+void count_few(const uint64_t* x, int64_t Wd, const uint64_t* b, int rows, int cols, int32_t coef, PanelRow* dot) {
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < cols; ++c) {
+      int32_t n = 0;
+      for (int64_t w = 0; w < Wd; ++w) n += popcount64(x[r * Wd + w] ^ b[c * Wd + w]);
+      dot[r][c] += coef * n;
+    }
+}
+
+template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gathered) {
+  const BitsGemmArgs& a = plan.a;
+  const BitsWindow& win = a.win;
+  const int64_t Wd = words_of(a.K), all = a.G * a.N;
+  const int64_t chunk = task % plan.chunks, block = task / plan.chunks % plan.blocks, g = task / plan.chunks / plan.blocks;
+  const int64_t m0 = block * plan.rows;
+  const int rows = int(a.M - m0 < plan.rows ? a.M - m0 : plan.rows);
+  const int64_t lead = a.batched ? g : 0, row0 = lead * a.M + m0, total = a.batched ? a.N : all;
+  const uint64_t* x = a.a + row0 * Wd;
+  Pixel pixel[kRows];
+  bool border[kRows];
+  if (a.conv) {
+    const int64_t C = a.K / (win.kh * win.kw);
+    for (int r = 0; r < rows; ++r) {
+      pixel[r] = pixel_of(win, m0 + r);
+      border[r] = plan.taps && touches_padding(win, pixel[r]);
+      gather_taps(win, a.a, words_of(a.G * C), g * C, C, pixel[r], gathered + r * Wd);
+    }
+    x = gathered;
+  }
+  int32_t start[kRows];
+  for (int r = 0; r < rows; ++r) start[r] = a.base + (a.row ? a.row * int32_t(popcount_bits(x + r * Wd, 0, a.K)) : 0);
+  alignas(64) PanelRow dot[kRows];
+  const int64_t first = chunk * plan.chunk, last = first + plan.chunk < plan.NB ? first + plan.chunk : plan.NB;
+  for (int64_t q = first; q < last; ++q) {
+    const int64_t n0 = g * a.N + q * kPanelRows;
+    const int cols = int(a.N - q * kPanelRows < kPanelRows ? a.N - q * kPanelRows : kPanelRows);
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < kPanelRows; ++c) dot[r][c] = start[r];
+    if (plan.columns)
+      for (int r = 0; r < rows; ++r)
+        for (int c = 0; c < cols; ++c) dot[r][c] += plan.columns[n0 + c];
+    for (int64_t p = 0; p < a.P; ++p) {
+      if (plan.panels) count_rows(x, Wd, plan.panels + ((p * a.G + g) * plan.NB + q) * 2 * Wd * kPanelRows, rows, a.coef[p], dot);
+      else count_few(x, Wd, a.b + (p * all + n0) * Wd, rows, cols, a.coef[p], dot);
+    }
+    for (int r = 0; r < rows; ++r) {
+      if (a.conv && border[r]) undo_padding(a, plan.taps, pixel[r], n0, cols, dot[r]);
+      if (a.halve)
+        for (int c = 0; c < kPanelRows; ++c) dot[r][c] >>= 1;
+      finish_row<full>(a.e, dot[r], row0 + r, n0 - lead * a.N, cols, total);
+    }
+  }
+}
+
+void run_panels(const BitsGemmArgs& a, const int32_t* taps, const ParallelFor& pf) {
+  const int64_t Wd = words_of(a.K), all = a.G * a.N;
+  Buffer panel_buffer, column_buffer;
+  Plan plan{a, a.panels, taps, nullptr, kRows, panels_of(a.N), 0, 0, 0};
+  if (a.N < 8) plan.panels = nullptr;
+  else if (!plan.panels) {
+    uint32_t* const made = hold<uint32_t>(panel_buffer, a.P * a.G * plan.NB * 2 * Wd * kPanelRows);
+    STRUCTOPS_ISA::bits_panels({a.P * a.G, a.N, Wd, a.b, made}, pf);
+    plan.panels = made;
+  }
+  bool any = false;
+  for (int64_t p = 0; p < a.P; ++p) any |= a.col[p] != 0;
+  if (any) {
+    int32_t* const sums = hold<int32_t>(column_buffer, all);
+    column_sums(a, sums);
+    plan.columns = sums;
+  }
+  if (a.conv && Wd > kStackWords / kRows) plan.rows = Wd > kStackWords ? 1 : kStackWords / Wd;
+  plan.blocks = div_up(a.M, plan.rows);
+  // All panels of a block in one task, unless there are too few blocks to go round.
+  const int64_t wanted = pf.threads == 1 ? 1 : 4 * pf.threads;
+  plan.chunks = plan.blocks * a.G >= wanted ? 1 : div_up(wanted, plan.blocks * a.G);
+  if (plan.chunks > plan.NB) plan.chunks = plan.NB;
+  plan.chunk = div_up(plan.NB, plan.chunks);
+  plan.chunks = div_up(plan.NB, plan.chunk);
+  const int64_t tasks = a.G * plan.blocks * plan.chunks;
+  const double work = double(a.M) * double(all) * double(a.K) * double(a.P) / double(tasks);
+  const int64_t grain = work >= kTaskWork ? 1 : int64_t(kTaskWork / (work + 1)) + 1;
+  const bool full = is_full(a.e);
+  if (Wd > kStackWords) {  // a window of half a million bits: the gathered row lives on the heap, and tasks run in turn
+    Buffer row;
+    uint64_t* const gathered = a.conv ? hold<uint64_t>(row, Wd) : nullptr;
+    for (int64_t t = 0; t < tasks; ++t) full ? run_task<true>(plan, t, gathered) : run_task<false>(plan, t, gathered);
+    return;
+  }
+  auto body = [&](int64_t begin, int64_t end) {
+    alignas(64) uint64_t gathered[kStackWords];
+    for (int64_t t = begin; t < end; ++t) full ? run_task<true>(plan, t, gathered) : run_task<false>(plan, t, gathered);
+  };
+  parallel_for(pf, tasks, grain, body);
+}
+
+// ---- depthwise: one channel a group ---------------------------------------------------------------------------------
+// 64 channels are one word: the taps' disagreements are added in bit-sliced counters, plane j holding bit j of 64 counts.
+constexpr int kSlices = 12;  // windows of up to 4095 taps
+
+bool is_depthwise(const BitsGemmArgs& a) {
+  const int64_t T = a.win.kh * a.win.kw;
+  return a.conv && a.G > 1 && a.K == T && a.N <= 16 && T < (1 << kSlices);
+}
+
+template <bool full> void depthwise_row(const BitsGemmArgs& a, const uint64_t* filters /* [N, taps, Wd] */, int64_t m) {
+  const BitsWindow& w = a.win;
+  const int64_t Wd = words_of(a.G), T = w.kh * w.kw, all = a.G * a.N;
+  const Pixel p = pixel_of(w, m);
+  const uint64_t ones = w.pad == BitsPad::bit1 ? ~uint64_t(0) : 0;
+  const int32_t unit = int32_t(a.base / a.K);
+  for (int64_t q = 0; q < Wd; ++q) {
+    alignas(64) int32_t dot[16 * kPanelRows];  // [64, N]
+    const int64_t c0 = q * 64, channels = a.G - c0 < 64 ? a.G - c0 : 64;
+    for (int64_t n = 0; n < a.N; ++n) {
+      uint64_t slice[kSlices] = {};
+      int64_t counted = 0, t = 0;
+      for (int64_t i = 0; i < w.kh; ++i)
+        for (int64_t j = 0; j < w.kw; ++j, ++t) {
+          const int64_t ih = p.ih + i * w.dh, iw = p.iw + j * w.dw;
+          const bool in = inside(ih, w.H) && inside(iw, w.W);
+          if (!in && w.pad == BitsPad::zero) continue;
+          uint64_t carry = (in ? a.a[((p.b * w.H + ih) * w.W + iw) * Wd + q] : ones) ^ filters[(n * T + t) * Wd + q];
+          ++counted;
+          for (int s = 0; counted >> s; ++s) {
+            const uint64_t next = slice[s] & carry;
+            slice[s] ^= carry;
+            carry = next;
+          }
+        }
+      alignas(64) int32_t counts[kPanelRows] = {};
+      for (int s = 0; counted >> s; ++s)
+        for (int h = 0; h < 64; h += 32) {
+          const uint32_t part = uint32_t(slice[s] >> h);
+          for (int c = 0; c < 32; ++c) counts[h + c] += int32_t((part >> c) & 1) << s;
+        }
+      for (int c = 0; c < kPanelRows; ++c) dot[c * a.N + n] = unit * int32_t(counted) + a.coef[0] * counts[c];
+    }
+    for (int64_t c = 0; c < channels * a.N; c += kPanelRows) {
+      const int64_t left = channels * a.N - c;
+      finish_row<full>(a.e, dot + c, m, c0 * a.N + c, int(left < kPanelRows ? left : kPanelRows), all);
+    }
+  }
+}
+
+void run_depthwise(const BitsGemmArgs& a, const ParallelFor& pf) {
+  const int64_t T = a.win.kh * a.win.kw, Wd = words_of(a.G), Wk = words_of(T);
+  Buffer buffer;
+  uint64_t* const filters = hold<uint64_t>(buffer, a.N * T * Wd);
+  for (int64_t i = 0; i < a.N * T * Wd; ++i) filters[i] = 0;
+  for (int64_t c = 0; c < a.G; ++c)
+    for (int64_t n = 0; n < a.N; ++n)
+      for (int64_t t = 0; t < T; ++t) filters[(n * T + t) * Wd + c / 64] |= bits_at(a.b + (c * a.N + n) * Wk, t, 1) << (c % 64);
+  const bool full = is_full(a.e);
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; ++m) full ? depthwise_row<true>(a, filters, m) : depthwise_row<false>(a, filters, m);
+  };
+  parallel_for(pf, a.M, 1 + int64_t(2e5 / double(T * a.G * a.N + 1)), body);
+}
+
+}  // namespace
+
+void bits_gemm(const BitsGemmArgs& a, const ParallelFor& pf) {
+  if (a.M == 0 || a.N == 0 || a.G == 0) return;
+  const int64_t all = a.G * a.N;
+  Buffer wide, counts;
+  if (a.e.out == BitsOut::bits && a.G > 1 && !a.batched && a.N % 64 && !is_depthwise(a)) {
+    // Groups share words of the result: integers first.
+    BitsGemmArgs inner = a;
+    int32_t* const dots = hold<int32_t>(wide, a.M * all + kPanelRows);
+    inner.e = BitsEpilogue{};
+    inner.e.data = dots;
+    STRUCTOPS_ISA::bits_gemm(inner, pf);
+    auto body = [&](int64_t begin, int64_t end) {
+      for (int64_t m = begin; m < end; ++m)
+        for (int64_t n = 0; n < all; n += kPanelRows)
+          finish_row<true>(a.e, dots + m * all + n, m, n, int(all - n < kPanelRows ? all - n : kPanelRows), all);
+    };
+    return parallel_for(pf, a.M, 1 + 32768 / all, body);
+  }
+  const BitsWindow& w = a.win;
+  const bool pads = a.conv && w.pad == BitsPad::zero && w.reaches_out();
+  if (is_depthwise(a)) return run_depthwise(a, pf);
+  const int32_t* taps = nullptr;
+  if (pads) {
+    taps = a.taps;
+    if (!taps) {
+      int32_t* const made = hold<int32_t>(counts, w.kh * w.kw * all);
+      tap_counts(a, made);
+      taps = made;
+    }
+  }
+  run_panels(a, taps, pf);
+}
+
+}  // namespace structops::STRUCTOPS_ISA
