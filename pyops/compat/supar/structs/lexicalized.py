@@ -42,7 +42,7 @@ class BiLexicalizedConstituencyCRF(StructuredDistribution):
         position = torch.arange(dep.shape[1], device=dep.device)
         inside = position <= self.lens[:, None]
         self.mask = inside[:, None] & inside[:, :, None] & (position[:, None] < position)
-        self.scores, self.kwargs = tuple(scores), {"lens": lens}
+        self.scores, self.kwargs = (scores[0], scores[1]), {"lens": lens}
         torch.distributions.Distribution.__init__(self, dep.shape[:1], dep.shape[1:2], validate_args=False)
 
     def _inside(self, dep: Tensor, con: Tensor, add: Callable[[Tensor], Tensor]) -> Tensor:
@@ -70,14 +70,14 @@ class BiLexicalizedConstituencyCRF(StructuredDistribution):
     def _gradient(self, add: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in self.scores]
         with torch.enable_grad():
-            total = self._inside(*leaves, add)
+            total = self._inside(leaves[0], leaves[1], add)
             wanted = any(t.requires_grad for t in self.scores) and torch.is_grad_enabled()
             dep, con = torch.autograd.grad(total.sum(), leaves, create_graph=wanted, materialize_grads=True)
         return dep, con
 
     @cached_property
     def log_partition(self) -> Tensor:
-        return self._inside(*self.scores, charts._logsumexp)
+        return self._inside(self.scores[0], self.scores[1], charts._logsumexp)
 
     @cached_property
     def marginals(self) -> tuple[Tensor, Tensor]:
@@ -86,7 +86,7 @@ class BiLexicalizedConstituencyCRF(StructuredDistribution):
 
     @cached_property
     def max(self) -> Tensor:
-        return self._inside(*self.scores, lambda t: t.max(-1)[0])
+        return self._inside(self.scores[0], self.scores[1], lambda t: t.max(-1)[0])
 
     @cached_property
     def argmax(self) -> tuple[Tensor, list[list[list[int]]]]:

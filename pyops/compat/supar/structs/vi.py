@@ -38,7 +38,8 @@ class _Heads(_Iterative):
         raise NotImplementedError
 
     def forward(self, scores, mask: Tensor, target: Tensor | None = None):
-        logits = self._logits(*scores, mask)
+        s_arc, s_sib = scores
+        logits = self._logits(s_arc, s_sib, mask)
         marginals = logits.softmax(-1)
         return marginals if target is None else (F.cross_entropy(logits[mask], target[mask]), marginals)
 
@@ -135,6 +136,6 @@ class SemanticDependencyLBP(_Edges):
             for t, s in enumerate(seconds):
                 m = q.unsqueeze(-1) - messages[t]
                 messages[t] = torch.stack([m.logsumexp(0), torch.logaddexp(m[0], m[1] + s)]).log_softmax(0)
-            received = sum(messages).transpose(2, 4)  # type: ignore[attr-defined]
+            received = (messages[0] + messages[1] + messages[2]).transpose(2, 4)
             q = own + torch.where(there, received, 0).sum(-1)
         return q.movedim(0, -1)
