@@ -47,6 +47,7 @@ OPS = {
     "matrix_tree_hvp": "bench_tree_spanning",
     "matrix_tree_sample": "bench_tree_spanning",
     "arborescence": "bench_tree_spanning",
+    "arborescence_kbest": "bench_tree_spanning",
     "tree_check": "bench_tree_spanning",
     # rotations: tensor products, spherical harmonics
     "spherical_harmonics": "bench_so2_sph",

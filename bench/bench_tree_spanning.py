@@ -1,8 +1,8 @@
 """Non-projective trees: log-partition, entropy and their gradients, samples, maximum spanning trees, checks of trees.
 
-Operators: matrix_tree_logz, matrix_tree_marginals, matrix_tree_hvp, matrix_tree_sample, arborescence, tree_check. The usual way to
-the log-partition is the determinant of the Laplacian; where the weights of a sentence span many orders of magnitude it is wrong,
-and is reported so.
+Operators: matrix_tree_logz, matrix_tree_marginals, matrix_tree_hvp, matrix_tree_sample, arborescence, arborescence_kbest,
+tree_check. The usual way to the log-partition is the determinant of the Laplacian; where the weights of a sentence span many
+orders of magnitude it is wrong, and is reported so.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
 from .models import Traffic
 from .peers import load
 
+KBEST = "spanning trees, 8 best"
 SUM, ENTROPY, SAMPLE = "matrix-tree", "matrix-tree entropy", "matrix-tree sample"
 BEST, CHECK = "spanning tree", "tree check"
 
@@ -37,6 +38,7 @@ def cases(level: str) -> Iterator[Case]:
         yield _case(SAMPLE, FWD, B, n, 1.0)
         yield _case(BEST, FWD, B, n, 1.0)
         yield _case(CHECK, FWD, B, n, 1.0)
+        yield _case(KBEST, FWD, min(B, 16), min(n, 12), 1.0)
 
 
 def _case(what: str, direction: str, B: int, n: int, scale: float) -> Case:
@@ -114,6 +116,11 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
         seed = torch.arange(B, device=device)[None]
         ours = Provider(OURS, lambda: (torch.ops.structops.matrix_tree_sample(score, lengths, seed, True),))
         return Prepared(ours, [], lambda: (_sample_reference(B, n, scale, device),))
+    if what == KBEST:
+        values = lambda f: lambda: (f(score.detach(), lengths, True, 8)[0],)  # noqa: E731
+        ours = Provider(OURS, values(torch.ops.structops.arborescence_kbest))
+        python = values(arborescence_ref.arborescence_kbest)
+        return Prepared(ours, [Provider("Python recursion", python)], lambda: (python()[0].double(),))
     heads = structops.tree.maximum_spanning_tree(score.detach(), multiroot=True)[1]
     if what == CHECK:
         heads[::2, 1] = n  # about half of them close a cycle

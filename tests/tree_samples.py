@@ -91,8 +91,9 @@ def spanning_samples(leaf: Callable) -> dict[str, list[tuple]]:
             "matrix_tree_hvp": (values(2, 4, 4), lengths, values(2), values(2, 4, 4)),
             "matrix_tree_sample": (values(2, 4, 4), lengths, seed),
             "arborescence": (values(2, 4, 4), lengths),
+            "arborescence_kbest": (values(2, 4, 4), lengths),
         }.items():
-            found.setdefault(op, []).append((*args, multiroot))
+            found.setdefault(op, []).append((*args, multiroot, *([3] if op == "arborescence_kbest" else [])))
     found["matrix_tree_marginals"].append((leaf(2, 4, 4), lengths, None, True))
     return found
 

@@ -61,6 +61,7 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("matrix_tree_hvp(Tensor score, Tensor lengths, Tensor? weight, Tensor v, bool multiroot) -> (Tensor, Tensor)");
   m.def("matrix_tree_sample(Tensor score, Tensor lengths, Tensor seed, bool multiroot) -> Tensor");
   m.def("arborescence(Tensor score, Tensor lengths, bool multiroot) -> (Tensor, Tensor)");
+  m.def("arborescence_kbest(Tensor score, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
   m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
 
   // rotations

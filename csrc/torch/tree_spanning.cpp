@@ -105,6 +105,20 @@ template <bool cuda> Pair arborescence(Tensor score, Tensor lengths, bool multir
   return {value, heads};
 }
 
+template <bool cuda> Pair arborescence_kbest(Tensor score, Tensor lengths, bool multiroot, int64_t k) {
+  STRUCTOPS_CHECK(k >= 1, "arborescence_kbest: k must be at least 1, got ", k);
+  ArborescenceKbestArgs a{};
+  a.in = score_args<ArborescenceArgs>("arborescence_kbest", score, lengths, multiroot);
+  a.K = k;
+  Tensor value = new_empty(score, {a.in.B, k}, accumulator(score));
+  Tensor heads = new_empty(score, {a.in.B, k, a.in.N}, ScalarType::Long);
+  a.in.value = value.mutable_data_ptr();
+  a.in.heads = static_cast<int64_t*>(heads.mutable_data_ptr());
+  launch<cuda>(score, a, [](auto& s, auto pf) { structops::arborescence_kbest(s, pf); },
+               [](auto& s, auto ctx) { cuda::arborescence_kbest(s, ctx); });
+  return {value, heads};
+}
+
 template <bool cuda> Tensor tree_check(Tensor heads, Tensor lengths) {
   TreeCheckArgs a{};
   STRUCTOPS_CHECK(heads.dim() == 2 && heads.size(1) >= 1 && heads.scalar_type() == ScalarType::Long && heads.is_contiguous(),
@@ -126,6 +140,7 @@ template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("matrix_tree_hvp", TORCH_BOX(&matrix_tree_hvp<cuda>));
   m.impl("matrix_tree_sample", TORCH_BOX(&matrix_tree_sample<cuda>));
   m.impl("arborescence", TORCH_BOX(&arborescence<cuda>));
+  m.impl("arborescence_kbest", TORCH_BOX(&arborescence_kbest<cuda>));
   m.impl("tree_check", TORCH_BOX(&tree_check<cuda>));
 }
 

@@ -193,6 +193,137 @@ template <class T> __global__ void __launch_bounds__(32, 1) arborescence_kernel(
   }
 }
 
+struct KbestParams {
+  ArborescenceParams in;  // value [B, K], heads [B, K, N]
+  int64_t K;
+  double* numbers;    // [gridDim.x, N * N + N + 1 + K]: scores, sums of best scores, values of the parts
+  int64_t* trees;     // [gridDim.x, (K + 2) * N + K]: trees of the parts, a solution, the tree in hand; words of the parts
+  unsigned* bits;     // [gridDim.x, (K + 1) * words]: forbidden heads
+};
+
+// Parts of the set of trees, as in arborescence_cpu.cpp. All lanes follow the same path; lane 0 writes what they share.
+struct WarpParts {
+  int64_t n, N, K, words, count = 0;
+  int lane;
+  double *w, *top, *value;
+  int64_t *heads, *best, *tree, *word;
+  unsigned *forbidden, *bits;
+
+  STRUCTOPS_DEVICE WarpParts(const KbestParams& p, int64_t n_)
+      : n(n_), N(n_ + 1), K(p.K), words((p.in.N + 31) / 32), lane(threadIdx.x & 31) {
+    const int64_t full = p.in.N;
+    w = p.numbers + blockIdx.x * (full * full + full + 1 + K);
+    top = w + full * full;
+    value = top + full + 1;
+    heads = p.trees + blockIdx.x * ((K + 2) * full + K);
+    best = heads + K * full;
+    tree = best + full;
+    word = tree + full;
+    forbidden = p.bits + blockIdx.x * (K + 1) * words;
+    bits = forbidden + K * words;
+  }
+
+  STRUCTOPS_DEVICE bool allowed(int64_t h) const { return !(bits[h / 32] >> (h % 32) & 1); }
+  STRUCTOPS_DEVICE int64_t first() const {
+    int64_t at = -1;
+    for (int64_t i = 0; i < count; ++i)
+      if (value[i] > -infinity() && (at < 0 || value[i] > value[at])) at = i;
+    return at;
+  }
+  STRUCTOPS_DEVICE int64_t place(double x) const {
+    if (count < K) return count;
+    int64_t at = 0;
+    for (int64_t i = 1; i < K; ++i)
+      if (value[i] <= value[at]) at = i;
+    return x > value[at] ? at : -1;
+  }
+  STRUCTOPS_DEVICE void add(WarpContraction& c, bool one, int64_t d) {
+    double bound = -infinity();
+    for (int64_t h = 0; h < N; ++h)
+      if (allowed(h) && w[d * N + h] > bound) bound = w[d * N + h];
+    for (int64_t k = 1; k < d; ++k) bound += w[k * N + tree[k]];
+    bound += top[d + 1];
+    if (!(bound > -infinity()) || place(bound) < 0) return;
+    for (int64_t i = lane; i < N * N; i += 32) {
+      const int64_t dep = i / N, head = i % N;
+      const bool there = dep > d || (dep == d && allowed(head)) || (dep > 0 && dep < d && tree[dep] == head);
+      c.w[i] = there ? w[i] : -infinity();
+    }
+    __syncwarp();
+    if (!c.run(one, best)) return;
+    double total = 0;
+    for (int64_t k = 1; k < N; ++k) total += w[k * N + best[k]];
+    const int64_t at = place(total);
+    if (at < 0) return;
+    __syncwarp();
+    if (at == count) ++count;
+    for (int64_t k = 1 + lane; k < N; k += 32) heads[at * N + k] = best[k];
+    for (int64_t i = lane; i < words; i += 32) forbidden[at * words + i] = bits[i];
+    if (lane == 0) {
+      value[at] = total;
+      word[at] = d;
+    }
+    __syncwarp();
+  }
+};
+
+template <class T> __global__ void __launch_bounds__(32, 1) arborescence_kbest_kernel(KbestParams p) {
+  const ArborescenceParams& a = p.in;
+  const int lane = threadIdx.x & 31;
+  for (int64_t b = blockIdx.x; b < a.B; b += gridDim.x) {
+    const int64_t n = a.lengths[b], N = n + 1, K = p.K;
+    const T* const score = static_cast<const T*>(a.score) + b * a.N * a.N;
+    int64_t* const heads = a.heads + b * K * a.N;
+    Acc<T>* const value = static_cast<Acc<T>*>(a.value) + b * K;
+    WarpContraction c(a.numbers + blockIdx.x * (a.N * a.N + a.N), a.ints + blockIdx.x * (2 * a.N * a.N + 15 * a.N), n);
+    WarpParts parts(p, n);
+    int bad = 0;
+    for (int64_t i = lane; i < K * a.N; i += 32) heads[i] = -1;
+    for (int64_t i = lane; i < N * N; i += 32) {
+      const int64_t d = i / N, h = i % N;
+      const bool read = d > 0 && d != h;
+      parts.w[i] = read ? double(widen(score[d * a.N + h])) : -infinity();
+      bad |= !(parts.w[i] < infinity());
+    }
+    for (int64_t i = lane; i < parts.words; i += 32) parts.bits[i] = 0;
+    bad = __any_sync(kFull, bad);
+    for (int64_t i = lane; i < K; i += 32) value[i] = Acc<T>(bad ? not_a_number() : i == 0 && n == 0 ? 0.0 : -infinity());
+    __syncwarp();
+    if (bad || n == 0) continue;
+    if (lane == 0) {
+      parts.top[N] = 0;
+      for (int64_t d = n; d > 0; --d) {
+        double most = -infinity();
+        for (int64_t h = 0; h < N; ++h) most = parts.w[d * N + h] > most ? parts.w[d * N + h] : most;
+        parts.top[d] = parts.top[d + 1] + most;
+      }
+    }
+    __syncwarp();
+    parts.add(c, !a.multiroot, 1);
+    for (int64_t rank = 0; rank < K; ++rank) {
+      const int64_t at = parts.first();
+      if (at < 0) break;
+      if (lane == 0) value[rank] = Acc<T>(parts.value[at]);
+      for (int64_t d = 1 + lane; d < N; d += 32) parts.tree[d] = heads[rank * a.N + d] = parts.heads[at * N + d];
+      for (int64_t i = lane; i < parts.words; i += 32) parts.bits[i] = parts.forbidden[at * parts.words + i];
+      const int64_t from = parts.word[at];
+      __syncwarp();
+      if (rank + 1 == K) break;
+      if (lane == 0) parts.value[at] = -infinity();
+      __syncwarp();
+      for (int64_t d = from; d < N; ++d) {
+        if (lane == 0) parts.bits[parts.tree[d] / 32] |= 1u << (parts.tree[d] % 32);
+        __syncwarp();
+        parts.add(c, !a.multiroot, d);
+        __syncwarp();
+        for (int64_t i = lane; i < parts.words; i += 32) parts.bits[i] = 0;
+        __syncwarp();
+      }
+    }
+    __syncwarp();
+  }
+}
+
 struct TreeCheckParams {
   int64_t B, N;
   const int64_t *heads, *lengths;

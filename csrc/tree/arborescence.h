@@ -12,6 +12,11 @@
 // Edges: n = 0 gives value 0. A score of -inf is never chosen; with no tree value = -inf and all heads are -1; with a NaN or +inf
 // among the scores read, value = NaN and all heads are -1. The diagonal, the root as dependent and what is outside is not read.
 //
+// arborescence_kbest: the K trees with the largest sums, descending, each once. Lawler 1972: the trees other than a given one are
+// parted by the first word whose head differs; the best tree of each part is an arborescence with the heads of the earlier words
+// fixed and those taken already forbidden. A part whose words' best heads do not add up to enough is left out unsolved. At most n
+// arborescences for each tree found: O(K n^3). Of equal sums the tree found first comes first. Fewer trees: -inf and -1; NaN as above.
+//
 // tree_check: bits of a head sequence. kTree: every head of 1..n is in 0..n and there is no cycle. Of trees only: kProjective: no two
 // arcs cross, the root's included. kSingleRoot: exactly one word has head 0. The empty tree has all bits.
 #pragma once
@@ -31,6 +36,13 @@ struct ArborescenceArgs {
 };
 
 void arborescence(const ArborescenceArgs& a, const ParallelFor& pf);
+
+struct ArborescenceKbestArgs {
+  ArborescenceArgs in;  // value [B, K] and heads [B, K, N]
+  int64_t K;
+};
+
+void arborescence_kbest(const ArborescenceKbestArgs& a, const ParallelFor& pf);
 
 enum TreeFlag : int64_t { kTree = 1, kProjective = 2, kSingleRoot = 4 };
 

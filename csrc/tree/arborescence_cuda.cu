@@ -22,6 +22,23 @@ void arborescence(const ArborescenceArgs& a, const CudaContext& ctx) {
   });
 }
 
+void arborescence_kbest(const ArborescenceKbestArgs& k, const CudaContext& ctx) {
+  constexpr const char* op = "arborescence_kbest";
+  const ArborescenceArgs& a = k.in;
+  if (a.B == 0) return;
+  if (a.N > 32768) throw std::runtime_error(std::string(op) + ": CUDA kernels take at most 32767 words");
+  const int64_t blocks = warps_for(a.B), N = a.N, K = k.K;
+  KbestParams p{{a.multiroot, a.B, N, a.score, a.lengths, a.value, a.heads, scratch<double>(ctx, blocks * (N * N + N)),
+                 scratch<int>(ctx, blocks * (2 * N * N + 15 * N))},
+                K,
+                scratch<double>(ctx, blocks * (N * N + N + 1 + K)),
+                scratch<int64_t>(ctx, blocks * ((K + 2) * N + K)),
+                scratch<unsigned>(ctx, blocks * (K + 1) * ((N + 31) / 32))};
+  with_float(op, a.dtype, [&](auto* t) {
+    launch(op, ctx, arborescence_kbest_kernel<Pointee<decltype(t)>>, dim3(unsigned(blocks)), 32, p);
+  });
+}
+
 void tree_check(const TreeCheckArgs& a, const CudaContext& ctx) {
   if (a.B == 0) return;
   const int64_t blocks = warps_for(a.B);

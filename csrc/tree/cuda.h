@@ -43,6 +43,7 @@ void matrix_tree_marginals(const MatrixTreeArgs& a, const CudaContext& ctx);
 void matrix_tree_hvp(const MatrixTreeArgs& a, const CudaContext& ctx);
 void matrix_tree_sample(const MatrixTreeSampleArgs& a, const CudaContext& ctx);
 void arborescence(const ArborescenceArgs& a, const CudaContext& ctx);
+void arborescence_kbest(const ArborescenceKbestArgs& a, const CudaContext& ctx);
 void tree_check(const TreeCheckArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

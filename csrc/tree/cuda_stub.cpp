@@ -42,6 +42,7 @@ void matrix_tree_marginals(const MatrixTreeArgs&, const CudaContext&) { missing(
 void matrix_tree_hvp(const MatrixTreeArgs&, const CudaContext&) { missing(); }
 void matrix_tree_sample(const MatrixTreeSampleArgs&, const CudaContext&) { missing(); }
 void arborescence(const ArborescenceArgs&, const CudaContext&) { missing(); }
+void arborescence_kbest(const ArborescenceKbestArgs&, const CudaContext&) { missing(); }
 void tree_check(const TreeCheckArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

@@ -41,6 +41,7 @@ STRUCTOPS_DISPATCH(void, matrix_tree_marginals, (const MatrixTreeArgs& a, const 
 STRUCTOPS_DISPATCH(void, matrix_tree_hvp, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, matrix_tree_sample, (const MatrixTreeSampleArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, arborescence, (const ArborescenceArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, arborescence_kbest, (const ArborescenceKbestArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, tree_check, (const TreeCheckArgs& a, const ParallelFor& pf), (a, pf))
 
 }  // namespace structops

@@ -34,5 +34,6 @@ OPS = {
     "matrix_tree_hvp": "matrix_tree",
     "matrix_tree_sample": "matrix_tree",
     "arborescence": "arborescence",
+    "arborescence_kbest": "arborescence",
     "tree_check": "arborescence",
 }

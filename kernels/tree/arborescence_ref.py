@@ -5,6 +5,7 @@ The textbook recursion: best head of every word; if they close a cycle, contract
 
 from __future__ import annotations
 
+import heapq
 import math
 
 import torch
@@ -90,6 +91,52 @@ def arborescence(score, lengths, multiroot):
         for d, h in found.items():
             heads[b, d] = h
         value[b] = sum(s[d][found[d]] for d in range(1, n + 1))
+    dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
+    return value.to(dtype).to(score.device), heads.to(score.device)
+
+
+def _single_or_not(s: list[list[float]], multiroot: bool) -> tuple[float, dict[int, int]] | None:
+    heads = _best(s, multiroot)
+    return None if heads is None else (sum(s[d][h] for d, h in heads.items()), heads)
+
+
+def _kbest(s: list[list[float]], multiroot: bool, k: int) -> list[tuple[float, dict[int, int]]]:
+    """Lawler's partition: the trees other than one found are parted by the first word whose head differs from its."""
+    n = len(s) - 1
+    found, order = [], 0
+    top = _single_or_not(s, multiroot)
+    parts = [] if top is None else [(-top[0], order, top[1], 1, frozenset())]
+    while parts and len(found) < k:
+        negative, _, heads, word, taken = heapq.heappop(parts)
+        found.append((-negative, heads))
+        for d in range(word, n + 1):
+            forbidden = {heads[d]} | (taken if d == word else frozenset())
+            rest = [list(row) for row in s]
+            for e in range(1, d):
+                rest[e] = [x if h == heads[e] else -INF for h, x in enumerate(s[e])]
+            rest[d] = [-INF if h in forbidden else x for h, x in enumerate(s[d])]
+            part = _single_or_not(rest, multiroot)
+            if part is not None:
+                order += 1
+                heapq.heappush(parts, (-part[0], order, part[1], d, frozenset(forbidden)))
+    return found
+
+
+def arborescence_kbest(score, lengths, multiroot, k):
+    """Same signature and results as torch.ops.structops.arborescence_kbest, equal sums in any order."""
+    B, N, _ = score.shape
+    value = torch.full((B, k), -INF, dtype=torch.float64)
+    heads = torch.full((B, k, N), -1, dtype=torch.int64)
+    for b, n in enumerate(lengths.tolist()):
+        s = score[b, : n + 1, : n + 1].double().tolist()
+        read = [s[d][h] for d in range(1, n + 1) for h in range(n + 1) if h != d]
+        if any(x != x or x == INF for x in read):
+            value[b] = math.nan
+            continue
+        for rank, (total, tree) in enumerate(_kbest(s, multiroot, k) if n else [(0.0, {})]):
+            value[b, rank] = total
+            for d, h in tree.items():
+                heads[b, rank, d] = h
     dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
     return value.to(dtype).to(score.device), heads.to(score.device)
 

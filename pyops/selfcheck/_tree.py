@@ -141,8 +141,8 @@ def spanning_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield score, lengths, weight, v, multiroot
         elif op == "matrix_tree_sample":
             yield score, lengths, torch.randint(-(2**63), 2**63 - 1, (5, B), generator=g), multiroot
-        elif op == "arborescence":  # no ties, so that the trees agree too
-            yield torch.randn(B, N, N, generator=g).to(dtype), lengths, multiroot
+        elif op.startswith("arborescence"):  # no ties, so that the trees agree too
+            yield torch.randn(B, N, N, generator=g).to(dtype), lengths, multiroot, *([5] if op.endswith("kbest") else [])
         else:
             yield score, lengths, multiroot
 

@@ -225,16 +225,17 @@ def expected_score(chart: Chart, other: Chart) -> tuple[Tensor, Tensor]:
     """logz of ``chart``, and the expectation under it of the score that ``other`` gives."""
     if other.sib_factors is None:
         logz, post = log_partition_and_marginals(chart)
-        of = factors(other)
-        return logz, expected(shared(chart, post, other), of, logz.dtype)
+        scores = factors(other)
+        return logz, expected(post[: len(scores)], scores, logz.dtype)
     # sib + t sib', by factors of both side by side: its derivative at t = 0 is the expectation of sib'.
-    theirs = _wide_factors(other)
-    none = torch.zeros_like(theirs[0])
-    of: Any = (none, *theirs[1:])
+    x, y, z = _wide_factors(other)
+    none = torch.zeros_like(x)
+    both = (none, y, z)
     if chart.sib_factors is not None:
-        of = tuple(torch.cat(pair, -1) for pair in zip(_wide_factors(chart), of, strict=True))
-    logz, (post, post_x) = _factored_marginals(chart, of)
-    return logz, expected([post, post_x[..., post_x.shape[-1] - none.shape[-1] :]], [other.table, theirs[0]], logz.dtype)
+        a, b, c = _wide_factors(chart)
+        both = (torch.cat([a, none], -1), torch.cat([b, y], -1), torch.cat([c, z], -1))
+    logz, (post_arc, post_x) = _factored_marginals(chart, both)
+    return logz, expected([post_arc, post_x[..., post_x.shape[-1] - x.shape[-1] :]], [other.table, x], logz.dtype)
 
 
 def _as(t: Tensor | None, like: Tensor) -> Tensor | None:

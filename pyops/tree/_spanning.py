@@ -11,7 +11,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import _check as check
 from .._dispatch import define
 from ..kernels import codes as C
 from ._ops import _add, _own_context, _scaled, accumulator
@@ -87,6 +86,11 @@ def _best_fake(score, lengths, multiroot):
     return score.new_empty(score.shape[0], dtype=accumulator(score)), lengths.new_empty(score.shape[:2])
 
 
+def _kbest_fake(score, lengths, multiroot, k):
+    B, N, _ = score.shape
+    return score.new_empty((B, k), dtype=accumulator(score)), lengths.new_empty((B, k, N))
+
+
 def _sample_fake(score, lengths, seed, multiroot):
     return lengths.new_empty((*seed.shape, score.shape[1]))
 
@@ -96,6 +100,7 @@ def _check_fake(heads, lengths):
 
 
 arborescence = define("arborescence", _best_fake, None, None, ())
+arborescence_kbest = define("arborescence_kbest", _kbest_fake, None, None, ())
 matrix_tree_sample = define("matrix_tree_sample", _sample_fake, None, None, ())
 tree_check = define("tree_check", _check_fake, None, None, ())
 
@@ -115,7 +120,7 @@ def chart_marginals(score: Tensor, sib: None, lengths: Tensor, weight: Tensor | 
 
 def chart_best(score: Tensor, sib: None, lengths: Tensor, kind: int, k: int) -> tuple[Tensor, Tensor]:
     if k != 1:
-        check.fail(NotImplementedError, "kbest", "k = 1: only the best non-projective tree is available", k)
+        return arborescence_kbest(score, lengths, kind == C.SPANNING_MULTI, k)
     value, heads = arborescence(score, lengths, kind == C.SPANNING_MULTI)
     return value[:, None], heads[:, None]
 

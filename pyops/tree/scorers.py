@@ -114,7 +114,7 @@ def biaffine(
 
 # ---- triples ---------------------------------------------------------------------------------------------------------
 
-_AT_ONCE = 1 << 22  # numbers of an intermediate result
+_AT_ONCE = 1 << 20  # numbers of an intermediate result
 
 
 def _first(x: Tensor, w: Tensor, bias_x: bool) -> Tensor:

@@ -36,8 +36,8 @@ class MatrixTreeCRF(DependencyCRF):
         multiroot: whether the root may have more than one dependent.
         validate_args: False takes lengths and the indices in values for granted.
 
-    Everything of :class:`DependencyCRF` but k-best trees and max-marginals: log_partition (differentiable twice), marginals,
-    log_prob with partial annotation, entropy, cross_entropy and kl_divergence (once), argmax, sample (exact), mbr. Right at any
+    Everything of :class:`DependencyCRF` but max-marginals: log_partition (differentiable twice), marginals, log_prob with partial
+    annotation, entropy, cross_entropy and kl_divergence (once), argmax, kbest, sample (exact), mbr. Right at any
     scale of the scores: no determinant is computed and nothing subtracted. Deterministic.
 
     Raises:

@@ -156,8 +156,9 @@ def test_matrix_tree_and_mst(multiroot: bool) -> None:
         assert_same(p.log_prob(nothing, partial=True), torch.zeros(B, dtype=torch.float64))
         assert_close(p.log_prob(p.argmax), p.max - p.log_partition, terms=64, magnitude=scale)
     assert p.sample().shape == (B, N)
-    with pytest.raises(NotImplementedError):
-        p.kmax(2)
+    assert p.topk(2).shape == (B, N, 2)
+    assert_same(p.topk(2)[..., 0], p.argmax)
+    assert_same(p.kmax(2)[:, 0], p.max)
 
 
 def test_constituents() -> None:

@@ -203,7 +203,7 @@ def test_hmm() -> None:
 
 
 def test_docstring_examples() -> None:
-    for module in (torch_struct.distributions, torch_struct.chains, torch_struct.grammar, torch_struct.structs):
+    for module in (torch_struct.distributions, torch_struct.chains, torch_struct.grammar, torch_struct.alignments):
         failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert tried > 0 and failed == 0, module
 

@@ -10,6 +10,7 @@ from cases import FLOATS, generator
 from compare import assert_close, assert_same
 from structops import backends, tree
 from structops.kernels.tree import arborescence_ref as reference
+from structops.tree import MatrixTreeCRF
 from torch import Tensor
 from tree_cases import NINF, forbid, is_projective, is_tree
 
@@ -130,6 +131,74 @@ def test_public_function() -> None:
     ):
         with pytest.raises(error, match=word):
             call()
+
+
+# ---- k best ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("multiroot", MODES)
+@pytest.mark.parametrize("n", range(6))
+def test_kbest_by_enumeration(isa: str, n: int, multiroot: bool) -> None:
+    """The values of all trees in order; the trees are different, and have these values."""
+    every = torch.tensor([(0, *t) for t in trees(n, multiroot)]).reshape(-1, n + 1)
+    B, K = 10, 20
+    lengths = torch.full((B,), n)
+    for p, integers in ((0.0, False), (0.4, False), (0.2, True)):
+        s = normal(B, n + 2, n + 2, seed=n)
+        s = forbid(s.mul(2).round() if integers else s, p, n)
+        totals = s[:, torch.arange(1, n + 1), every[:, 1:]].sum(2)
+        want = totals.sort(1, descending=True)[0][:, :K]
+        want = torch.nn.functional.pad(want, (0, K - want.shape[1]), value=NINF)
+        for op_ in (op("arborescence_kbest"), reference.arborescence_kbest):
+            value, heads = op_(s, lengths, multiroot, K)
+            assert_close(value, want, terms=n)
+            for b in range(B):
+                real = want[b] > NINF
+                found = heads[b, real, 1 : n + 1]
+                assert len({tuple(t) for t in found.tolist()}) == int(real.sum())
+                assert_close(s[b, torch.arange(1, n + 1), found].sum(1), want[b, real], terms=n)
+                assert (heads[b, ~real] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("multiroot", MODES)
+def test_kbest_reference(isa: str, dtype: torch.dtype, multiroot: bool, on_threads, poison: None) -> None:
+    lengths = torch.tensor([9, 0, 1, 70, 5])
+    s = forbid(normal(5, 72, 72), 0.3).to(dtype)
+    outside = torch.arange(72) > lengths[:, None]
+    junk = s.masked_fill(outside[:, None] | outside[:, :, None] | torch.eye(72, dtype=torch.bool), float("nan"))
+    junk[:, 0] = float("nan")
+    value, heads = on_threads(lambda: op("arborescence_kbest")(junk, lengths, multiroot, 6))
+    short = torch.tensor([9, 0, 1, 0, 5])  # the reference is slow
+    want, _ = reference.arborescence_kbest(s.double(), short, multiroot, 6)
+    want = torch.where((lengths == 70)[:, None], value.double(), want)
+    assert_close(value, want, torch.float64 if dtype == torch.float64 else torch.float32, terms=30, magnitude=8)
+    assert_same(heads[:, 0], op("arborescence")(s, lengths, multiroot)[1])
+    assert (value[3, :-1] >= value[3, 1:]).all()
+    trees_ = heads[3].clamp(min=0)
+    flags = op("tree_check")(trees_, torch.full((6,), 70))
+    assert (flags & 1).all() and (multiroot or (flags & 4).all()) and len({tuple(t) for t in trees_.tolist()}) == 6
+
+
+def test_kbest_edges() -> None:
+    s = normal(3, 5, 5)
+    s[1, 2, 3] = float("nan")
+    value, heads = op("arborescence_kbest")(s, torch.tensor([4, 4, 0]), True, 3)
+    assert value[1].isnan().all() and (heads[1] == -1).all()
+    assert value[2].tolist() == [0.0, NINF, NINF]
+    assert op("arborescence_kbest")(s[:0], torch.zeros(0, dtype=torch.int64), True, 2)[1].shape == (0, 2, 5)
+
+
+def test_kbest_of_the_distribution() -> None:
+    s = normal(2, 5, 5, seed=3).requires_grad_()
+    crf = MatrixTreeCRF(s, [4, 3])
+    value, heads = crf.kbest(4)
+    assert_close(crf.log_prob(heads.transpose(0, 1)).t() + crf.log_partition[:, None], value.detach(), terms=16)
+    (grad,) = torch.autograd.grad(value[:, 1].sum(), s)
+    assert grad.sum() == 7 and grad[0].gather(1, heads[0, 1].clamp(min=0)[:, None])[1:].sum() == 4
+    labelled = MatrixTreeCRF(torch.stack([s.detach(), s.detach() - 0.1], -1), [4, 3])
+    best, trees_ = labelled.kbest(5)
+    assert (best[:, :-1] >= best[:, 1:]).all() and trees_.shape == (2, 5, 5, 2)
 
 
 # ---- tree_check ------------------------------------------------------------------------------------------------------

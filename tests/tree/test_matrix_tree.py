@@ -385,7 +385,7 @@ def test_bad_input() -> None:
         (lambda: MatrixTreeCRF(s, multiroot=1), TypeError, "multiroot"),
         (lambda: MatrixTreeCRF(s).log_prob(torch.zeros(2, 3, dtype=torch.int64)), ValueError, "value"),
         (lambda: MatrixTreeCRF(s).log_prob(torch.full((2, 4), 9)), IndexError, "heads"),
-        (lambda: MatrixTreeCRF(s).kbest(2), NotImplementedError, "non-projective"),
+        (lambda: MatrixTreeCRF(s).kbest(0), ValueError, "k >= 1"),
         (lambda: MatrixTreeCRF(s).max_marginals(), NotImplementedError, "non-projective"),
     ):
         with pytest.raises(error, match=word):

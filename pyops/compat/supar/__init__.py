@@ -16,8 +16,9 @@ Different, on purpose:
 - ``ConstituencyCRF`` takes charts of booleans (PyPI 1.1.4) as well as of labels (git); partial charts too.
 - ``MatrixTree`` and ``mst`` are right at any scale of the scores and leave them alone; single roots are exact; ``MatrixTree``
   draws samples.
-- The semirings add and multiply tensors, but no distribution takes one: no ``forward``, ``backward`` or ``+`` of distributions;
-  no variational inference.
+- The semirings add and multiply tensors, but no distribution takes one: no ``forward``, ``backward`` or ``+`` of distributions.
+- ``BiLexicalizedConstituencyCRF`` and the modules of mean field and belief propagation are torch, not operators; the former has no
+  scores of heads, k-best trees and samples. There is no ``ConstituencyLBP``.
 """
 
 from .._install import installers
@@ -34,9 +35,8 @@ from .structs import (
     StructuredDistribution,
 )
 
-install, uninstall = installers(
-    "supar", __name__, ("structs", "structs.fn", "structs.dist", "structs.semiring", "structs.tree", "structs.chain", "modules")
-)
+_SUBMODULES = ("structs", *(f"structs.{name}" for name in ("fn", "dist", "semiring", "tree", "chain", "vi")), "modules")
+install, uninstall = installers("supar", __name__, _SUBMODULES)
 
 __all__ = [
     "Biaffine", "ConstituencyCRF", "Dependency2oCRF", "DependencyCRF", "LinearChainCRF", "MatrixTree", "SemiMarkovCRF",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class Biaffine(_Affine):
         if self.decompose:
             wx, wy = self._reduced(x, y)
             return (wx[..., :, None] * wy[..., None, :]).squeeze(1)
-        return biaffine(x, y, self.weight, self.bias_x, self.bias_y, self._factor).squeeze(1)
+        return biaffine(x, y, cast(Tensor, self.weight), self.bias_x, self.bias_y, self._factor).squeeze(1)
 
 
 class Triaffine(_Affine):
@@ -126,5 +127,5 @@ class Triaffine(_Affine):
         if self.decompose:
             wx, wy, wz = self._reduced(x, y, z)
             return (wz[..., :, None, None] * wx[..., None, :, None] * wy[..., None, None, :]).squeeze(1)
-        score = triaffine(x, y, z, self.weight.transpose(2, 3), self.bias_x, self.bias_y, self._factor)
+        score = triaffine(x, y, z, cast(Tensor, self.weight).transpose(2, 3), self.bias_x, self.bias_y, self._factor)
         return score.movedim(-1, 2).squeeze(1)

@@ -26,6 +26,7 @@ Different, on purpose:
 """
 
 from .._install import installers
+from .alignments import Alignment, AlignmentCRF
 from .autoregressive import Autoregressive
 from .chains import HMM, LinearChainCRF, SemiMarkovCRF
 from .distributions import (
@@ -55,7 +56,7 @@ from .semirings import (
     StdSemiring,
     TempMax,
 )
-from .structs import CKY, CKY_CRF, Alignment, AlignmentCRF, DepTree, LinearChain, SemiMarkov, convert, unconvert
+from .structs import CKY, CKY_CRF, DepTree, LinearChain, SemiMarkov, convert, unconvert
 
 # The semirings with their own matrix products, there by genbmm.
 FastLogSemiring, FastMaxSemiring, FastSampleSemiring = LogSemiring, MaxSemiring, SampledSemiring

@@ -204,7 +204,7 @@ class DependencyCRF(StructDistribution):
 
 
 class NonProjectiveDependencyCRF(DependencyCRF):
-    """All dependency trees, projective or not, otherwise as :class:`DependencyCRF`; single-root by default. No ``kmax``, ``topk``.
+    """All dependency trees, projective or not, otherwise as :class:`DependencyCRF`; single-root by default.
 
     >>> import torch
     >>> from structops.compat.torch_struct import NonProjectiveDependencyCRF

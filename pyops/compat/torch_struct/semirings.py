@@ -215,7 +215,7 @@ SparseMaxSemiring = _semiring(
 )
 
 
-class MultiSampledSemiring(SampledSemiring):
+class MultiSampledSemiring(SampledSemiring):  # type: ignore[valid-type,misc]
     """As SampledSemiring, but ``marginals`` holds 16 samples of every part, one in each bit: see :meth:`to_discrete`."""
 
     query = "samples"

@@ -55,7 +55,7 @@ class DependencyCRF(_Heads):
 
 
 class MatrixTree(_Heads):
-    """All dependency trees. ``scores [B, N, N]`` (dependent, head), ``lens [B]`` words. No ``kmax`` and ``topk``."""
+    """All dependency trees. ``scores [B, N, N]`` (dependent, head), ``lens [B]`` words."""
 
     def __init__(self, scores: Tensor, lens: Tensor | None = None, multiroot: bool = False) -> None:
         super().__init__(scores, _MatrixTreeCRF(scores, lens, multiroot), lens, multiroot)
