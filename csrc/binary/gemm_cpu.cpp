@@ -1,7 +1,7 @@
 // CPU kernels of gemm.h.
 //
-// A task is up to 64 rows by some panels. Its rows are words already (a matrix) or gathered once (a convolution: a copy of bits
-// costs a 1/32 of the floats'). One panel and 4096 bits of it stay in L1 while the rows pass: tile.h. The integers of 64 rows by 64
+// A task is up to 32 rows by some panels. Its rows are words already (a matrix) or gathered once (a convolution: a copy of bits
+// costs a 1/32 of the floats'). One panel and 2048 bits of it stay in L1 while the rows pass: tile.h. The integers of 32 rows by 64
 // columns stay there too until the epilogue has read them.
 #include "binary/epilogue.h"
 #include "binary/gemm.h"
@@ -15,7 +15,7 @@ void bits_panels(const BitsPanelsArgs& a, const ParallelFor& pf);  // bits_cpu.c
 
 namespace {
 
-constexpr int64_t kRows = 64, kSteps = 128;  // rows of a task; 32-bit words of a panel that stay in L1
+constexpr int64_t kRows = 32, kSteps = 64;  // rows of a task; 32-bit words of a panel that stay in L1
 constexpr int64_t kStackWords = 8192;
 constexpr double kTaskWork = 1.5e7;          // products that are worth another thread
 

@@ -158,15 +158,18 @@ Tensor bits_gemm(Tensor x, Tensor y, OptTensor panels, int64_t K, Ints coef, Int
                  OptTensor bias, OptTensor residual, OptTensor prelu, OptTensor shift, OptTensor threshold, int64_t out_code) {
   BitsGemmArgs a{};
   a.batched = x.dim() == 3;
-  STRUCTOPS_CHECK(a.batched ? y.dim() == 4 && y.size(1) == x.size(0) : x.dim() == 2 && y.dim() == 3, "bits_gemm: a [M, W] takes b [P, N, W], a [G, M, W] takes b [P, G, N, W]");
+  STRUCTOPS_CHECK(a.batched ? y.dim() == 4 && y.size(1) == x.size(0) : x.dim() == 2 && y.dim() == 3,
+                  "bits_gemm: a [M, W] takes b [P, N, W], a [G, M, W] takes b [P, G, N, W]");
   const int64_t Wd = words_of(K);
   a.G = a.batched ? x.size(0) : 1;
   a.M = x.size(x.dim() - 2);
   a.P = y.size(0);
   a.N = y.size(y.dim() - 2);
   a.K = K;
-  STRUCTOPS_CHECK(K >= 0 && K < (int64_t(1) << 31) && x.size(x.dim() - 1) == Wd && y.size(y.dim() - 1) == Wd, "bits_gemm: rows must be ceil(K / 64) words, 0 <= K < 2^31");
-  STRUCTOPS_CHECK(a.P >= 1 && a.P <= kMaxPlanes && int64_t(coef.size()) == a.P && int64_t(col.size()) == a.P, "bits_gemm: one coef and one col a plane, at most ", kMaxPlanes);
+  STRUCTOPS_CHECK(K >= 0 && K < (int64_t(1) << 31) && x.size(x.dim() - 1) == Wd && y.size(y.dim() - 1) == Wd,
+                  "bits_gemm: rows must be ceil(K / 64) words, 0 <= K < 2^31");
+  STRUCTOPS_CHECK(a.P >= 1 && a.P <= kMaxPlanes && int64_t(coef.size()) == a.P && int64_t(col.size()) == a.P,
+                  "bits_gemm: one coef and one col a plane, at most ", kMaxPlanes);
   for (int64_t p = 0; p < a.P; ++p) {
     a.coef[p] = int32_t(coef[size_t(p)]);
     a.col[p] = int32_t(col[size_t(p)]);
@@ -210,7 +213,8 @@ Tensor bits_conv(Tensor x, Tensor w, OptTensor panels, OptTensor taps, int64_t c
   a.b = words_in("bits_conv", w, "w");
   a.panels = panels_in("bits_conv", panels, groups, a.N, Wd);
   if (taps) {
-    STRUCTOPS_CHECK(taps->dim() == 2 && taps->size(0) == v.kh * v.kw && taps->size(1) == w.size(0) && taps->scalar_type() == ScalarType::Int && taps->is_contiguous(),
+    STRUCTOPS_CHECK(taps->dim() == 2 && taps->size(0) == v.kh * v.kw && taps->size(1) == w.size(0) &&
+                      taps->scalar_type() == ScalarType::Int && taps->is_contiguous(),
                     "bits_conv: taps must be a contiguous int32 [kh kw, O]");
     a.taps = static_cast<const int32_t*>(taps->const_data_ptr());
   }

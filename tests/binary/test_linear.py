@@ -7,7 +7,8 @@ import gc
 import pytest
 import torch
 import torch.nn.functional as F
-from structops import binary
+from conftest import ISAS
+from structops import backends, binary
 from torch import Tensor
 
 KS = (1, 3, 31, 32, 33, 63, 64, 65, 127, 129, 257, 4099)
@@ -56,11 +57,9 @@ def test_kinds_of_weight(kind: str, levels: tuple[int, ...], K: int, isa: str) -
         )
 
 
+@pytest.mark.skipif(backends.native is None, reason="no compiled library")
 def test_w1a16_is_the_same_everywhere() -> None:
     """Same order of summation on every instruction set: the same bits."""
-    from conftest import ISAS
-    from structops import backends
-
     x, packed = torch.randn(3, 999), binary.PackedWeight(torch.randn(70, 999).round(), "ternary")
     results = []
     for isa in ISAS:

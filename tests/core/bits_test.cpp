@@ -116,7 +116,8 @@ void test_windows(Rng& rng) {
               for (int64_t k = 0; k < Cg; ++k) {
                 const int64_t ih = oh * w.sh - w.ph + i * w.dh, iw = ow * w.sw - w.pw + j * w.dw;
                 const bool in = ih >= 0 && ih < w.H && iw >= 0 && iw < w.W;
-                const int64_t v = in ? 2 * bit(x, (b * w.H + ih) * w.W + iw, W, o / g.N * Cg + k) - 1 : pad == BitsPad::zero ? 0 : pad == BitsPad::bit1 ? 1 : -1;
+                const int64_t outside = pad == BitsPad::zero ? 0 : pad == BitsPad::bit1 ? 1 : -1;
+                const int64_t v = in ? 2 * bit(x, (b * w.H + ih) * w.W + iw, W, o / g.N * Cg + k) - 1 : outside;
                 want += v * (2 * bit(f, o, Wk, (i * w.kw + j) * Cg + k) - 1);
               }
           ok &= out[size_t(m * O + o)] == want && bit(bits, m, words_of(O), o) == (want >= 0);
