@@ -203,9 +203,9 @@ class _Standardise(torch.autograd.Function):
         along = lay.stats(x, channels, inner, -mean if centred else None, d)[4]
         k = along / (max(n - 1, 1) * variance)
         rows, by = lambda v: v.reshape(-1, channels, inner), lambda v: v[:, None].to(d.dtype)
-        out = rows(d) - (rows(x) - by(mean)) * by(k)
-        if centred:
-            out = out - by(lay.stats(d, channels, inner)[0] / n)
+        # d - (x - mean) k, and where centred less the mean of d
+        constant = mean * k - (lay.stats(d, channels, inner)[0] / n if centred else 0)
+        out = torch.addcmul(rows(d), rows(x), by(-k)).add_(by(constant))
         return out.reshape(d.shape), None, None, None, None, None
 
 
