@@ -7,7 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-HOT = ("spmm", "sddmm", "softmax", "chart", "chain", "matrix_tree", "bits_gemm")
+HOT = (
+    "spmm", "sddmm", "softmax",
+    "chart", "factored", "grand_sum", "chain", "matrix_tree",
+    "tp_conv", "sph_kernel", "sph_bwd",
+    "bits_gemm",
+)  # fmt: skip
 
 
 def cuobjdump() -> str:

@@ -94,3 +94,18 @@ def chart(lengths: list[int], *, second: bool = False, backward: bool = False) -
         if backward:
             size += N * N * S + (N**3 * S if second else 0)
     return Traffic(size, size, 2 * splits * (2 if backward else 1))
+
+
+def grand(lengths: list[int]) -> Traffic:
+    """Grandparent charts with gradient: all scores read, all posteriors written; four items with a lane for every grandparent."""
+    cells = sum((n + 1) ** 3 for n in lengths)
+    return Traffic(2 * cells * S, 2 * cells * S, sum((n + 1) ** 4 // 3 * 2 * 2 for n in lengths))
+
+
+def pcfg(lengths: list[int], NT: int, T: int, *, backward: bool = False) -> Traffic:
+    """Grammars: scores read and counts written once; a multiplication and an addition for each split of each pair of nonterminals,
+    and for each rule at each span."""
+    S_ = NT + T
+    size = (sum(lengths) * T + len(lengths) * NT * (S_ * S_ + 1)) * S * (2 if backward else 1)
+    flops = sum(2 * (n**3 // 6 * NT * NT + n * n // 2 * NT * S_ * S_) for n in lengths)
+    return Traffic(size, size, flops * (3 if backward else 1))

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+NEVER = -1e6  # in place of -inf, whose sums have no gradient in torch
+
 
 def _sum(terms: list[Tensor], best: bool) -> Tensor:
     stack = torch.stack(terms, -1)
@@ -68,3 +70,49 @@ def heads_of(arc: Tensor, lengths: Tensor, multiroot: bool = False) -> Tensor:
     arc = arc.detach().requires_grad_()
     (chosen,) = torch.autograd.grad(dependency(arc, lengths, None, multiroot, best=True).sum(), arc)
     return chosen.argmax(-1) * (chosen.amax(-1) > 0)
+
+
+def grand(arc: Tensor, table: Tensor, lengths: Tensor) -> Tensor:
+    """Log-partition [B] of single-root trees with grandparent scores [B, N, N, N]: a chart is a list of [B, spans, grandparent]."""
+    B, N = arc.shape[:2]
+    g = torch.arange(N, device=arc.device)
+    cells = arc[..., None] + table
+    cells = torch.cat([cells[:, :, :1].clone().index_fill_(3, g[1:], NEVER), cells[:, :, 1:]], 2)
+    cells = torch.where((g == 0) & (g[:, None] == 0), arc[..., None], cells)  # the root's arcs sit at [dep, 0, 0]
+    start = arc.new_zeros(B, N, N)
+    cl, cr, il, ir = [start], [start], [start], [start]
+    of_head = lambda t, i: t.gather(2, i[:, None].expand(B, len(i), 1))  # noqa: E731  the lane of the head, [B, spans, 1]
+    for w in range(1, N):
+        i = torch.arange(N - w, device=arc.device)
+        j, spans = i + w, N - w
+        outside = torch.where(i[:, None] > 0, (g < i[:, None]) | (g > j[:, None]), g == 0)
+        forbid = lambda t: torch.where(outside, t, NEVER)  # noqa: B023, E731
+        left = lambda t, k: t[k][:, :spans]  # noqa: B023, E731
+        right = lambda t, k, gap: t[w - k - gap][:, k + gap : k + gap + spans]  # noqa: B023, E731
+        ir.append(forbid(_sum([left(cr, k) + of_head(right(cl, k, 1), i) for k in range(w)], False) + cells[:, j, i]))
+        il.append(forbid(_sum([of_head(left(cr, k), j) + right(cl, k, 1) for k in range(w)], False) + cells[:, i, j]))
+        cl.append(forbid(_sum([of_head(left(cl, k), j) + right(il, k, 0) for k in range(w)], False)))
+        done = forbid(_sum([left(ir, k) + of_head(right(cr, k, 0), i) for k in range(1, w + 1)], False))
+        cr.append(torch.where((i[:, None] == 0) & (lengths[:, None, None] != w), NEVER, done))
+    whole = torch.stack([c[:, 0, 0] for c in cr], 1)
+    return whole.gather(1, lengths[:, None]).squeeze(1)
+
+
+def pcfg(term: Tensor, rule: Tensor, root: Tensor, lengths: Tensor) -> Tensor:
+    """Log-partition [B] of grammars in Chomsky normal form: term [B, N, T], rule [B, NT, S, S], root [B, NT]."""
+    B, N = term.shape[:2]
+    NT, S = rule.shape[1:3]
+    v = [term, term]  # by width; width 0 is never read
+    for w in range(2, N + 1):
+        spans = N + 1 - w
+        pairs = term.new_full((B, spans, S, S), NEVER)
+        symbols = lambda k: slice(NT, S) if k == 1 else slice(0, NT)  # noqa: E731
+        inner = [v[k][:, :spans, :, None] + v[w - k][:, k : k + spans, None, :] for k in range(2, w - 1)]
+        if inner:
+            pairs[:, :, :NT, :NT] = _sum(inner, False)
+        for k in {1, w - 1}:
+            pairs[:, :, symbols(k), symbols(w - k)] = v[k][:, :spans, :, None] + v[w - k][:, k : k + spans, None, :]
+        v.append(torch.stack([(pairs + rule[:, None, a]).flatten(2).logsumexp(2) for a in range(NT)], 2))
+    whole = torch.stack([v[w][:, 0] for w in range(2, N + 1)], 1)
+    at = (lengths - 2)[:, None, None].expand(B, 1, NT)
+    return (whole.gather(1, at)[:, 0] + root).logsumexp(1)

@@ -150,6 +150,8 @@ def implementation(op: str, device: str = "cpu") -> Callable:
         if fn is not None:
             return fn
     gpu = ("cpp", "triton", "reference") if native and native.cuda_compiled() else ("triton", "reference")
+    if op in so2.TRITON_FIRST:
+        gpu = ("triton", *(b for b in gpu if b != "triton"))
     for backend in ("cpp", "numba", "reference") if device == "cpu" else gpu:
         fn = _implementation(op, backend)
         if fn is not None:

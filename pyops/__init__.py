@@ -16,6 +16,7 @@ backends.load_library(_Path(__file__).resolve().parent / "lib")
 
 from . import binary as binary  # noqa: E402
 from . import nn as nn  # noqa: E402
+from . import so2 as so2  # noqa: E402
 from . import tree as tree  # noqa: E402
 from .graph import Graph  # noqa: E402
 from .sparse import (  # noqa: E402

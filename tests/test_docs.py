@@ -12,7 +12,8 @@ import pytest
 import structops
 
 ROOT = Path(__file__).resolve().parent.parent
-PUBLIC = [getattr(home, name) for home in (structops, structops.tree, structops.binary, structops.nn) for name in home.__all__ if name != "backends"]
+FAMILIES = (structops, structops.tree, structops.so2, structops.binary, structops.nn)
+PUBLIC = [getattr(home, name) for home in FAMILIES for name in home.__all__ if name != "backends"]
 HOMES = {"structops.tree", "structops.binary", *(public.__module__ for public in PUBLIC)}
 
 

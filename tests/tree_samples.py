@@ -9,12 +9,17 @@ from cases import values
 
 
 def tree_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    return {**chart_samples(leaf), **spanning_samples(leaf), **chain_samples(leaf)}
+    parts = (chart_samples, factored_samples, grand_samples, pcfg_samples, spanning_samples, chain_samples)
+    return {op: args for part in parts for op, args in part(leaf).items()}
 
 
 def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
     """Of every kind of chart; the curvature has no derivative."""
-    lengths, found = torch.tensor([3, 0]), {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []}
+    lengths, found = (
+        torch.tensor([3, 0]),
+        {"chart_logz": [], "chart_marginals": [], "chart_hvp": [], "chart_best": [], "chart_sample": []},
+    )
+    found["chart_max_marginals"] = []
     for kind, second in ((0, False), (0, True), (1, True), (2, False)):
         pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
         plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023, E731
@@ -22,7 +27,56 @@ def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
         found["chart_marginals"] += [(*pair(), lengths, None, kind), (*pair(), lengths, leaf(2), kind)]
         found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
         found["chart_best"].append((*plain(), lengths, kind, 2))
+        found["chart_max_marginals"].append((*plain(), lengths, kind))
         found["chart_sample"].append((*plain(), lengths, torch.rand(3, 2, 12, dtype=torch.float64), kind))
+    return found
+
+
+def grand_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    """With and without siblings; the curvature has no derivative."""
+    lengths, uniform = torch.tensor([3, 0]), torch.rand(3, 2, 12, dtype=torch.float64)
+    found: dict[str, list[tuple]] = {}
+    for second, multiroot in ((False, False), (True, True)):
+        scores = (leaf(2, 4, 4), leaf(2, 4, 4, 4), leaf(2, 4, 4, 4) if second else None)
+        plain = tuple(None if t is None else t.detach() for t in scores)
+        for op, args in {
+            "grand_logz": (*scores, lengths),
+            "grand_marginals": (*scores, lengths, leaf(2) if second else None),
+            "grand_hvp": (*plain, lengths, values(2), *plain),
+            "grand_best": (*plain, lengths, multiroot, 2),
+            "grand_sample": (*plain, lengths, uniform),
+            "grand_max_marginals": (*plain, lengths),
+        }.items():
+            found.setdefault(op, []).append(args if op == "grand_best" else (*args, multiroot))
+    return found
+
+
+def pcfg_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    """Rules of every sentence and shared ones; the curvature has no derivative."""
+    lengths, uniform = torch.tensor([3, 0]), torch.rand(3, 2, 6, dtype=torch.float64)
+    found: dict[str, list[tuple]] = {}
+    for shared in (False, True):
+        scores = (leaf(2, 3, 2), leaf(1 if shared else 2, 2, 4, 4), leaf(2, 2))
+        plain = tuple(t.detach() for t in scores)
+        for op, args in {
+            "pcfg_logz": (*scores, lengths),
+            "pcfg_marginals": (*scores, lengths, None if shared else leaf(2)),
+            "pcfg_hvp": (*plain, lengths, values(2), *plain),
+            "pcfg_best": (*plain, lengths),
+            "pcfg_sample": (*plain, lengths, uniform),
+        }.items():
+            found.setdefault(op, []).append(args)
+    return found
+
+
+def factored_samples(leaf: Callable) -> dict[str, list[tuple]]:
+    lengths, found = torch.tensor([3, 0]), {"factored_logz": [], "factored_marginals": [], "factored_hvp": []}
+    given = lambda: (leaf(2, 4, 4), *(leaf(2, 4, 3) for _ in range(3)))  # noqa: E731
+    plain = lambda: tuple(t.detach() for t in given())  # noqa: E731
+    for kind in (0, 1):
+        found["factored_logz"].append((*given(), lengths, kind))
+        found["factored_marginals"] += [(*given(), lengths, None, kind), (*given(), lengths, leaf(2), kind)]
+        found["factored_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
     return found
 
 

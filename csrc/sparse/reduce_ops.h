@@ -1,10 +1,11 @@
 // Reducers of spmm over vectors of n lanes (a whole vector unless said). A reducer keeps C component vectors per output vector:
 //   init(s, nan); step(s, m, lane, count, nan) adds message m, the `lane`-th edge of its row and `count`-th (from 1) of this
-//   partial state; merge(a, na, b, nb, nan) appends the later partial b of nb edges; final(s, n, unbiased) gives the value.
+//   partial state; merge(a, na, b, nb, nan) appends the later partial b of nb edges; final(s, count, args) gives the value.
 //   join(a, b, nan), of those whose order is free: b's edges lie between those of a.
 // `nan` is all-ones where NaN propagates, zero where comparisons with NaN are false.
 #pragma once
 #include "core/vmath.h"
+#include "sparse/spmm.h"
 
 namespace structops::STRUCTOPS_ISA {
 
@@ -16,11 +17,9 @@ template <class A_, int n = W<A_>> struct SumOp {
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { s[0] += m; }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI) { a[0] += b[0]; }
   STRUCTOPS_INLINE void join(V* a, const V* b, VI) { a[0] += b[0]; }
-  STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
-};
-
-template <class A> struct MeanOp : SumOp<A> {
-  STRUCTOPS_INLINE Vec<A> final(const Vec<A>* s, int64_t n, bool) { return s[0] / A(n); }
+  STRUCTOPS_INLINE V final(const V* s, int64_t count, const SpmmArgs& a) {
+    return a.reduce == Reduce::mean ? s[0] / A(count) : s[0];
+  }
 };
 
 template <class A_> struct ProdOp {
@@ -30,7 +29,7 @@ template <class A_> struct ProdOp {
   STRUCTOPS_INLINE void init(V* s, VI) { s[0] = splat(A(1)); }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { s[0] *= m; }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI) { a[0] *= b[0]; }
-  STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
+  STRUCTOPS_INLINE V final(const V* s, int64_t, const SpmmArgs&) { return s[0]; }
 };
 
 template <class A> struct Lowest;
@@ -52,7 +51,7 @@ template <class A_, bool Max, int n = W<A_>> struct ExtremeOp {
   }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI nan) { step(a, b[0], 0, 0, nan); }
   STRUCTOPS_INLINE void join(V* a, const V* b, VI nan) { step(a, b[0], 0, 0, nan); }
-  STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
+  STRUCTOPS_INLINE V final(const V* s, int64_t, const SpmmArgs&) { return s[0]; }
 };
 
 // With the winner's lane in s[1]. Where NaN propagates an untouched state is the worst value at lane 0: a row of nothing
@@ -89,11 +88,11 @@ template <class A_, bool Max, int n = W<A_>> struct ArgOp {
     const VI tie = (a[0] == b[0]) | ((a[0] != a[0]) & (b[0] != b[0])), earlier = bitcast<VI>(b[1]) < bitcast<VI>(a[1]);
     take(a, better(a, b[0], nan) | (tie & earlier), b[0], bitcast<VI>(b[1]));
   }
-  STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0]; }
+  STRUCTOPS_INLINE V final(const V* s, int64_t, const SpmmArgs&) { return s[0]; }
 };
 
 // Running mean s[0] and centred second moment s[1].
-template <class A_, bool Root> struct MomentOp {
+template <class A_> struct MomentOp {
   using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
   static constexpr int C = 2, max_nv = 4;
   static constexpr bool has_arg = false, splits = false;
@@ -110,10 +109,10 @@ template <class A_, bool Root> struct MomentOp {
     a[0] += d * (A(nb) / n);
     a[1] += b[1] + d * d * (A(na) * (A(nb) / n));
   }
-  STRUCTOPS_INLINE V final(const V* s, int64_t n, bool unbiased) {
-    const int64_t d = unbiased ? n - 1 : n;
+  STRUCTOPS_INLINE V final(const V* s, int64_t n, const SpmmArgs& a) {
+    const int64_t d = a.unbiased ? n - 1 : n;
     V r = s[1] / A(d < 1 ? 1 : d);
-    if (Root)
+    if (a.reduce == Reduce::std)
       for (int i = 0; i < W<A>; ++i) r[i] = sizeof(A) == 4 ? A(__builtin_sqrtf(r[i])) : A(__builtin_sqrt(r[i]));
     return r;
   }
@@ -134,7 +133,7 @@ template <class A_> struct LseOp {
   }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t, VI) { pin(m); add(s, m, splat(A(1))); }
   STRUCTOPS_INLINE void merge(V* a, int64_t, const V* b, int64_t, VI) { add(a, b[0], b[1]); }
-  STRUCTOPS_INLINE V final(const V* s, int64_t, bool) { return s[0] + vlog<A>(s[1]); }
+  STRUCTOPS_INLINE V final(const V* s, int64_t, const SpmmArgs&) { return s[0] + vlog<A>(s[1]); }
 };
 
 }  // namespace structops::STRUCTOPS_ISA

@@ -206,6 +206,7 @@ template <class T> void fill_plan(Plan& p, const SpmmArgs& a, Mode mode) {
   using A = Acc<T>;
   const bool arg = a.arg_kind != ArgKind::none || a.skip_nan;
   switch (a.reduce) {
+    case Reduce::mean:
     case Reduce::sum: return fill_plan<T, SumOp<A>>(p, a.message, mode);
     case Reduce::prod: return fill_plan<T, ProdOp<A>>(p, a.message, mode);
     case Reduce::min: return arg ? fill_plan<T, ArgOp<A, false>>(p, a.message, mode) : fill_plan<T, ExtremeOp<A, false>>(p, a.message, mode);
@@ -214,9 +215,8 @@ template <class T> void fill_plan(Plan& p, const SpmmArgs& a, Mode mode) {
   }
   if constexpr (is_float_storage<T>)
     switch (a.reduce) {
-      case Reduce::mean: return fill_plan<T, MeanOp<A>>(p, a.message, mode);
-      case Reduce::var: return fill_plan<T, MomentOp<A, false>>(p, a.message, mode);
-      case Reduce::std: return fill_plan<T, MomentOp<A, true>>(p, a.message, mode);
+      case Reduce::var:
+      case Reduce::std: return fill_plan<T, MomentOp<A>>(p, a.message, mode);
       default: return fill_plan<T, LseOp<A>>(p, a.message, mode);
     }
 }

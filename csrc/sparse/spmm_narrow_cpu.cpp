@@ -32,7 +32,6 @@ void rows(const Batch& b, I xi, const Item& it, char* head, char* tail) {
   const int last = n ? n : int(F) - (NV - 1) * L;
   const T *const x = reinterpret_cast<const T*>(b.x), *const e = reinterpret_cast<const T*>(b.e);
   const void* const eid = a.eid.data;
-  const bool mean = a.reduce == Reduce::mean;
   const VI nan = VI{} - Int<A>(!a.skip_nan);
 
   auto message = [&](int64_t k, int v) __attribute__((always_inline)) {
@@ -87,7 +86,6 @@ void rows(const Batch& b, I xi, const Item& it, char* head, char* tail) {
         for (int c = 0; c < C; ++c) __builtin_memcpy(&state[c], &s[v][c], sizeof(V));
         __builtin_memcpy((continued ? head : tail) + v * sizeof state, state, sizeof state);
       } else {
-        if (mean && end > begin) s[v][0] /= A(end - begin);
         emit<T, Op>(b, s[v], row, end - begin, first, v * L, v < NV - 1 ? L : last);
       }
     }

@@ -1,7 +1,6 @@
 // What the two walks of CPU spmm share: tiles of features (spmm_cpu.cpp) and rows of few features (spmm_narrow_cpu.cpp).
 #pragma once
 #include "sparse/reduce_ops.h"
-#include "sparse/spmm.h"
 
 namespace structops::STRUCTOPS_ISA {
 
@@ -46,7 +45,7 @@ STRUCTOPS_INLINE void emit(const Batch& b, const typename Op::V* s, int64_t row,
   using V = typename Op::V;
   using VI = typename Op::VI;
   T* out = reinterpret_cast<T*>(b.out) + row * b.a->F + f;
-  V r = count ? Op::final(s, count, b.a->unbiased) : V{} + A(b.a->fill);
+  V r = count ? Op::final(s, count, *b.a) : V{} + A(b.a->fill);
   if constexpr (Op::has_arg) {
     const VI lanes = count ? bitcast<VI>(s[1]) : VI{} - 1;
     r = lanes < 0 ? V{} + A(b.a->fill) : r;

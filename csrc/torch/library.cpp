@@ -23,6 +23,28 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("chart_hvp(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor? v_sib, int kind) -> (Tensor, Tensor, Tensor)");
   m.def("chart_best(Tensor score, Tensor? sib, Tensor lengths, int kind, int k) -> (Tensor, Tensor)");
   m.def("chart_sample(Tensor score, Tensor? sib, Tensor lengths, Tensor uniform, int kind) -> Tensor");
+  m.def("chart_max_marginals(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
+  // Posteriors in the order of the scores; that of sib is empty where sib is absent.
+  m.def("grand_logz(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  m.def("grand_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, bool multiroot) "
+        "-> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_hvp(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor? weight, Tensor v, Tensor v_grand, Tensor? v_sib, "
+        "bool multiroot) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("grand_best(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
+  m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
+  m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
+  // Expected counts of term, rule (of every sentence by itself) and root, and the posteriors of spans.
+  m.def("pcfg_logz(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> Tensor");
+  m.def("pcfg_marginals(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_hvp(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight, Tensor v_term, Tensor v_rule, Tensor v_root) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_best(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> (Tensor, Tensor)");
+  m.def("pcfg_sample(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor uniform) -> Tensor");
+  m.def("factored_logz(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, int kind) -> Tensor");
+  m.def("factored_marginals(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, int kind) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("factored_hvp(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, Tensor v, Tensor v_x, Tensor v_y, "
+        "Tensor v_z, int kind) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // The kind of trans follows from its rank. The posteriors come in the order of the scores, empty where a score is absent.
   m.def("chain_logz(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths) -> Tensor");
   m.def("chain_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
@@ -42,6 +64,37 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
 
   // rotations
+  // tensor products, spherical harmonics
+  m.def("spherical_harmonics(Tensor x, int lmax, int norm, bool normalize) -> Tensor");
+  m.def("spherical_harmonics_bwd(Tensor x, Tensor g, int lmax, int norm, bool normalize) -> Tensor");
+  m.def("spherical_harmonics_jet(Tensor x, int lmax, int norm, bool normalize, int order) -> (Tensor, Tensor, Tensor)");
+  // colptr, row_t, eid_t: the reversed edges, read by the backward only. plan, cg, sizes: pyops/so2/_plan.py.
+  m.def("tp_conv(Tensor x, Tensor y, Tensor? w, Tensor? rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor plan, Tensor cg, int[] sizes, bool transpose) -> Tensor");
+  m.def("tp_conv_edge(Tensor x, Tensor g, Tensor y, Tensor? w, Tensor? rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t, Tensor plan, Tensor cg, int[] sizes, bool want_y, bool want_w) -> (Tensor, Tensor)");
+
+  // frames, Wigner matrices, SO(2) convolutions
+  // so3_turn and so3_torque act on features [E, S, C] where mmax < 0, on packed Wigner matrices [E, R] else.
+  m.def("so2_wigner(Tensor vec, Tensor? gamma, int lmax, int mmax) -> Tensor");
+  m.def("so2_rotate(Tensor x, Tensor wigner, int lmax, int mmax) -> Tensor");
+  m.def("so2_rotate_back(Tensor z, Tensor wigner, int lmax, int mmax) -> Tensor");
+  m.def("so2_rotate_outer(Tensor z, Tensor x, int lmax, int mmax) -> Tensor");
+  m.def("so3_turn(Tensor x, Tensor v, int lmax, int mmax) -> Tensor");
+  m.def("so3_torque(Tensor grad, Tensor x, int lmax, int mmax) -> Tensor");
+  m.def("so2_conv(Tensor x, Tensor weight, Tensor? bias, int lmax, int mmax, int in_channels, int out_channels, int extra, "
+        "bool transpose, bool three) -> Tensor");
+  m.def("so2_conv_wgrad(Tensor x, Tensor grad, int lmax, int mmax, int in_channels, int out_channels, int extra) -> Tensor");
+  // keep: also return the pre-activations and the second convolution's result of every edge, else empty tensors.
+  m.def("edge_block(Tensor x, Tensor vec, Tensor? radial, Tensor? radial_weight, Tensor? radial_bias, Tensor? envelope, Tensor weight1, "
+        "Tensor bias1, Tensor weight2, Tensor bias2, Tensor rowptr, Tensor col, Tensor? eid, int lmax, int mmax, int hidden, bool three, "
+        "bool keep) -> (Tensor, Tensor, Tensor)");
+  // wanted: bit 0 the gradients of x and vec, 1 radial, 2 envelope, 3 weights and biases. Gradients in the order of the arguments,
+  // empty where not wanted.
+  m.def("edge_block_bwd(Tensor grad, Tensor x, Tensor vec, Tensor? radial, Tensor? radial_weight, Tensor? radial_bias, Tensor? envelope, "
+        "Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, Tensor rowptr, Tensor col, Tensor? eid, Tensor? pre, Tensor? mid, "
+        "int lmax, int mmax, int hidden, bool three, int wanted) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // bits
   // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]

@@ -122,11 +122,22 @@ template <bool cuda> Tensor chart_sample(Tensor score, OptTensor sib, Tensor len
   return tree;
 }
 
+template <bool cuda> Tensor chart_max_marginals(Tensor score, OptTensor sib, Tensor lengths, int64_t kind) {
+  ChartMaxArgs a{};
+  a.in = chart_args("chart_max_marginals", score, sib, lengths, kind);
+  Tensor through = new_empty(score, {a.in.B, a.in.N, a.in.N}, accumulator(score));
+  a.through = through.mutable_data_ptr();
+  launch<cuda>(score, a, [](auto& s, auto pf) { structops::chart_max_marginals(s, pf); },
+               [](auto& s, auto ctx) { cuda::chart_max_marginals(s, ctx); });
+  return through;
+}
+
 template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("chart_logz", TORCH_BOX(&chart_logz<cuda>));
   m.impl("chart_marginals", TORCH_BOX(&chart_marginals<cuda>));
   m.impl("chart_hvp", TORCH_BOX(&chart_hvp<cuda>));
   m.impl("chart_best", TORCH_BOX(&chart_best<cuda>));
+  m.impl("chart_max_marginals", TORCH_BOX(&chart_max_marginals<cuda>));
   m.impl("chart_sample", TORCH_BOX(&chart_sample<cuda>));
 }
 

@@ -54,6 +54,12 @@ void chart_logz(const ChartArgs& a, const ParallelFor& pf);
 void chart_marginals(const ChartArgs& a, const ParallelFor& pf);  // logz, post, post_sib
 void chart_hvp(const ChartArgs& a, const ParallelFor& pf);        // logz, post, post_sib along (v, v_sib)
 
+struct ChartMaxArgs {
+  ChartArgs in;   // score, sib, lengths
+  void* through;  // [B, N, N] accumulator dtype: the score of the best tree with each arc or span; -inf where there is none
+};
+void chart_max_marginals(const ChartMaxArgs& a, const ParallelFor& pf);  // two passes in the max semiring
+
 // Trees. dep: heads [.., N], -1 at the root and past the sentence. span: the 2n - 1 spans in pre-order,
 // [.., 2N - 3, 2] as (left, right), -1 past them.
 struct ChartTreeArgs {

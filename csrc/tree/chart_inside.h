@@ -36,6 +36,8 @@ template <class T, class A> struct Input {
   int most;  // words of the longest
   int64_t b[W<A>];
   Vec<Int<A>> n;
+  int64_t sib_N;           // sib and v_sib: [.., sib_N, sib_N, sib_N], of which lane l has
+  int64_t sib_b[W<A>];     // number sib_b[l]
 
   // Which lanes of the vector at span i of width w hold a span.
   template <bool many> [[gnu::always_inline]] Vec<Int<A>> valid(int i, int w) const {
@@ -185,8 +187,8 @@ STRUCTOPS_INLINE ScaledSum<A, dual> contract(const Cells<A>& L, const Cells<A>& 
 
 // Where each lane's siblings of the arcs over the spans [i, i + w] begin, k = 1 first. left: dep i, head i + w.
 template <bool many, class T, class A> STRUCTOPS_INLINE void sib_start(const Input<T, A>& in, bool left, int i, int w, int64_t* at) {
-  const int64_t N = in.N, start = ((left ? i : i + w) * N + (left ? i + w : i)) * N + i + 1;
-  for (int l = 0; l < W<A>; ++l) at[l] = in.b[l] * N * N * N + start + (many ? 0 : l * (N * N + N + 1));
+  const int64_t N = in.sib_N, start = ((left ? i : i + w) * N + (left ? i + w : i)) * N + i + 1;
+  for (int l = 0; l < W<A>; ++l) at[l] = in.sib_b[l] * N * N * N + start + (many ? 0 : l * (N * N + N + 1));
 }
 
 // Asks for the siblings of both directions of the spans at i: they lie rows apart, where no hardware prefetcher looks.

@@ -67,10 +67,10 @@ template <bool many, class A> inline Scratch<A> lay_out(char* memory, const Layo
 // The task of the sentences b[0..count); lanes past count hold no words.
 template <class T, class A> inline Input<T, A> input(const ChartArgs& a, const int64_t* b, int count) {
   Input<T, A> in{static_cast<const T*>(a.score), static_cast<const T*>(a.sib), static_cast<const T*>(a.v), static_cast<const T*>(a.v_sib),
-                 a.N, a.kind, 0, {}, {}};
+                 a.N, a.kind, 0, {}, {}, a.N, {}};
   for (int l = 0; l < W<A>; ++l) {
     const bool there = count == 1 || l < count;
-    in.b[l] = b[l < count ? l : 0];
+    in.b[l] = in.sib_b[l] = b[l < count ? l : 0];
     in.n[l] = there ? Int<A>(a.lengths[in.b[l]]) : 0;
     in.most = int(in.n[l]) > in.most ? int(in.n[l]) : in.most;
   }

@@ -179,22 +179,27 @@ class Inside:
         return float(d[-1]), dpost, dpost_sib
 
 
-def max_marginals(score, sib, lengths, kind):
-    """[B, N, N]: the score of the best tree through each cell; -inf where there is none or nothing is read."""
+def _through(h: Hypergraph, score: np.ndarray, sib: np.ndarray | None, ok: bool, out: np.ndarray) -> None:
+    """Writes the score of the best tree through each cell to ``out``, filled with -inf; NaN at what is read if not ``ok``."""
+    inside = Inside(h, score, sib, best=True)
+    outer = np.full(len(h.items), -INF)
+    outer[-1] = 0.0
+    for k in range(len(h.items) - 1, -1, -1):
+        item = h.items[k]
+        if item.cell:
+            out[item.cell] = max(out[item.cell], outer[k] + inside.value[k]) if ok else np.nan
+        own = outer[k] + (score[item.cell] if item.cell else 0.0)
+        for a, (left, right) in enumerate(zip(item.left, item.right, strict=True)):
+            through = own + (sib[item.sib[a]] if item.sib[a] is not None else 0.0)
+            outer[left] = max(outer[left], through + inside.value[right])
+            outer[right] = max(outer[right], through + inside.value[left])
+
+
+def chart_max_marginals(score, sib, lengths, kind):
+    """Same signature and results as torch.ops.structops.chart_max_marginals."""
     out = np.full(score.shape, -INF)
     for b, h, s, t, ok in _sentences(score, sib, lengths, kind):
-        inside = Inside(h, s, t, best=True)
-        outer = np.full(len(h.items), -INF)
-        outer[-1] = 0.0
-        for k in range(len(h.items) - 1, -1, -1):
-            item = h.items[k]
-            if item.cell:
-                out[b][item.cell] = max(out[b][item.cell], outer[k] + inside.value[k]) if ok else np.nan
-            own = outer[k] + (s[item.cell] if item.cell else 0.0)
-            for a, (left, right) in enumerate(zip(item.left, item.right, strict=True)):
-                through = own + (t[item.sib[a]] if item.sib[a] is not None else 0.0)
-                outer[left] = max(outer[left], through + inside.value[right])
-                outer[right] = max(outer[right], through + inside.value[left])
+        _through(h, s, t, ok, out[b])
     return torch.from_numpy(out).to(score.device, _accumulator(score))
 
 
@@ -259,6 +264,21 @@ def _tree(h: Hypergraph, span: bool, out: np.ndarray, choose, rank: int = 0) -> 
             out[item.cell[0]] = item.cell[1]
 
     _walk(h, choose, visit, rank)
+
+
+def _draw(h: Hypergraph, inside: Inside, uniform: np.ndarray, span: bool, out: np.ndarray) -> None:
+    """Trees [S, ..] by the uniform numbers [S, ..], as chart_sample says."""
+    if inside.goal == -INF:
+        return
+    for draw in range(len(uniform)):
+        numbers = iter(uniform[draw])
+
+        def choose(item: int, _: int, numbers=numbers):
+            weight = inside.p[item].cumsum()
+            reached = (weight >= next(numbers) * weight[-1]) & (inside.p[item] > 0)
+            return int(reached.argmax()), 0, 0
+
+        _tree(h, span, out[draw], choose)
 
 
 # ---- the raw operators -----------------------------------------------------------------------------------------------
@@ -365,16 +385,6 @@ def chart_sample(score, sib, lengths, uniform, kind):
     u = _numpy(uniform)
     tree = _empty_trees(kind, u.shape[0], score.shape[0], score.shape[1])
     for b, h, s, t, ok in _sentences(score, sib, lengths, kind):
-        inside = Inside(h, s, t) if ok else None
-        if inside is None or inside.goal == -INF:
-            continue
-        for draw in range(u.shape[0]):
-            numbers = iter(u[draw, b])
-
-            def choose(item: int, _: int, inside=inside, numbers=numbers):
-                weight = inside.p[item].cumsum()
-                reached = (weight >= next(numbers) * weight[-1]) & (inside.p[item] > 0)
-                return int(reached.argmax()), 0, 0
-
-            _tree(h, kind == SPAN, tree[draw, b], choose)
+        if ok:
+            _draw(h, Inside(h, s, t), u[:, b], kind == SPAN, tree[:, b])
     return torch.from_numpy(tree).to(score.device)

@@ -89,7 +89,7 @@ def conv2d(x, w, bias, geometry, scale, shift, threshold, out, sign_zero) -> Ten
     O, Cg, kh, kw = w.shape
     if type(x) is BitTensor:
         a, polarity, default = x.words, x.polarity, torch.float32
-        if a.dim() != 4 or x.dim != 1 or x.values != "pm1" or not a.is_cpu or x.K != Cg * w.groups:
+        if a.dim() != 4 or x.dim != 1 or x.values != "pm1" or not a.is_cpu or Cg * w.groups != x.K:
             return None
         spatial = (a.shape[1], a.shape[2])
     elif _floats(x) and x.dim() == 4 and x.shape[1] == Cg * w.groups and x.is_contiguous() and x.numel() and sign_zero in (1, -1):

@@ -15,6 +15,12 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
     if op.startswith("chart_"):
         return chart_cases(op, g)
+    if op.startswith("grand_"):
+        return grand_cases(op, g)
+    if op.startswith("pcfg_"):
+        return pcfg_cases(op, g)
+    if op.startswith("factored_"):
+        return factored_cases(op, g)
     return chain_cases(op, g) if op.startswith("chain_") else spanning_cases(op, g)
 
 
@@ -38,10 +44,81 @@ def chart_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield score, sib, lengths, weight, kind
         elif op == "chart_hvp":
             yield score, sib, lengths, weight, draw(B, N, N), draw(B, N, N, N) if second else None, kind
+        elif op == "chart_max_marginals":
+            yield score, sib, lengths, kind
         elif op == "chart_best":  # multiples of 1/4: sums are exact, and ties abound
             yield score, sib, lengths, kind, 1
         elif dtype == torch.float64:
             yield score, sib, lengths, torch.rand(3, B, 3 * N, dtype=torch.float64, generator=g), kind
+
+
+def grand_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Arguments of the grandparent charts, with and without siblings, some arcs forbidden."""
+    B, N = 5, 8
+    lengths = torch.tensor([7, 0, 4, 1, 6])
+    for dtype, multiroot, second in itertools.product(DTYPES, (True, False), (False, True)):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def draw(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return (torch.randint(-8, 9, shape, generator=g) / 4).to(dtype)
+
+        arc = torch.where(torch.rand(B, N, N, generator=g) < 0.1, float("-inf"), draw(B, N, N))
+        scores = (arc, draw(B, N, N, N), draw(B, N, N, N) if second else None)
+        if op in ("grand_logz", "grand_max_marginals"):
+            yield *scores, lengths, multiroot
+        elif op == "grand_marginals":
+            yield *scores, lengths, None, multiroot
+            yield *scores, lengths, draw(B, dtype=wide), multiroot
+        elif op == "grand_hvp":
+            v = (draw(B, N, N), draw(B, N, N, N), draw(B, N, N, N) if second else None)
+            yield *scores, lengths, draw(B, dtype=wide), *v, multiroot
+        elif op == "grand_best":
+            yield *scores, lengths, multiroot, 1
+        elif dtype == torch.float64:
+            yield *scores, lengths, torch.rand(3, B, 3 * N, dtype=torch.float64, generator=g), multiroot
+
+
+def pcfg_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Arguments of the grammar charts: rules shared or not, some forbidden, short sentences."""
+    B, N, NT, T = 4, 6, 2, 3
+    lengths = torch.tensor([6, 0, 3, 1])
+    for dtype, shared in itertools.product(DTYPES, (False, True)):
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+
+        def draw(*shape: int, dtype: torch.dtype = dtype) -> Tensor:
+            return (torch.randint(-8, 9, shape, generator=g) / 4).to(dtype)
+
+        def grammar(draw=draw, shared: bool = shared) -> tuple[Tensor, Tensor, Tensor]:
+            return draw(B, N, T), draw(1 if shared else B, NT, NT + T, NT + T), draw(B, NT)
+
+        term, rule, root = grammar()
+        rule = torch.where(torch.rand(rule.shape, generator=g) < 0.1, float("-inf"), rule)
+        given = (term, rule, root, lengths)
+        if op in ("pcfg_logz", "pcfg_best"):
+            yield given
+        elif op == "pcfg_marginals":
+            yield *given, None
+            yield *given, draw(B, dtype=wide)
+        elif op == "pcfg_hvp":
+            yield *given, draw(B, dtype=wide), *grammar()
+        elif dtype == torch.float64:
+            yield *given, torch.rand(3, B, 2 * N, dtype=torch.float64, generator=g)
+
+
+def factored_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Arguments of the charts with factored siblings: factors narrower and wider than a vector, sentences alone and together."""
+    B, N = 20, 8
+    lengths = torch.tensor([7, 0, 5, 1, 2, 3, *[7, 6] * 7])
+    for dtype, kind, D in itertools.product((torch.float32, torch.float64), (0, 1), (3, 17)):
+        draw = lambda *shape: (torch.randint(-4, 5, shape, generator=g) / 4).to(dtype)  # noqa: B023, E731
+        score = torch.where(torch.rand(B, N, N, generator=g) < 0.1, float("-inf"), draw(B, N, N))
+        given = (score, draw(B, N, D), draw(B, N, D), draw(B, N, D), lengths)
+        if op == "factored_logz":
+            yield *given, kind
+        elif op == "factored_marginals":
+            yield *given, draw(B) if D == 3 else None, kind
+        else:
+            yield *given, draw(B), *(draw(*t.shape) for t in given[:4]), kind
 
 
 def spanning_cases(op: str, g: torch.Generator) -> Iterator[tuple]:

@@ -15,11 +15,13 @@ from .dependency import (
     dependency_marginals,
     dependency_sample,
 )
+from .pcfg import PCFG, PCFGCounts
+from .scorers import biaffine, triaffine
 from .span import SpanCRF, span_best, span_log_partition, span_marginals, span_sample
 from .spanning import MatrixTreeCRF, is_projective, is_tree, maximum_spanning_tree
 
 __all__ = [
-    "DependencyCRF", "LinearChainCRF", "MatrixTreeCRF", "SemiMarkovCRF", "SpanCRF", "adjacent_siblings", "dependency_best",
-    "dependency_log_partition", "dependency_marginals", "dependency_sample", "is_projective", "is_tree",
-    "maximum_spanning_tree", "span_best", "span_log_partition", "span_marginals", "span_sample",
+    "PCFG", "DependencyCRF", "LinearChainCRF", "MatrixTreeCRF", "PCFGCounts", "SemiMarkovCRF", "SpanCRF", "adjacent_siblings",
+    "biaffine", "dependency_best", "dependency_log_partition", "dependency_marginals", "dependency_sample", "is_projective",
+    "is_tree", "maximum_spanning_tree", "span_best", "span_log_partition", "span_marginals", "span_sample", "triaffine",
 ]  # fmt: skip

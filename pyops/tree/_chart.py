@@ -10,6 +10,8 @@ from torch import Tensor
 
 from .. import _check as check
 from ..kernels import codes as C
+from . import _factored as factored
+from . import _grand as grands
 from . import _ops as ops
 from . import _spanning as spanning
 
@@ -17,12 +19,15 @@ NINF = float("-inf")
 
 
 class Chart(NamedTuple):
-    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``: [B, N, N, N] or None; ``lengths``: int64 [B]."""
+    """``table``: [B, N, N] or, with labels, [B, N, N, L]; ``sib``, ``grand``: [B, N, N, N] or None; ``lengths``: int64 [B];
+    ``sib_factors``: three [B, N, D] in place of sib, without grand, or None."""
 
     kind: int
     table: Tensor
     sib: Tensor | None
     lengths: Tensor
+    grand: Tensor | None = None
+    sib_factors: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def labelled(self) -> bool:
@@ -36,21 +41,55 @@ class Chart(NamedTuple):
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def prepare(op: str, kind: int, name: str, table: Any, lengths: Any, sib: Any = None, validate: bool = True) -> Chart:
+def prepare(
+    op: str,
+    kind: int,
+    name: str,
+    table: Any,
+    lengths: Any,
+    sib: Any = None,
+    validate: bool = True,
+    grand: Any = None,
+    sib_factors: Any = None,
+) -> Chart:
     """The checked chart; ``validate``: also the values of lengths, which costs a GPU one synchronisation."""
     check.dense(op, name, table)
     shape = table.shape
     if len(shape) not in (3, 4) or shape[1] != shape[2] or shape[1] < 1 or (len(shape) == 4 and shape[3] < 1):
         check.fail(ValueError, op, f"{name} of shape [B, N, N] or [B, N, N, L], N and L at least 1", list(shape))
-    if sib is not None:
-        check.dense(op, "sib", sib)
-        if sib.dtype != table.dtype:
-            check.fail(TypeError, op, f"sib of dtype {table.dtype}, as {name}", sib.dtype)
-        if tuple(sib.shape) != (shape[0], shape[1], shape[1], shape[1]):
-            check.fail(ValueError, op, f"sib of shape {[shape[0], *[shape[1]] * 3]}", list(sib.shape))
-        check.same_device(op, **{name: table, "sib": sib})
-        sib = sib.contiguous()
-    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate))
+    sib, grand = (_checked_cube(op, n, t, name, table) for n, t in (("sib", sib), ("grand", grand)))
+    if sib_factors is not None:
+        if sib is not None or grand is not None:
+            check.fail(ValueError, op, "sib_factors without sib and grand", "both")
+        sib_factors = _checked_factors(op, name, table, sib_factors)
+    return Chart(kind, table, sib, checked_lengths(op, lengths, table, shape[1] - 1, validate), grand, sib_factors)
+
+
+def _checked_cube(op: str, name: str, t: Any, like_name: str, like: Tensor) -> Tensor | None:
+    if t is None:
+        return None
+    check.dense(op, name, t)
+    if t.dtype != like.dtype:
+        check.fail(TypeError, op, f"{name} of dtype {like.dtype}, as {like_name}", t.dtype)
+    want = (like.shape[0], *(like.shape[1],) * 3)
+    if tuple(t.shape) != want:
+        check.fail(ValueError, op, f"{name} of shape {list(want)}", list(t.shape))
+    check.same_device(op, **{like_name: like, name: t})
+    return t.contiguous()
+
+
+def _checked_factors(op: str, name: str, table: Tensor, given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    if not isinstance(given, (tuple, list)) or len(given) != 3:
+        found = f"{len(given)} of them" if isinstance(given, (tuple, list)) else type(given).__name__
+        check.fail(TypeError, op, "sib_factors as three tensors, of dependents, heads and siblings", found)
+    for each, t in zip(("x", "y", "z"), given, strict=True):
+        check.dense(op, f"sib_factors {each}", t)
+        if t.dtype != table.dtype:
+            check.fail(TypeError, op, f"sib_factors {each} of dtype {table.dtype}, as {name}", t.dtype)
+        if t.dim() != 3 or t.shape[:2] != table.shape[:2] or t.shape[2] != given[0].shape[-1]:
+            check.fail(ValueError, op, f"sib_factors {each} of shape {[*table.shape[:2], 'D']}, one D for all", list(t.shape))
+        check.same_device(op, **{name: table, f"sib_factors {each}": t})
+    return tuple(given)
 
 
 def checked_lengths(op: str, lengths: Any, like: Tensor, most: int, validate: bool) -> Tensor:
@@ -133,23 +172,69 @@ def _kernels(kind: int):
     return spanning if kind in C.SPANNING else ops
 
 
+def _multiroot(chart: Chart) -> bool:
+    return chart.kind == C.DEP_MULTI
+
+
+def _wide_factors(chart: Chart) -> tuple[Tensor, Tensor, Tensor]:
+    return tuple(t.to(ops.accumulator(chart.table)).contiguous() for t in chart.sib_factors)  # type: ignore[return-value,union-attr]
+
+
 def log_partition(chart: Chart) -> Tensor:
     total = score(chart)
+    if chart.sib_factors is not None:
+        wide = total.to(ops.accumulator(chart.table))
+        return factored.log_partition(wide, _wide_factors(chart), chart.lengths, chart.kind)
+    if chart.grand is not None:
+        return grands.grand_logz(total, _as(chart.grand, total), _as(chart.sib, total), chart.lengths, _multiroot(chart))
     return _kernels(chart.kind).log_partition(total, _as(chart.sib, total), chart.lengths, chart.kind)
 
 
 def log_partition_and_marginals(chart: Chart) -> tuple[Tensor, list[Tensor]]:
-    """logz, and the posteriors of :func:`factors`, by one call."""
-    marginals = _kernels(chart.kind).chart_marginals
+    """logz, and the posteriors of :func:`factors`, by one call. With factored siblings the second is the gradient of logz in
+    the first factor, whose product with the factor is the expected score."""
+    if chart.sib_factors is not None:
+        return _factored_marginals(chart, _wide_factors(chart))
+    table = total = None
     if chart.labelled:
         table = _table(chart)
         total = _logsumexp(table)
-        logz, post, post_sib = marginals(total.contiguous(), _as(chart.sib, total), chart.lengths, None, chart.kind)
+    dense = score(chart) if total is None else total.contiguous()
+    more = (_as(chart.sib, dense), chart.lengths, None)
+    if chart.grand is None:
+        logz, post, *rest = _kernels(chart.kind).chart_marginals(dense, *more, chart.kind)
+    else:
+        logz, post, by_grand, *rest = grands.grand_marginals(dense, _as(chart.grand, dense), *more, _multiroot(chart))
+        rest.append(by_grand)
+    if total is not None:
         share = (table - torch.where(total == NINF, 0, total)[..., None]).exp()
         post = (post[..., None] * share).to(chart.table.dtype)
-    else:
-        logz, post, post_sib = marginals(score(chart), chart.sib, chart.lengths, None, chart.kind)
-    return logz, [post] if chart.sib is None else [post, post_sib]
+    return logz, [post, *(rest if chart.sib is not None else rest[1:])]
+
+
+def _factored_marginals(chart: Chart, of: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, list[Tensor]]:
+    table = _table(chart) if chart.labelled else chart.table
+    total = _logsumexp(table) if chart.labelled else table.to(of[0].dtype)
+    logz, post, post_x, *_ = factored.factored_marginals(total.contiguous(), *of, chart.lengths, None, chart.kind)
+    if chart.labelled:
+        post = post[..., None] * (table - torch.where(total == NINF, 0, total)[..., None]).exp()
+    return logz, [post.to(chart.table.dtype), post_x]
+
+
+def expected_score(chart: Chart, other: Chart) -> tuple[Tensor, Tensor]:
+    """logz of ``chart``, and the expectation under it of the score that ``other`` gives."""
+    if other.sib_factors is None:
+        logz, post = log_partition_and_marginals(chart)
+        of = factors(other)
+        return logz, expected(shared(chart, post, other), of, logz.dtype)
+    # sib + t sib', by factors of both side by side: its derivative at t = 0 is the expectation of sib'.
+    theirs = _wide_factors(other)
+    none = torch.zeros_like(theirs[0])
+    of: Any = (none, *theirs[1:])
+    if chart.sib_factors is not None:
+        of = tuple(torch.cat(pair, -1) for pair in zip(_wide_factors(chart), of, strict=True))
+    logz, (post, post_x) = _factored_marginals(chart, of)
+    return logz, expected([post, post_x[..., post_x.shape[-1] - none.shape[-1] :]], [other.table, theirs[0]], logz.dtype)
 
 
 def _as(t: Tensor | None, like: Tensor) -> Tensor | None:
@@ -157,7 +242,24 @@ def _as(t: Tensor | None, like: Tensor) -> Tensor | None:
 
 
 def factors(chart: Chart) -> list[Tensor]:
-    return [chart.table] if chart.sib is None else [chart.table, chart.sib]
+    """In the order of the marginals: score, sib, grand; or score and the first factor of sib."""
+    if chart.sib_factors is not None:
+        return [chart.table, chart.sib_factors[0]]
+    return [t for t in (chart.table, chart.sib, chart.grand) if t is not None]
+
+
+def shared(chart: Chart, marginals: list[Tensor], other: Chart) -> list[Tensor]:
+    """Those of the marginals of a chart that belong to the factors of another, which has no more."""
+    if chart.sib_factors is not None:
+        return marginals[:1]
+    pairs = ((chart.table, other.table), (chart.sib, other.sib), (chart.grand, other.grand))
+    kept = [theirs is not None for mine, theirs in pairs if mine is not None]
+    return [mu for mu, keep in zip(marginals, kept, strict=True) if keep]
+
+
+def inputs(chart: Chart) -> list[Tensor]:
+    """Every tensor of scores."""
+    return [t for t in (chart.table, chart.sib, chart.grand, *(chart.sib_factors or ())) if t is not None]
 
 
 def expected(marginals: list[Tensor], of: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -183,7 +285,12 @@ def gather(table: Tensor, row: Tensor, column: Tensor, extra: Tensor | None, val
 
 def best(chart: Chart, k: int) -> tuple[Tensor, Tensor]:
     """([B, k], trees [B, k, ..]) by the best label of every cell."""
+    if chart.sib_factors is not None:
+        wide = tuple(t.detach() for t in _wide_factors(chart))
+        return factored.best(best_score(chart).to(wide[0].dtype), wide, chart.lengths, chart.kind, k)
     sib = None if chart.sib is None else chart.sib.detach()
+    if chart.grand is not None:
+        return grands.grand_best(best_score(chart), chart.grand.detach(), sib, chart.lengths, _multiroot(chart), k)
     return _kernels(chart.kind).chart_best(best_score(chart), sib, chart.lengths, chart.kind, k)
 
 
@@ -196,14 +303,23 @@ def sample(chart: Chart, n: int, generator: torch.Generator | None) -> Tensor:
     sib = None if chart.sib is None else chart.sib.detach().to(total.dtype)
     shape = (n, total.shape[0], 3 * chart.N)
     uniform = torch.rand(shape, dtype=torch.float64, device=total.device, generator=generator)
+    if chart.sib_factors is not None:
+        wide = tuple(t.detach() for t in _wide_factors(chart))
+        return factored.sample(total.detach().to(wide[0].dtype), wide, chart.lengths, uniform, chart.kind)
+    if chart.grand is not None:
+        grand = chart.grand.detach().to(total.dtype)
+        return grands.grand_sample(total.detach(), grand, sib, chart.lengths, uniform, _multiroot(chart))
     return ops.chart_sample(total.detach(), sib, chart.lengths, uniform, chart.kind)
 
 
 def max_marginals(chart: Chart) -> Tensor:
-    from ..kernels.tree import chart_ref
-
     top = best_score(chart)
-    through = chart_ref.max_marginals(top, None if chart.sib is None else chart.sib.detach(), chart.lengths, chart.kind)
+    sib = chart.sib if chart.sib_factors is None else factored.siblings(*_wide_factors(chart)).to(top.dtype)
+    sib = None if sib is None else sib.detach()
+    if chart.grand is None:
+        through = ops.chart_max_marginals(top, sib, chart.lengths, chart.kind)
+    else:
+        through = grands.grand_max_marginals(top, chart.grand.detach(), sib, chart.lengths, _multiroot(chart))
     if not chart.labelled:
         return through
     table = _table(chart).detach()

@@ -49,7 +49,8 @@ class TreeDistribution(Distribution):
         """The chart of the trees that agree with a partial annotation; the batch is all leading dimensions flattened."""
         raise NotImplementedError
 
-    def _sibling_score(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
+    def _part_scores(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
+        """What a tree [*, B, ..] scores beyond its cells, [*, B]."""
         return 0.0
 
     def _like(self, chart: Chart) -> TreeDistribution:
@@ -70,10 +71,11 @@ class TreeDistribution(Distribution):
         return charts.log_partition(self._chart)
 
     @property
-    def marginals(self) -> Tensor | tuple[Tensor, Tensor]:
-        """Posterior probability of every cell, in the shape of the scores; a pair with sibling scores. Differentiable."""
+    def marginals(self) -> Tensor | tuple[Tensor, ...]:
+        """Posterior probability of every cell, in the shape of the scores; with sibling or grandparent scores a tuple, those of
+        siblings second and those of grandparents last, but not with factors of siblings. Differentiable."""
         post = charts.log_partition_and_marginals(self._chart)[1]
-        return post[0] if len(post) == 1 else (post[0], post[1])
+        return post[0] if len(post) == 1 or self._chart.sib_factors is not None else tuple(post)
 
     @property
     def log_count(self) -> Tensor:
@@ -82,7 +84,8 @@ class TreeDistribution(Distribution):
 
     def _uniform(self) -> Chart:
         zero = lambda t: None if t is None else torch.where(t.detach() == NINF, NINF, 0.0).to(t.dtype)  # noqa: E731
-        return self._chart._replace(table=zero(self._chart.table), sib=zero(self._chart.sib))
+        chart = self._chart
+        return chart._replace(table=zero(chart.table), sib=zero(chart.sib), grand=zero(chart.grand), sib_factors=None)
 
     def entropy(self) -> Tensor:
         """Entropy in nats, [B]; -inf where every tree is forbidden. Differentiable once."""
@@ -95,17 +98,17 @@ class TreeDistribution(Distribution):
         Differentiable once in the scores of both.
         """
         mine, theirs = self._comparable("cross_entropy", other)
-        post = charts.log_partition_and_marginals(mine)[1]
-        logz = charts.log_partition(theirs)
-        return logz - charts.expected(post[: len(charts.factors(theirs))], charts.factors(theirs), logz.dtype)
+        return charts.log_partition(theirs) - charts.expected_score(mine, theirs)[1]
 
     def kl_divergence(self, other: TreeDistribution) -> Tensor:
         """Kullback-Leibler divergence from this distribution to ``other``, [B]. Differentiable once in the scores of both."""
         mine, theirs = self._comparable("kl_divergence", other)
+        if mine.sib_factors is not None or theirs.sib_factors is not None:
+            return charts.log_partition(theirs) - charts.expected_score(mine, theirs)[1] - self.entropy()
         logz, post = charts.log_partition_and_marginals(mine)
         own = logz - charts.expected(post, charts.factors(mine), logz.dtype)
         other_z = charts.log_partition(theirs)
-        return other_z - charts.expected(post[: len(charts.factors(theirs))], charts.factors(theirs), logz.dtype) - own
+        return other_z - charts.expected(charts.shared(mine, post, theirs), charts.factors(theirs), logz.dtype) - own
 
     def _comparable(self, op: str, other: Any) -> tuple[Chart, Chart]:
         if type(other) is not type(self):
@@ -118,8 +121,11 @@ class TreeDistribution(Distribution):
         check.same_device(op, self=mine.table, other=theirs.table)
         if self._check_values and not ops.is_traced(mine.lengths) and not torch.equal(mine.lengths, theirs.lengths):
             check.fail(ValueError, op, "two distributions over the same lengths", "others")
-        if theirs.sib is not None and mine.sib is None:
-            mine = mine._replace(sib=torch.zeros_like(theirs.sib, dtype=mine.table.dtype))
+        for one, another in ((mine, theirs), (theirs, mine)):
+            if one.sib_factors is not None and (another.sib is not None or another.grand is not None):
+                check.fail(ValueError, op, "sib_factors in both distributions or in neither", "sib or grand in one")
+        zero = lambda own, other: torch.zeros_like(other, dtype=mine.table.dtype) if own is None and other is not None else own  # noqa: E731
+        mine = mine._replace(sib=zero(mine.sib, theirs.sib), grand=zero(mine.grand, theirs.grand))
         return mine, theirs
 
     # ---- the score of given trees ----
@@ -185,7 +191,7 @@ class TreeDistribution(Distribution):
         row, column, valid = self._parts(tree)
         dtype = ops.accumulator(self._chart.table)
         total = charts.gather(self._chart.table, row, column, label, valid, dtype).sum(-1)
-        return total + self._sibling_score(tree, dtype)
+        return total + self._part_scores(tree, dtype)
 
     # ---- trees ----
 
@@ -206,7 +212,7 @@ class TreeDistribution(Distribution):
     def max_marginals(self) -> Tensor:
         """The score of the best tree through every cell, in the shape of the scores; -inf where there is none.
 
-        Not differentiable. Computed by the reference, in Python: for inspection rather than training.
+        Not differentiable.
         """
         return charts.max_marginals(self._chart)
 
@@ -219,7 +225,7 @@ class TreeDistribution(Distribution):
         if k == 0:
             check.fail(ValueError, f"{type(self).__name__}.kbest", "k >= 1", 0)
         value, tree = self._labelled_best(k)
-        if torch.is_grad_enabled() and any(t.requires_grad for t in charts.factors(self._chart)):
+        if torch.is_grad_enabled() and any(t.requires_grad for t in charts.inputs(self._chart)):
             real = value.isfinite()
             again = self._score(tree.transpose(0, 1)).transpose(0, 1)
             value = torch.where(real, again, value)
@@ -249,7 +255,7 @@ class TreeDistribution(Distribution):
         chart = self._chart
         table = charts.log_partition_and_marginals(chart)[1][0].detach()
         allowed = torch.where(chart.table.detach() == NINF, NINF, table)
-        return self._like(chart._replace(table=allowed, sib=None)).argmax
+        return self._like(chart._replace(table=allowed, sib=None, grand=None, sib_factors=None)).argmax
 
 
 @torch.distributions.register_kl(TreeDistribution, TreeDistribution)

@@ -141,6 +141,11 @@ def _sample_fake(score, sib, lengths, uniform, kind):
     return lengths.new_empty((uniform.shape[0], score.shape[0], *_tree_shape(kind, score.shape[1])))
 
 
+def _max_fake(score, sib, lengths, kind):
+    return score.new_empty(score.shape, dtype=accumulator(score))
+
+
+chart_max_marginals = define("chart_max_marginals", _max_fake, None, None, ())
 chart_best = define("chart_best", _best_fake, None, None, ())
 chart_sample = define("chart_sample", _sample_fake, None, None, ())
 

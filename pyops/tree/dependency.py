@@ -1,4 +1,4 @@
-"""Projective dependency trees: sums, posteriors, best trees and samples, of first and second order."""
+"""Projective dependency trees: sums, posteriors, best trees and samples, of arcs, adjacent siblings and grandparents."""
 
 from __future__ import annotations
 
@@ -20,12 +20,27 @@ __all__ = [
 ]  # fmt: skip
 
 
-def _chart(op: str, arc: Any, lengths: Any, sib: Any, multiroot: Any, validate: bool = True) -> Chart:
+Factors = tuple[Tensor, Tensor, Tensor]
+
+
+def _chart(
+    op: str,
+    arc: Any,
+    lengths: Any,
+    sib: Any,
+    multiroot: Any,
+    validate: bool = True,
+    grand: Any = None,
+    sib_factors: Any = None,
+) -> Chart:
     check.flags(op, multiroot=multiroot)
-    return charts.prepare(op, C.DEP_MULTI if multiroot else C.DEP_SINGLE, "arc", arc, lengths, sib, validate)
+    kind = C.DEP_MULTI if multiroot else C.DEP_SINGLE
+    return charts.prepare(op, kind, "arc", arc, lengths, sib, validate, grand, sib_factors)
 
 
-def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False) -> Tensor:
+def dependency_log_partition(
+    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
+) -> Tensor:
     """Logarithm of the sum over projective dependency trees of exp(score), [B].
 
     Args:
@@ -37,8 +52,12 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
         sib: ``[B, N, N, N]`` as ``[sentence, dependent, head, sibling]``: the score of an arc next to the arc from the same
             head to the sibling, the nearest one between head and dependent. None for first order.
         multiroot: whether the root may have more than one dependent.
+        sib_factors: in place of sib, ``(x, y, z)`` of ``[B, N, D]`` with
+            ``sib[b, i, j, k] = sum_d x[b, i, d] y[b, j, d] z[b, k, d]`` of dependent, head and sibling. The scores of the batch
+            are never formed: those of one sentence at a time are, in scratch of each thread. Finite.
 
-    Differentiable in arc and sib twice; the first derivative is the marginals. Deterministic.
+    Differentiable in arc, sib and sib_factors twice; the first derivative is the marginals. Deterministic. Saved for backward:
+    the arguments, and with first order or factors as many numbers as they have.
     With no words there is one tree, of score 0; where all trees are forbidden the result is -inf and the gradient 0.
 
     Raises:
@@ -50,13 +69,14 @@ def dependency_log_partition(arc: Tensor, lengths: Any = None, sib: Tensor | Non
     >>> structops.tree.dependency_log_partition(torch.zeros(1, 4, 4), multiroot=True).exp().round()
     tensor([12.])
     """
-    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot))
+    return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot, sib_factors=sib_factors))
 
 
 def dependency_marginals(
-    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False
+    arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Posterior probability of every arc, in the shape and dtype of ``arc``; with ``sib`` also of every pair of siblings.
+    (With ``sib_factors`` of the arcs alone.)
 
     Arguments and errors as in :func:`dependency_log_partition`. 0 outside the sentence. Differentiable once.
 
@@ -65,7 +85,8 @@ def dependency_marginals(
     tensor([[0.5000, 0.0000, 0.5000],
             [0.5000, 0.5000, 0.0000]])
     """
-    post = charts.log_partition_and_marginals(_chart("dependency_marginals", arc, lengths, sib, multiroot))[1]
+    chart = _chart("dependency_marginals", arc, lengths, sib, multiroot, sib_factors=sib_factors)
+    post = charts.log_partition_and_marginals(chart)[1]
     return post[0] if sib is None else (post[0], post[1])
 
 
@@ -138,11 +159,19 @@ def _siblings(heads: Tensor, valid: Tensor) -> Tensor:
 
 
 class DependencyCRF(TreeDistribution):
-    """A distribution over projective dependency trees, of first order or with adjacent siblings.
+    """A distribution over projective dependency trees, of first order, with adjacent siblings, with grandparents, or with both.
 
-    Args as in :func:`dependency_log_partition`. ``validate_args=False`` takes lengths and the indices in values for granted.
-    A tree is heads int64 ``[B, N]``: -1 at the root and past the sentence in results, not looked at in ``log_prob``; with
-    labels ``[B, N, 2]``, (head, label).
+    Args as in :func:`dependency_log_partition`, and
+
+        grand: ``[B, N, N, N]`` as ``[sentence, dependent, head, head of the head]``: a score of every arc whose head is a word.
+            Entries of the root's arcs, past the sentence, and with the grandparent within the arc are never read. O(N^4) time,
+            O(N^3) charts for each sentence at work.
+
+    ``validate_args=False`` takes lengths and the indices in values for granted. A tree is heads int64 ``[B, N]``: -1 at the root
+    and past the sentence in results, not looked at in ``log_prob``; with labels ``[B, N, 2]``, (head, label). ``mbr`` looks at
+    the marginals of arcs alone.
+
+    Source of the grandparents: Koo and Collins 2010, model 0, and with siblings model 1.
 
     >>> import torch, structops
     >>> crf = structops.tree.DependencyCRF(torch.zeros(1, 4, 4), multiroot=True)
@@ -159,8 +188,11 @@ class DependencyCRF(TreeDistribution):
         sib: Tensor | None = None,
         multiroot: bool = False,
         validate_args: bool | None = None,
+        grand: Tensor | None = None,
+        sib_factors: Factors | None = None,
     ) -> None:
-        super().__init__(_chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False), validate_args)
+        chart = _chart("DependencyCRF", arc, lengths, sib, multiroot, validate_args is not False, grand, sib_factors)
+        super().__init__(chart, validate_args)
 
     @property
     def multiroot(self) -> bool:
@@ -177,12 +209,25 @@ class DependencyCRF(TreeDistribution):
         valid = self._words() & (tree >= 0)
         return torch.arange(self._chart.N, device=tree.device).expand_as(tree), tree, valid
 
-    def _sibling_score(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
-        if self._chart.sib is None:
-            return 0.0
+    def _part_scores(self, tree: Tensor, dtype: torch.dtype) -> Tensor | float:
+        chart = self._chart
         row, head, valid = self._parts(tree)
-        sibling = _siblings(tree, valid)
-        return charts.gather(self._chart.sib, row, head, sibling, valid & (sibling > 0), dtype).sum(-1)
+        total: Tensor | float = 0.0
+        if chart.sib is not None or chart.sib_factors is not None:
+            sibling = _siblings(tree, valid)
+            second = valid & (sibling > 0)
+        if chart.sib is not None:
+            total = total + charts.gather(chart.sib, row, head, sibling, second, dtype).sum(-1)
+        if chart.sib_factors is not None:
+            x, y, z = (t.to(dtype).expand(*tree.shape, -1) for t in chart.sib_factors)
+            pick = lambda t, at: t.gather(-2, at.clamp(min=0)[..., None].expand(*at.shape, t.shape[-1]))  # noqa: E731
+            picked = (x * pick(y, head) * pick(z, sibling)).sum(-1)
+            total = total + torch.where(second, picked, 0).sum(-1)
+        if chart.grand is not None:
+            valid = valid & (head > 0)
+            above = tree.gather(-1, torch.where(valid, head, 0))
+            total = total + charts.gather(chart.grand, row, head, above, valid, dtype).sum(-1)
+        return total
 
     def _check_range(self, op: str, value: Tensor, low: int) -> None:
         heads, label = self._split(value)
@@ -200,8 +245,7 @@ class DependencyCRF(TreeDistribution):
             wanted = (label < 0)[..., None] | (label[..., None] == torch.arange(L, device=heads.device))
             allowed = allowed[..., None] & (wanted | ~self._words()[..., None])[..., None, :]
         chart = self._chart
-        sib = None
-        if chart.sib is not None:
-            sib = chart.sib.expand(samples, *chart.sib.shape).flatten(0, 1)
+        repeat = lambda t: None if t is None else t.expand(samples, *t.shape).flatten(0, 1)  # noqa: E731
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
-        return Chart(chart.kind, table, sib, chart.lengths.repeat(samples))
+        factors = None if chart.sib_factors is None else tuple(repeat(t) for t in chart.sib_factors)
+        return Chart(chart.kind, table, repeat(chart.sib), chart.lengths.repeat(samples), repeat(chart.grand), factors)

@@ -52,7 +52,7 @@ def test_inference() -> None:
     with torch.no_grad():
         compiled = torch.compile(layers, fullgraph=True, backend="aot_eager")
         for a, b in zip(compiled(x, image), layers(x, image), strict=True):
-            assert torch.equal(a, b)
+            assert torch.allclose(a, b, atol=1e-4)  # integers but for packed_linear, which a backend may sum in another order
 
 
 class Small(torch.nn.Module):

@@ -206,6 +206,7 @@ def test_bad_input(call, error: type[Exception]) -> None:
         call()
 
 
+@pytest.mark.skipif(backends.native is None, reason="no compiled library")
 @pytest.mark.parametrize(
     "call",
     [

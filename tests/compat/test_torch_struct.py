@@ -203,7 +203,7 @@ def test_hmm() -> None:
 
 
 def test_docstring_examples() -> None:
-    for module in (torch_struct.distributions, torch_struct.chains):
+    for module in (torch_struct.distributions, torch_struct.chains, torch_struct.structs):
         failed, tried = doctest.testmod(module, optionflags=doctest.NORMALIZE_WHITESPACE)
         assert tried > 0 and failed == 0, module
 
@@ -220,6 +220,24 @@ def test_install() -> None:
     assert {k: v for k, v in sys.modules.items() if k.partition(".")[0] == "torch_struct"} == before
 
 
+def test_grammar() -> None:
+    """The recurrence of CKY in torch, and its gradients; events that score what max says."""
+    NT, T = 2, 3
+    pots = (rand(2, 4, T), rand(2, NT, NT + T, NT + T), rand(2, NT))
+    d = SentCFG(pots, torch.tensor([4, 3]))
+    leaves = [t.clone().requires_grad_() for t in pots]
+    want = torch_struct.CKY().sum(leaves, lengths=torch.tensor([4, 3]))
+    assert_close(d.partition, want.detach(), terms=64)
+    for got, grad in zip(d.marginals, torch.autograd.grad(want.sum(), leaves), strict=True):
+        assert_close(got, grad, terms=64)
+    best = d.argmax
+    assert_close(d.log_prob(best) + d.partition, d.max, terms=32)
+    assert [t.sum(tuple(range(1, t.dim()))).tolist() for t in best] == [[4.0, 3.0], [3.0, 2.0], [1.0, 1.0]]
+    drawn = d.sample(5)
+    assert drawn[1].shape == (5, 2, NT, NT + T, NT + T) and d.log_prob(drawn).shape == (5, 2)
+    assert_close(d.kl(d), torch.zeros(2, dtype=torch.float64), terms=64)
+
+
 def test_bad_input() -> None:
     p = rand(2, 3, 3)
     bad = [
@@ -229,9 +247,9 @@ def test_bad_input() -> None:
         (ValueError, "log_potentials of shape", lambda: SemiMarkovCRF(p[:, :, None, None])),
         (ValueError, "value of shape", lambda: DependencyCRF(p).log_prob(p[:1])),
         (ValueError, "lengths within", lambda: DependencyCRF(p, [4, 1])),
-        (NotImplementedError, "rule scores", lambda: SentCFG((p, p, p))),
-        (NotImplementedError, "alignments", lambda: torch_struct.AlignmentCRF(p)),
-        (NotImplementedError, "relaxed", lambda: DependencyCRF(p).gumbel_crf()),
+        (TypeError, "terms, rules, roots", lambda: SentCFG(p)),
+        (NotImplementedError, "best parse", lambda: SentCFG((p, p.new_zeros(2, 5, 5), p.new_zeros(2))).kmax(2)),
+        (ValueError, "log_potentials of shape", lambda: torch_struct.AlignmentCRF(p)),
     ]
     for kind, message, call in bad:
         with pytest.raises(kind, match=message):

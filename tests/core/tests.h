@@ -13,5 +13,6 @@ void test_scatter_all(Rng& rng);
 void test_select_all(Rng& rng);
 void test_csr_all(Rng& rng);
 void test_chart_all(Rng& rng);
+void test_bits_all(Rng& rng);
 
 }  // namespace structops::tests

@@ -163,6 +163,26 @@ def test_best_and_ties(isa: str, kind: int, second: bool, dtype: torch.dtype, po
         assert_same(got[1], want[1])
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize(("kind", "second"), CASES)
+def test_max_marginals(isa: str, kind: int, second: bool, dtype: torch.dtype, poison: None, on_threads) -> None:
+    """Sums of small integers are exact: the score of the best tree through each cell, NaN where one is read, -inf elsewhere."""
+    rng = generator(4)
+    score = torch.randint(-2, 3, (len(LENGTHS), N, N), generator=rng).to(dtype)
+    sib = torch.randint(-1, 2, (len(LENGTHS), N, N, N), generator=rng).to(dtype) if second else None
+    for p in (0.0, 0.2):
+        s, t = junk(kind, forbid(score, p), sib, LENGTHS)
+        if p:
+            s[0, 2, 4] = float("nan")
+            s[3] = NINF
+        want = reference.chart_max_marginals(s, t, LENGTHS, kind)
+        got = on_threads(lambda: op("chart_max_marginals")(s, t, LENGTHS, kind))  # noqa: B023
+        assert_same(got, want)
+        best = op("chart_best")(s, t, LENGTHS, kind, 1)[0][:, 0]
+        top = got.flatten(1).amax(1)
+        assert_same(top[(LENGTHS > 0) & ~best.isnan()], best[(LENGTHS > 0) & ~best.isnan()])
+
+
 @pytest.mark.parametrize(("kind", "second"), CASES)
 def test_k_best(isa: str, kind: int, second: bool, poison: None, on_threads) -> None:
     score, sib = chart(len(LENGTHS), N, second)

@@ -16,7 +16,8 @@ Different, on purpose:
 - ``ConstituencyCRF`` takes charts of booleans (PyPI 1.1.4) as well as of labels (git); partial charts too.
 - ``MatrixTree`` and ``mst`` are right at any scale of the scores and leave them alone; single roots are exact; ``MatrixTree``
   draws samples.
-- No semirings, ``forward``, ``backward`` or ``+`` of distributions; no variational inference.
+- The semirings add and multiply tensors, but no distribution takes one: no ``forward``, ``backward`` or ``+`` of distributions;
+  no variational inference.
 """
 
 from .._install import installers
@@ -34,7 +35,7 @@ from .structs import (
 )
 
 install, uninstall = installers(
-    "supar", __name__, ("structs", "structs.fn", "structs.dist", "structs.tree", "structs.chain", "modules")
+    "supar", __name__, ("structs", "structs.fn", "structs.dist", "structs.semiring", "structs.tree", "structs.chain", "modules")
 )
 
 __all__ = [

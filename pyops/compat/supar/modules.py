@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from ...tree import biaffine, triaffine
+
 
 class MLP(nn.Module):
     """A linear layer, LeakyReLU(0.1) and dropout with one mask for all positions of a sentence. ``[B, N, n_in]``."""
@@ -72,13 +74,23 @@ class _Affine(nn.Module):
         return f"n_in={self.n_in}, n_out={self.n_out}, scale={self.scale}, bias_x={self.bias_x}, bias_y={self.bias_y}"
 
     def _inputs(self, *inputs: Tensor) -> list[Tensor]:
-        if self.n_proj is not None:
-            inputs = tuple(getattr(self, f"mlp_{name}")(t) for name, t in zip("xyz", inputs, strict=False))
-        biased = (self.bias_x, self.bias_y, False)
-        return [torch.cat([t, torch.ones_like(t[..., :1])], -1) if b else t for t, b in zip(inputs, biased, strict=False)]
+        if self.n_proj is None:
+            return list(inputs)
+        return [getattr(self, f"mlp_{name}")(t) for name, t in zip("xyz", inputs, strict=False)]
 
-    def _scaled(self, score: Tensor) -> Tensor:
-        return (score / self.n_in**self.scale if self.scale else score).squeeze(1)
+    @property
+    def _factor(self) -> float:
+        return float(self.n_in) ** -self.scale if self.scale else 1.0
+
+    def _reduced(self, *inputs: Tensor) -> list[Tensor]:
+        """Of a form of low rank: every input by its own weights, [B, n_out, N]."""
+        found = []
+        for t, weight, biased in zip(inputs, self.weight, (self.bias_x, self.bias_y, False), strict=False):
+            size = t.shape[-1]
+            reduced = nn.functional.linear(t, weight[:, :size], weight[:, size] if biased else None)
+            found.append(reduced.transpose(1, 2))
+        found[0] = found[0] * self._factor if self.scale else found[0]
+        return found
 
 
 class Biaffine(_Affine):
@@ -95,10 +107,9 @@ class Biaffine(_Affine):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         x, y = self._inputs(x, y)
         if self.decompose:
-            wx = torch.einsum("bxi,oi->box", x, self.weight[0])
-            wy = torch.einsum("byj,oj->boy", y, self.weight[1])
-            return self._scaled(wx[..., :, None] * wy[..., None, :])
-        return self._scaled(torch.einsum("bxi,oij,byj->boxy", x, self.weight, y))
+            wx, wy = self._reduced(x, y)
+            return (wx[..., :, None] * wy[..., None, :]).squeeze(1)
+        return biaffine(x, y, self.weight, self.bias_x, self.bias_y, self._factor).squeeze(1)
 
 
 class Triaffine(_Affine):
@@ -113,8 +124,7 @@ class Triaffine(_Affine):
     def forward(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         x, y, z = self._inputs(x, y, z)
         if self.decompose:
-            wx = torch.einsum("bxi,oi->box", x, self.weight[0])
-            wy = torch.einsum("byj,oj->boy", y, self.weight[1])
-            wz = torch.einsum("bzk,ok->boz", z, self.weight[2])
-            return self._scaled(torch.einsum("boz,box,boy->bozxy", wz, wx, wy))
-        return self._scaled(torch.einsum("bxi,bozij,byj->bozxy", x, torch.einsum("bzk,oikj->bozij", z, self.weight), y))
+            wx, wy, wz = self._reduced(x, y, z)
+            return (wz[..., :, None, None] * wx[..., None, :, None] * wy[..., None, None, :]).squeeze(1)
+        score = triaffine(x, y, z, self.weight.transpose(2, 3), self.bias_x, self.bias_y, self._factor)
+        return score.movedim(-1, 2).squeeze(1)

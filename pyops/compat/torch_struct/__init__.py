@@ -17,26 +17,56 @@ Different, on purpose:
   lengths, and has ``argmax``, ``max``, ``entropy``, ``kl`` and ``sample``.
 - ``count`` gives the number of structures, rounded from its logarithm.
 - ``topk`` and ``kmax`` beyond the number of structures give zeros and -inf.
-- No semirings and no classes of dynamic programs (``DepTree``, ``CKY``, ...), no ``gumbel_crf``; ``AlignmentCRF`` and
-  ``SentCFG`` raise NotImplementedError.
+- The classes of dynamic programs (``LinearChain``, ``SemiMarkov``, ``DepTree``, ``CKY_CRF``) answer in the semirings Log, Max,
+  KMax, Sampled and MultiSampled, checkpointed or not, by the operators. Every other semiring, ``CKY``, ``Alignment``,
+  ``AlignmentCRF`` and ``gumbel_crf`` are recurrences in torch, one cell at a time: for small inputs.
+- ``SparseMaxSemiring`` adds -|w|^2 / 2 (there -|w|, which is not what the gradient is of). ``MultiSampledSemiring`` holds sample j
+  in bit j. ``Autoregressive.sample_without_replacement`` is exact (there: noise without the condition on the parent).
+- ``SentCFG`` counts rules over all spans together in its events and marginals (there: a tensor for every span).
 """
 
 from .._install import installers
+from .autoregressive import Autoregressive
 from .chains import HMM, LinearChainCRF, SemiMarkovCRF
 from .distributions import (
-    AlignmentCRF,
     DependencyCRF,
     NonProjectiveDependencyCRF,
-    SentCFG,
     StructDistribution,
     TreeCRF,
     deptree_nonproj,
     deptree_part,
 )
+from .grammar import SentCFG
+from .semirings import (
+    CheckpointSemiring,
+    CheckpointShardSemiring,
+    CrossEntropySemiring,
+    EntropySemiring,
+    GumbelCRFSemiring,
+    GumbelMaxSemiring,
+    KLDivergenceSemiring,
+    KMaxSemiring,
+    LogSemiring,
+    MaxSemiring,
+    MultiSampledSemiring,
+    SampledSemiring,
+    Semiring,
+    SparseMaxSemiring,
+    StdSemiring,
+    TempMax,
+)
+from .structs import CKY, CKY_CRF, Alignment, AlignmentCRF, DepTree, LinearChain, SemiMarkov, convert, unconvert
 
-install, uninstall = installers("torch_struct", __name__, ("distributions",))
+# The semirings with their own matrix products, there by genbmm.
+FastLogSemiring, FastMaxSemiring, FastSampleSemiring = LogSemiring, MaxSemiring, SampledSemiring
+
+install, uninstall = installers("torch_struct", __name__, ("distributions", "semirings"))
 
 __all__ = [
-    "HMM", "AlignmentCRF", "DependencyCRF", "LinearChainCRF", "NonProjectiveDependencyCRF", "SemiMarkovCRF", "SentCFG",
-    "StructDistribution", "TreeCRF", "deptree_nonproj", "deptree_part",
+    "CKY", "CKY_CRF", "HMM", "Alignment", "AlignmentCRF", "Autoregressive", "CheckpointSemiring", "CheckpointShardSemiring",
+    "CrossEntropySemiring", "DepTree", "DependencyCRF", "EntropySemiring", "FastLogSemiring", "FastMaxSemiring",
+    "FastSampleSemiring", "GumbelCRFSemiring", "GumbelMaxSemiring", "KLDivergenceSemiring", "KMaxSemiring", "LinearChain",
+    "LinearChainCRF", "LogSemiring", "MaxSemiring", "MultiSampledSemiring", "NonProjectiveDependencyCRF", "SampledSemiring",
+    "SemiMarkov", "SemiMarkovCRF", "Semiring", "SentCFG", "SparseMaxSemiring", "StdSemiring", "StructDistribution", "TempMax",
+    "TreeCRF", "convert", "deptree_nonproj", "deptree_part", "unconvert",
 ]  # fmt: skip

@@ -43,6 +43,9 @@ class LinearChainCRF(StructDistribution):
         crf = _LinearChainCRF(nothing, log_potentials.transpose(2, 3), lengths=lengths)
         super().__init__(log_potentials, lengths, crf, args)
 
+    def _again(self, log_potentials: Tensor) -> StructDistribution:
+        return LinearChainCRF(log_potentials, self.lengths)
+
     @cached_property
     def marginals(self) -> Tensor:
         return self._crf.transition_marginals.transpose(2, 3)

@@ -94,7 +94,13 @@ class StructDistribution(Distribution):
         return self._crf.cross_entropy(other._crf)
 
     def kl(self, other: StructDistribution) -> Tensor:
-        return self._crf.kl_divergence(other._crf)
+        """Computed in float64: a small divergence is the difference of large numbers."""
+        mine, theirs = (d._again(d.log_potentials.double())._crf for d in (self, other))
+        return mine.kl_divergence(theirs).to(self.partition.dtype)
+
+    def _again(self, log_potentials: Tensor) -> StructDistribution:
+        """The same distribution over other potentials."""
+        return type(self)(log_potentials, self.lengths)  # type: ignore[call-arg]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """``value``: one-hot events [*, B, ..]; [*, B]."""
@@ -108,7 +114,11 @@ class StructDistribution(Distribution):
         return torch.where(total == float("-inf"), total, total - self.partition)
 
     def gumbel_crf(self, temperature: float = 1.0) -> Tensor:
-        raise NotImplementedError("gumbel_crf: relaxed samples are not available; sample() draws exact ones")
+        """A sample of each sentence with the gradient of a relaxed one, straight through. By the recurrence, in torch."""
+        from .semirings import GumbelCRFSemiring
+
+        options = {"multiroot": self.multiroot} if hasattr(self, "multiroot") else {}
+        return self.struct(GumbelCRFSemiring(temperature), **options)._gradient(self.log_potentials, self.lengths)  # type: ignore[attr-defined]
 
 
 # ---- dependency trees ------------------------------------------------------------------------------------------------
@@ -156,6 +166,9 @@ class DependencyCRF(StructDistribution):
         self.multiroot = multiroot
         crf = self._kind(arcs_from_diagonal(log_potentials), lengths, multiroot=multiroot)
         super().__init__(log_potentials, lengths, crf, args)
+
+    def _again(self, log_potentials: Tensor) -> StructDistribution:
+        return type(self)(log_potentials, self.lengths, None, self.multiroot)
 
     def _from_scores(self, t: Tensor) -> Tensor:
         return diagonal_from_arcs(t)
@@ -259,20 +272,3 @@ class TreeCRF(StructDistribution):
     @staticmethod
     def from_event(event: Tensor) -> tuple[Tensor, None]:
         return event, None
-
-
-# ---- what has no operator --------------------------------------------------------------------------------------------
-
-
-class AlignmentCRF(StructDistribution):
-    """Not available: there is no operator for alignments."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("AlignmentCRF: structops has no operator for alignments")
-
-
-class SentCFG(StructDistribution):
-    """Not available: there is no operator for grammars with rules."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        raise NotImplementedError("SentCFG: structops has no operator for rule scores; TreeCRF scores labelled spans")

@@ -1,0 +1,189 @@
+"""Reference of the grammar charts: the specification of csrc/tree/pcfg.h, one span at a time, in float64. Counts and curvature are
+derivatives by autograd of the sum."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+INF = float("inf")
+
+
+def _logsumexp(t: Tensor) -> Tensor:
+    """Of all entries; exactly -inf, with the gradient 0, where all are -inf."""
+    top = t.detach().amax()
+    total = (t - (top if top > -INF else 0.0)).exp().sum()
+    return torch.where(total == 0, -INF, torch.where(total == 0, 1.0, total).log() + top)
+
+
+def _pair(left: Tensor, right: Tensor, NT: int, S: int, wide_left: bool, wide_right: bool) -> Tensor:
+    """left[B] + right[C] as [S, S], -inf at the symbols that the widths do not have."""
+    out = left.new_full((S, S), -INF)
+    rows = slice(0, NT) if wide_left else slice(NT, S)
+    columns = slice(0, NT) if wide_right else slice(NT, S)
+    out[rows, columns] = left[:, None] + right[None, :]
+    return out
+
+
+def _pairs(v: dict, i: int, j: int, NT: int, S: int) -> list[Tensor]:
+    return [_pair(v[i, r], v[r, j], NT, S, r - i > 1, j - r > 1) for r in range(i + 1, j)]
+
+
+def _inside(term: Tensor, rule: Tensor, root: Tensor, span: Tensor, n: int) -> tuple[Tensor, dict]:
+    """logz and the chart; ``span`` [n + 1, n + 1, NT] holds zeros, whose derivatives are the posteriors of the spans."""
+    NT, S = rule.shape[:2]
+    v = {(i, i + 1): term[i] for i in range(n)}
+    for w in range(2, n + 1):
+        for i in range(n - w + 1):
+            j = i + w
+            terms = torch.stack(_pairs(v, i, j, NT, S))  # [r, B, C]
+            v[i, j] = torch.stack([_logsumexp(terms + rule[a]) for a in range(NT)]) + span[i, j]
+    if n == 0:
+        return term.new_zeros(()), v
+    return (_logsumexp(v[0, n] + root) if n > 1 else term.new_tensor(-INF)), v
+
+
+def _wide(t: Tensor) -> Tensor:
+    return t.detach().to("cpu", torch.float64)
+
+
+def _accumulator(t: Tensor) -> torch.dtype:
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def _sentences(term, rule, root, lengths):
+    """(b, n, term, rule, root, whether they can be summed) of every sentence."""
+    t, r, o = _wide(term), _wide(rule), _wide(root)
+    for b, n in enumerate(lengths.tolist()):
+        rules = r[0 if len(r) == 1 else b]
+        read = [t[b, :n], *([rules, o[b]] if n > 1 else [])]
+        yield b, n, t[b, :n], rules, o[b], all(bool((x < INF).all()) for x in read)
+
+
+def pcfg_logz(term, rule, root, lengths):
+    """Same signature and results as torch.ops.structops.pcfg_logz."""
+    out = []
+    for _, n, t, r, o, ok in _sentences(term, rule, root, lengths):
+        out.append(float(_inside(t, r, o, t.new_zeros(n + 1, n + 1, len(r)), n)[0]) if ok else np.nan)
+    return torch.tensor(out, dtype=_accumulator(term), device=term.device)
+
+
+def _counts(term, rule, root, lengths, weight, direction):
+    B, N, T = term.shape
+    NT, S = rule.shape[1:3]
+    logz = torch.zeros(B, dtype=torch.float64)
+    posts = [torch.zeros(*shape, dtype=torch.float64) for shape in ((B, N, T), (B, NT, S, S), (B, NT), (B, N + 1, N + 1, NT))]
+    w = torch.ones(B, dtype=torch.float64) if weight is None else _wide(weight)
+    for b, n, t, r, o, ok in _sentences(term, rule, root, lengths):
+        if not ok:
+            logz[b] = np.nan
+            posts[0][b, :n] = np.nan
+            if n > 1:
+                posts[1][b], posts[2][b] = np.nan, np.nan
+                for i in range(n - 1):
+                    posts[3][b, i, i + 2 : n + 1] = np.nan
+            continue
+        with torch.enable_grad():
+            leaves = [x.clone().requires_grad_() for x in (t, r, o, t.new_zeros(n + 1, n + 1, NT))]
+            total = _inside(*leaves, n)[0]
+            if direction is None:
+                logz[b] = total.detach()
+            if n < 2 or total == -INF:
+                continue
+            grads = torch.autograd.grad(total, leaves, create_graph=direction is not None)
+            if direction is not None:
+                v = [_wide(direction[0])[b, :n], _wide(direction[1])[0 if len(direction[1]) == 1 else b], _wide(direction[2])[b]]
+                along = sum((torch.where(g != 0, g, 0) * torch.where(g != 0, d, 0)).sum() for g, d in zip(grads, v, strict=False))
+                logz[b] = along.detach()
+                grads = torch.autograd.grad(along, leaves, allow_unused=True, materialize_grads=True)
+        posts[0][b, :n], posts[1][b], posts[2][b] = (w[b] * g.detach() for g in grads[:3])
+        posts[3][b, : n + 1, : n + 1] = w[b] * grads[3].detach()
+    return logz.to(term.device, _accumulator(term)), *(p.to(term.device, term.dtype) for p in posts)
+
+
+def pcfg_marginals(term, rule, root, lengths, weight):
+    """Same signature and results as torch.ops.structops.pcfg_marginals."""
+    return _counts(term, rule, root, lengths, weight, None)
+
+
+def pcfg_hvp(term, rule, root, lengths, weight, v_term, v_rule, v_root):
+    """Same signature and results as torch.ops.structops.pcfg_hvp."""
+    return _counts(term, rule, root, lengths, weight, (v_term, v_rule, v_root))
+
+
+# ---- parses ----------------------------------------------------------------------------------------------------------
+
+
+def _parse(n: int, symbol: int, S: int, out: np.ndarray, choose) -> None:
+    """Rows (left, right, symbol) in pre-order: choose(i, j, symbol) -> (B, C, r)."""
+    stack, row = [(0, n, symbol)], 0
+    while stack:
+        i, j, a = stack.pop()
+        out[row] = i, j, a
+        row += 1
+        if j - i > 1:
+            B, C, r = choose(i, j, a)
+            stack += [(r, j, C), (i, r, B)]
+
+
+def pcfg_best(term, rule, root, lengths):
+    """Same signature and results as torch.ops.structops.pcfg_best."""
+    B, N, _ = term.shape
+    NT, S = rule.shape[1:3]
+    value, tree = np.full(B, -INF), np.full((B, max(2 * N - 1, 0), 3), -1, dtype=np.int64)
+    for b, n, t, r, o, ok in _sentences(term, rule, root, lengths):
+        if not ok or n < 2:
+            value[b] = np.nan if not ok else -INF if n else 0.0
+            continue
+        v, arg = {(i, i + 1): t[i] for i in range(n)}, {}
+        for w in range(2, n + 1):
+            for i in range(n - w + 1):
+                pairs = torch.stack(_pairs(v, i, i + w, NT, S)).amax(0)
+                total = (r + pairs).flatten(1).numpy()
+                arg[i, i + w] = total.argmax(1)
+                v[i, i + w] = torch.from_numpy(total.max(1))
+        whole = (v[0, n] + o[:NT]).numpy()
+        value[b] = whole.max()
+        if value[b] == -INF:
+            continue
+
+        def choose(i, j, a, v=v, arg=arg):
+            B, C = divmod(int(arg[i, j][a]), S)
+            splits = torch.stack(_pairs(v, i, j, NT, S))[:, B, C].numpy()
+            return B, C, i + 1 + int(splits.argmax())
+
+        _parse(n, int(whole.argmax()), S, tree[b], choose)
+    return torch.from_numpy(value).to(term.device, _accumulator(term)), torch.from_numpy(tree).to(term.device)
+
+
+def pcfg_sample(term, rule, root, lengths, uniform):
+    """Same signature and results as torch.ops.structops.pcfg_sample."""
+    u = _wide(uniform).numpy()
+    NT, S = rule.shape[1:3]
+    tree = np.full((u.shape[0], *term.shape[:1], max(2 * term.shape[1] - 1, 0), 3), -1, dtype=np.int64)
+
+    def pick(scores: Tensor, number: float) -> int:
+        flat = scores.flatten().numpy()
+        weight = np.exp(flat - flat.max())
+        reached = weight.cumsum()
+        return int(((reached >= number * reached[-1]) & (weight > 0)).argmax())
+
+    for b, n, t, r, o, ok in _sentences(term, rule, root, lengths):
+        if not ok or n < 2:
+            continue
+        logz, v = _inside(t, r, o, t.new_zeros(n + 1, n + 1, NT), n)
+        if logz == -INF:
+            continue
+        for draw in range(u.shape[0]):
+            numbers = iter(u[draw, b])
+
+            def choose(i, j, a, v=v, r=r, numbers=numbers):
+                terms = torch.stack(_pairs(v, i, j, NT, S))
+                top = terms.amax(0)
+                total = torch.where(top == -INF, -INF, (terms - torch.where(top == -INF, 0, top)).exp().sum(0).log() + top)
+                B, C = divmod(pick(r[a] + total, next(numbers)), S)
+                return B, C, i + 1 + pick(terms[:, B, C], next(numbers))
+
+            _parse(n, pick(v[0, n] + o, next(numbers)), S, tree[draw, b], choose)
+    return torch.from_numpy(tree).to(term.device)

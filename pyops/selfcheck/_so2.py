@@ -1,0 +1,124 @@
+"""Self-check cases of the so2 family."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import torch
+
+from ..kernels.so2.wigner_ref import order, packed_size
+from ..so2._conv_ops import weight_numel
+from ._common import DTYPES
+
+
+def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Argument tuples of the raw operator."""
+    # tensor products, spherical harmonics
+    if op.startswith("spherical_harmonics"):
+        return harmonics_cases(op, g)
+    if op.startswith("tp_conv"):
+        return product_cases(op, g)
+
+    # frames, Wigner matrices, SO(2) convolutions
+    return frame_cases(op, g)
+
+
+def frame_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Edges along and near +-y among random ones, channels with and without a tail, fewer orders than degrees."""
+    for dtype in (torch.float32, torch.float64):
+        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
+        for L, M, C, H, E in ((2, 2, 16, 8, 90), (3, 1, 5, 7, 19), (4, 2, 3, 2, 12)):
+            vec = rand(E, 3)
+            vec[:3] = torch.tensor([[0.0, 2.0, 0.0], [0.0, -1.0, 0.0], [1e-3, -1.0, 0.0]]).to(dtype)
+            n, S, widths = len(order(L, M)), (L + 1) ** 2, sum((L + 1 - m) * 2 * C for m in range(M + 1))
+            D, shape = rand(E, packed_size(L, M)), (L, M, C, H, 3)
+            rowptr = torch.tensor([0, 0, 3, 3, E - 4, E], dtype=torch.int32)
+            col, eid = torch.randint(0, 5, (E,), generator=g).int(), torch.randperm(E, generator=g).int()
+            w1, w2 = rand(weight_numel(L, M, 2 * C, H, L * H)) / (2 * C) ** 0.5, rand(weight_numel(L, M, H, C, 0)) / H**0.5
+            block = (
+                rand(5, S, C),
+                vec,
+                rand(E, 4),
+                rand(widths, 4),
+                rand(widths),
+                rand(E),
+                w1,
+                rand((2 * L + 1) * H),
+                w2,
+                rand((L + 1) * C),
+            )
+            if op == "so2_wigner":
+                yield vec, None, L, M
+                yield vec, rand(E), L, M
+            elif op == "so2_rotate":
+                yield rand(E, S, C), D, L, M
+            elif op == "so2_rotate_back":
+                yield rand(E, n, C), D, L, M
+            elif op == "so2_rotate_outer":
+                yield rand(E, n, C), rand(E, S, C), L, M
+            elif op == "so3_turn":
+                yield rand(E, S, C), rand(E, 3), L, -1
+                yield D, rand(E, 3), L, M
+            elif op == "so3_torque":
+                yield rand(E, S, C), rand(E, S, C), L, -1
+                yield D, rand(*D.shape), L, M
+            elif op == "so2_conv":
+                w = rand(weight_numel(*shape))
+                for three in (False, True):
+                    yield rand(E, n * C), w, rand(3 + (L + 1) * H), *shape, False, three
+                    yield rand(E, 3 + n * H), w, None, *shape, True, three
+            elif op == "so2_conv_wgrad":
+                yield rand(E, n * C), rand(E, 3 + n * H), *shape
+            elif op == "edge_block":
+                for three, keep in ((False, True), (True, False)):
+                    yield *block, rowptr, col, eid, L, M, H, three, keep
+            elif op == "edge_block_bwd":
+                for three in (False, True):
+                    yield rand(5, S, C), *block, rowptr, col, eid, None, None, L, M, H, three, 15
+            else:
+                raise KeyError(op)
+
+
+def harmonics_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Random points, the poles, and a zero vector."""
+    for dtype, (lmax, norm), normalize in itertools.product(DTYPES, ((0, 0), (1, 2), (3, 1), (6, 0)), (True, False)):
+        x = torch.randn(37, 3, generator=g, dtype=torch.float64)
+        x[0], x[1], x[2] = 0, torch.tensor([0.0, 1.0, 0.0]), torch.tensor([0.0, -2.0, 0.0])
+        if not normalize:
+            x = x / 2
+        x = x.to(dtype)
+        if op == "spherical_harmonics":
+            yield x, lmax, norm, normalize
+        elif op == "spherical_harmonics_bwd":
+            yield x[1:], torch.randn(36, (lmax + 1) ** 2, generator=g).to(dtype), lmax, norm, normalize
+        elif lmax < 6:
+            yield from ((x[1:], lmax, norm, normalize, order) for order in (1, 2))
+
+
+def product_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Both layouts, channels with and without tails, edges in and out of order, with and without a graph and weights."""
+    from ..graph import Graph
+    from ..so2._product import Spec
+    from ..so2.tensor_product import channelwise_instructions
+
+    N, E = 6, 39
+    index = torch.stack([torch.randint(0, N, (E,), generator=g), torch.randint(0, N - 1, (E,), generator=g)])
+    graph = Graph(index, num_nodes=N)
+    s, alone = (*graph.structure[:3], *graph.reversed_structure), (None,) * 6
+    for dtype, layout, muls in itertools.product(DTYPES, ("mul_ir", "ir_mul"), ((150, 1), (3, 33))):
+        irreps = [(muls[0], 0, 1), (muls[1], 1, -1), (muls[0], 2, 1)]
+        out, paths = channelwise_instructions(irreps, "0e+1o+2e+3o", "0e+1o+2e")
+        weighted = muls[1] == 1
+        paths = [(*p[:4], weighted) for p in paths]
+        spec = Spec("tp", irreps, "0e+1o+2e+3o", out, paths, (None,) * 3, "component", "element", layout, False)
+        plan = (spec.weighted or spec.plain).on(torch.device("cpu"))
+        draw = lambda *shape: (torch.randn(*shape, generator=g) / 4).to(dtype)  # noqa: B023, E731
+        for structure, rows, receivers in ((s, N, N), (alone, E, E)):
+            y, w = draw(E, spec.in2.dim), draw(E, spec.weight_numel) if weighted else None
+            x, out_row = draw(rows, spec.in1.dim), draw(receivers, spec.out.dim)
+            if op == "tp_conv":
+                yield x, y, w, *structure, *plan, False
+                yield out_row, y, w, *(*structure[3:], *structure[:3]), *plan, True
+            else:
+                yield x, out_row, y, w, *structure, *plan, True, weighted

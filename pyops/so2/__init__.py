@@ -1,0 +1,13 @@
+"""Rotations: equivariant operators on irreducible representations of O(3), in e3nn's conventions."""
+
+from ._harmonics import spherical_harmonics, spherical_harmonics_derivatives, wigner_3j
+from ._irreps import Irrep, Irreps
+from .convolution import edge_block, so2_linear, weight_shapes
+from .rotation import edge_order, frame_order, rotate, rotate_back, wigner, wigner_dense
+from .tensor_product import TensorProduct, channelwise_instructions, tp_conv
+
+__all__ = [
+    "Irrep", "Irreps", "TensorProduct", "channelwise_instructions", "edge_block", "edge_order", "frame_order", "rotate",
+    "rotate_back", "so2_linear", "spherical_harmonics", "spherical_harmonics_derivatives", "tp_conv", "weight_shapes", "wigner",
+    "wigner_3j", "wigner_dense",
+]  # fmt: skip

@@ -1,0 +1,89 @@
+"""The plan of a tensor product: its paths and sparse coefficients as the two arrays that the kernels read (csrc/so2/tp.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+HEADER = 16
+
+
+class Block(NamedTuple):
+    """``mul`` channels of ``d`` components; channel u, component i lies at offset + u * channel + i * component of a row."""
+
+    mul: int
+    d: int
+    offset: int
+    channel: int
+    component: int
+
+
+class Path(NamedTuple):
+    """From block ``x`` and the columns of y to block ``out`` through ``table[i, j, k]``; weight w + u * w_stride, none if w < 0."""
+
+    x: int
+    out: int
+    columns: tuple[int, ...]
+    table: np.ndarray
+    w: int
+    w_stride: int
+
+
+@dataclass(eq=False)
+class Plan:
+    """``data`` int32, ``cg`` float64 and the header of ``data`` as ints."""
+
+    data: Tensor
+    cg: Tensor
+    sizes: tuple[int, ...]
+    _moved: dict = field(default_factory=dict, repr=False)
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
+        """The operator's arguments, on a device."""
+        if device.type == "cpu":
+            return self.data, self.cg, list(self.sizes)
+        if device not in self._moved:
+            self._moved[device] = (self.data.to(device), self.cg.to(device))
+        return *self._moved[device], list(self.sizes)
+
+
+def build(x: list[Block], out: list[Block], paths: list[Path], xdim: int, ydim: int, odim: int, wdim: int) -> Plan:
+    """Sparse lists in the order of the header: every path's pairs (i, k) by k, then by i; entries of a pair by j."""
+    path_rows: list[tuple] = []
+    pair_ptr, entry_y, cg = [0], [], []
+    runs: list[tuple] = []
+    items: list[tuple] = []
+    for path in paths:
+        number = {}
+        run = len(runs)
+        for k in range(path.table.shape[2]):
+            begin = len(items)
+            for i in range(path.table.shape[0]):
+                js = np.flatnonzero(path.table[i, :, k])
+                if js.size == 0:
+                    continue
+                number[i, k] = len(pair_ptr) - 1
+                items.append((i, number[i, k]))
+                entry_y += [path.columns[j] for j in js]
+                cg += path.table[i, js, k].tolist()
+                pair_ptr.append(len(entry_y))
+            if len(items) > begin:
+                runs.append((k, begin, len(items)))
+        run_t = len(runs)
+        for i in range(path.table.shape[0]):
+            begin = len(items)
+            items += [(k, q) for (a, k), q in number.items() if a == i]
+            if len(items) > begin:
+                runs.append((i, begin, len(items)))
+        path_rows.append((path.x, path.out, path.w, path.w_stride, run, run_t, run_t, len(runs)))
+    parts = [[*x, *out], path_rows, pair_ptr, entry_y, runs, items]
+    flat = [np.asarray(p, np.int64).reshape(-1) for p in parts]
+    starts = HEADER + np.cumsum([0, *(f.size for f in flat)])
+    header = [len(x), len(out), len(paths), len(pair_ptr) - 1, len(entry_y), xdim, ydim, odim, wdim, *starts.tolist()]
+    data = np.concatenate([np.asarray(header, np.int64), *flat])
+    assert len(header) == HEADER and data.max() < 2**31
+    return Plan(torch.from_numpy(data.astype(np.int32)), torch.tensor(cg, dtype=torch.float64), tuple(map(int, header)))

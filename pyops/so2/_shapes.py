@@ -1,0 +1,46 @@
+"""Argument checks that the rotation and convolution functions share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _check as check
+
+MAX_L = 8
+
+
+def degrees(op: str, lmax: Any, mmax: Any) -> tuple[int, int]:
+    """lmax and mmax, checked; mmax None is lmax."""
+    lmax = check.size(op, "lmax", lmax)
+    mmax = lmax if mmax is None else check.size(op, "mmax", mmax)
+    if lmax > MAX_L:
+        check.fail(ValueError, op, f"lmax <= {MAX_L}", lmax)
+    if mmax > lmax:
+        check.fail(ValueError, op, f"mmax <= lmax = {lmax}", mmax)
+    return lmax, mmax
+
+
+def shaped(op: str, name: str, t: Any, shape: tuple, like: Tensor | None = None) -> Tensor:
+    """A dense floating tensor of a shape (None: any size), on the device and of the dtype of ``like``."""
+    check.dense(op, name, t)
+    if t.dim() != len(shape) or any(s is not None and a != s for a, s in zip(t.shape, shape, strict=True)):
+        wanted = ", ".join("*" if s is None else str(s) for s in shape)
+        check.fail(ValueError, op, f"{name} of shape [{wanted}]", list(t.shape))
+    if like is not None and t.device != like.device:
+        check.fail(ValueError, op, f"{name} on {like.device}", t.device)
+    if like is not None and t.dtype != like.dtype:
+        check.fail(TypeError, op, f"{name} of dtype {like.dtype}", t.dtype)
+    return t
+
+
+def computing(*tensors: Tensor | None) -> list[Tensor | None]:
+    """The operands as the kernels take them: contiguous, 16-bit floats as float32."""
+    found = []
+    for t in tensors:
+        if t is not None and t.dtype in (torch.bfloat16, torch.float16):
+            t = t.float()
+        found.append(None if t is None else t.contiguous())
+    return found
