@@ -1,7 +1,8 @@
 """``python -m bench.train_digits``: trains a small binary network on the digits of scikit-learn, on bits and simulated in floats.
 
-Both runs start from the same weights and see the same batches. Products of signs are exact integers on either way, so the losses
-agree until the rounding of float gradients has grown. Prints accuracy, memory kept for backward, size of the weights and times.
+Both runs start from the same weights and see the same batches. Products of signs are exact integers either way; a rounding of
+float gradients that turns one sign sends the runs apart (in float64 they are the same: tests/binary/test_training.py).
+Prints loss, accuracy, memory kept for backward, size of the weights and times.
 """
 
 from __future__ import annotations
@@ -145,6 +146,7 @@ def main() -> None:
     runs = {name: train(name, a.epochs, a.channels, a.blocks, console) for name in (PACKED, FLOAT)}
     table = Table("", *runs, title=f"digits, {a.blocks} binary blocks of {a.channels} channels, {torch.get_num_threads()} threads")
     rows = {
+        "loss, mean of the last 20 steps": lambda r: f"{sum(r['losses'][-20:]) / 20:.4f}",
         "test accuracy": lambda r: f"{100 * r['accuracy']:.1f} %",
         "training": lambda r: f"{r['seconds']:.1f} s",
         "kept for backward by the binary layers, batch 64": lambda r: f"{r['kept'] / 1024:.0f} KiB",
@@ -155,9 +157,6 @@ def main() -> None:
     for title, show in rows.items():
         table.add_row(title, *(show(r) for r in runs.values()))
     console.print(table)
-    apart = [abs(p - q) for p, q in zip(*(r["losses"] for r in runs.values()), strict=True)]
-    same = next((i for i, d in enumerate(apart) if d > 1e-4), len(apart))
-    console.print(f"losses within 1e-4 of each other for the first {same} of {len(apart)} steps")
 
 
 if __name__ == "__main__":

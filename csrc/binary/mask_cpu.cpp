@@ -89,13 +89,11 @@ template <class T> void select(const TopkMaskArgs& a, const ParallelFor& pf) {
 template <class T> void apply(const MaskApplyArgs& a, int64_t begin, int64_t end) {
   using A = Acc<T>;
   A v[kBlock];
-  uint8_t code[kBlock];
   for (int64_t block = begin; block < end; ++block) {
     const int64_t at = block * kBlock;
     const int n = int(a.n - at < kBlock ? a.n - at : kBlock);
     load_block(static_cast<const T*>(a.x) + at, v, n);
-    unpack(a.bits + at / 8, 1, code, n);
-    for (int i = 0; i < n; i += W<A>) store(v + i, from_bytes<A>(code + i) > A(0) ? load(v + i) : Vec<A>{});
+    unpack_bits<A>(a.bits + at / 8, v, n, [&](auto on, int i) { return on ? load(v + i) : Vec<A>{}; });
     store_block(static_cast<T*>(a.out) + at, v, n);
   }
 }

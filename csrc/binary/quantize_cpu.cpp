@@ -111,25 +111,22 @@ template <class A> void slope(const QuantizeArgs& a, const A* u, const A* scale,
   }
 }
 
-template <class A> void to_codes(const QuantizeArgs& a, const A* s, const A* u, uint8_t* code, int n) {
+template <class A> void to_codes(const QuantizeArgs& a, const A* s, uint8_t* code, int n) {
   const bool offset = changes_sign(a.slope);
   const int levels = offset ? (1 << (a.code_bits - 1)) - 1 : (1 << a.code_bits) - 1;
   const A f = A(levels / slope_top(a)), add = A(offset ? levels : 0);
-  if (a.slope == Slope::prelu) return bytes<A>(code, u, n, [](Vec<A> v) { return v > A(0) ? splat(A(1)) : Vec<A>{}; });
   bytes<A>(code, s, n, [&](Vec<A> v) {
     const Vec<A> r = vround<A>(v * f) + add;
     return r == r ? r : splat(add);
   });
 }
 
-template <class A> void from_codes(const QuantizeArgs& a, const uint8_t* code, const A* scale, A* s, int n) {
+// The slopes of 2 to 8 bits.
+template <class A> void from_codes(const QuantizeArgs& a, const uint8_t* code, A* s, int n) {
   const bool offset = changes_sign(a.slope);
   const int levels = offset ? (1 << (a.code_bits - 1)) - 1 : (1 << a.code_bits) - 1;
   const A f = A(slope_top(a) / levels), minus = A(offset ? levels : 0);
-  for (int i = 0; i < n; i += W<A>) {
-    const Vec<A> v = from_bytes<A>(code + i) - minus;
-    store(s + i, a.slope == Slope::prelu ? (v > A(0) ? splat(A(1)) : (scale ? load(scale + i) : Vec<A>{})) : v * f);
-  }
+  for (int i = 0; i < n; i += W<A>) store(s + i, (from_bytes<A>(code + i) - minus) * f);
 }
 
 template <class T> struct Kernel {
@@ -161,15 +158,27 @@ template <class T> struct Kernel {
     const A* const ex = vector(a.extra, extra, begin, n);
     forward<A>(a, u, sc, ex, y, n);
     store_block(static_cast<T*>(a.out) + begin, y, n);
-    if (a.code_bits) {
-      if (a.slope != Slope::prelu) slope<A>(a, u, sc, a.forward == Forward::sign ? ex : nullptr, s, n);
-      to_codes<A>(a, s, u, code, n);
+    if (a.code_bits == 1) {
+      uint8_t* const to = a.codes + begin / 8;
+      const A* const limit = a.forward == Forward::sign ? ex : nullptr;
+      const A p = A(a.p);
+      if (a.slope == Slope::prelu) {
+        pack_bits<A>(to, u, n, [](Vec<A> v) { return v > A(0); });
+      } else if (a.slope == Slope::clip && !limit) {
+        pack_bits<A>(to, u, n, [&](Vec<A> v) { return vabs<A>(v) <= p; });
+      } else {
+        slope<A>(a, u, sc, limit, s, n);
+        const A half = A(slope_top(a) / 2);  // the nearest of 0 and the largest; half of it rounds to even, 0
+        pack_bits<A>(to, s, n, [&](Vec<A> v) { return v > half; });
+      }
+    } else if (a.code_bits) {
+      slope<A>(a, u, sc, a.forward == Forward::sign ? ex : nullptr, s, n);
+      to_codes<A>(a, s, code, n);
       pack(code, a.code_bits, a.codes + begin * a.code_bits / 8, n);
     }
     if (a.save_sign) {
       if (sc) forward<A>(a, u, nullptr, ex, y, n);
-      bytes<A>(code, y, n, [](Vec<A> v) { return v > A(0) ? splat(A(1)) : Vec<A>{}; });
-      pack(code, 1, a.codes + code_bytes(a.numel, a.code_bits) + begin / 8, n);
+      pack_bits<A>(a.codes + code_bytes(a.numel, a.code_bits) + begin / 8, y, n, [](Vec<A> v) { return v > A(0); });
     }
   }
 
@@ -179,9 +188,13 @@ template <class T> struct Kernel {
     load_block(static_cast<const T*>(a.grad) + begin, g, n);
     const A* const sc = vector(a.scale, scale, begin, n);
     if (a.x) load_u(begin, n);
-    if (a.code_bits) {
+    if (a.code_bits == 1) {
+      const Vec<A> top = splat(A(slope_top(a))), none{};
+      const bool prelu = a.slope == Slope::prelu && sc;
+      unpack_bits<A>(a.codes_in + begin / 8, s, n, [&](auto on, int i) { return on ? top : (prelu ? load(sc + i) : none); });
+    } else if (a.code_bits) {
       unpack(a.codes_in + begin * a.code_bits / 8, a.code_bits, code, n);
-      from_codes<A>(a, code, sc, s, n);
+      from_codes<A>(a, code, s, n);
     } else {
       slope<A>(a, u, sc, a.forward == Forward::sign ? vector(a.extra, extra, begin, n) : nullptr, s, n);
     }
@@ -191,9 +204,9 @@ template <class T> struct Kernel {
       if (a.forward == Forward::prelu) {
         map<A>(f, u, n, [](Vec<A> v) { return v > A(0) ? Vec<A>{} : v; });
       } else if (a.save_sign) {
-        unpack(a.codes_in + code_bytes(a.numel, a.code_bits) + begin / 8, 1, code, n);
-        const A low = a.forward == Forward::heaviside ? A(0) : A(-1);
-        for (int i = 0; i < n; i += W<A>) store(f + i, from_bytes<A>(code + i) > A(0) ? splat(A(1)) : splat(low));
+        const Vec<A> high = splat(A(1)), low = splat(a.forward == Forward::heaviside ? A(0) : A(-1));
+        const uint8_t* const plane = a.codes_in + code_bytes(a.numel, a.code_bits) + begin / 8;
+        unpack_bits<A>(plane, f, n, [&](auto on, int) { return on ? high : low; });
       } else {
         const A* const ex = a.forward == Forward::ternary ? vector(a.extra, other, begin, n) : nullptr;
         forward<A>(a, u, nullptr, ex, f, n);

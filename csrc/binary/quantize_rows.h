@@ -45,7 +45,13 @@ struct Rows {
   template <class A> void expand(const A* p, A* to, int64_t begin, int n) const {
     each(begin, n, [&](int i, int len, int64_t c, int step) {
       if (step) __builtin_memcpy(to + i, p + c, size_t(len) * sizeof(A));
-      else for (int j = 0; j < len; ++j) to[i + j] = p[c];
+      else {
+        const A one = p[c];
+        const Vec<A> v = splat(one);
+        int j = 0;
+        for (; j + W<A> <= len; j += W<A>) store(to + i + j, v);
+        for (; j < len; ++j) to[i + j] = one;
+      }
     });
   }
 
@@ -68,11 +74,17 @@ struct Rows {
 
   template <class A> void maximum(double* top, const A* v, int64_t begin, int n) const {  // of magnitudes; NaN wins
     each(begin, n, [&](int i, int len, int64_t c, int step) {
-      for (int j = 0; j < len; ++j) {
-        double& m = top[c + step * j];
-        const double x = double(v[i + j]);
-        m = x > m || x != x ? x : m;
+      const auto take = [](double& m, double x) { m = x > m || x != x ? x : m; };
+      int j = 0;
+      if (!step && len >= W<A>) {
+        Vec<A> m = load(v + i);
+        for (; j + W<A> <= len; j += W<A>) {
+          const Vec<A> x = load(v + i + j);
+          m = (x > m) | (x != x) ? x : m;
+        }
+        for (int k = 0; k < W<A>; ++k) take(top[c], double(m[k]));
       }
+      for (; j < len; ++j) take(top[c + step * j], double(v[i + j]));
     });
   }
 };
@@ -126,6 +138,50 @@ template <class A> STRUCTOPS_INLINE Vec<A> from_bytes(const uint8_t* code) {
   typename ByteVec<A>::type b;
   __builtin_memcpy(&b, code, sizeof b);
   return __builtin_convertvector(__builtin_convertvector(b, Vec<Int<A>>), Vec<A>);
+}
+
+// One bit a lane of a mask.
+template <class A> STRUCTOPS_INLINE unsigned lane_bits(Vec<Int<A>> m) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(A) == 4) return unsigned(_mm512_movepi32_mask((__m512i)m));
+  else return unsigned(_mm512_movepi64_mask((__m512i)m));
+#elif defined(__AVX2__)
+  if constexpr (sizeof(A) == 4) return unsigned(_mm256_movemask_ps((__m256)m));
+  else return unsigned(_mm256_movemask_pd((__m256d)m));
+#else
+  unsigned bits = 0;
+  for (int k = 0; k < W<A>; ++k) bits |= unsigned(m[k] & 1) << k;
+  return bits;
+#endif
+}
+
+// to: ceil(n / 8) bytes of test(v[i]), padded with 0.
+template <class A, class F> STRUCTOPS_INLINE void pack_bits(uint8_t* to, const A* v, int n, F test) {
+  constexpr int step = W<A> < 8 ? 8 : W<A>;
+  for (int i = 0; i < n; i += step) {
+    unsigned bits = 0;
+    for (int k = 0; k < step; k += W<A>) bits |= lane_bits<A>(test(load(v + i + k))) << k;
+    const int left = n - i < step ? n - i : step;
+    bits &= (1u << left) - 1;
+    __builtin_memcpy(to + i / 8, &bits, size_t(left + 7) / 8);
+  }
+}
+
+// v[i] = bit i ? one : zero, as vectors by `value(mask)`.
+template <class A, class F> STRUCTOPS_INLINE void unpack_bits(const uint8_t* from, A* v, int n, F value) {
+  constexpr int step = W<A> < 8 ? 8 : W<A>;
+  Vec<Int<A>> lane;
+  for (int k = 0; k < W<A>; ++k) lane[k] = Int<A>(1) << k;
+  for (int i = 0; i < n; i += step) {
+    unsigned bits = 0;
+    const int left = n - i < step ? n - i : step;
+    if (left == step) __builtin_memcpy(&bits, from + i / 8, step / 8);
+    else __builtin_memcpy(&bits, from + i / 8, size_t(left + 7) / 8);
+    for (int k = 0; k < step; k += W<A>) {
+      const Vec<Int<A>> here = Vec<Int<A>>{} + Int<A>(bits >> k);
+      store(v + i + k, value((here & lane) != 0, i + k));
+    }
+  }
 }
 
 // Eight codes to `bits` bytes and back, least significant first. code: a buffer of kBlock bytes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,8 +39,8 @@ def _rows(op: str, index: Any, weight: Any, sign_zero: int, clip: float | None) 
             check.fail(IndexError, op, f"index within 0..{N - 1}", low if low < 0 else high)
     if packed:
         words = weight.words.index_select(0, index.reshape(-1))
-        low = -float(weight.polarity)
-        return unpack_words(words, weight.K, 1, torch.float32, low, -low).reshape(*index.shape, weight.K)
+        one = float(weight.polarity)
+        return unpack_words(words, weight.K, 1, torch.float32, -one, one).reshape(*index.shape, weight.K)
     rows = F.embedding(index, weight)
     return sign(rows, "identity", sign_zero=sign_zero) if clip is None else sign(rows, clip=clip, sign_zero=sign_zero)
 
@@ -95,4 +95,4 @@ def binary_embedding_bag(
         check.fail(ValueError, op, "index [E] and offsets [B]", f"{list(index.shape)} and {list(offsets.shape)}")
     rows = _rows(op, index, weight, sign_zero, clip)
     ends = torch.cat([offsets.long(), offsets.new_full((1,), index.numel(), dtype=torch.int64)])
-    return segment_reduce(rows, ends, reduce)
+    return cast(Tensor, segment_reduce(rows, ends, reduce))

@@ -121,7 +121,7 @@ def rsign(x: Tensor, shift: Tensor, dim: int = 1, *, sign_zero: int = 1, slope_b
     return sign(x, "poly", shift=shift, dim=dim, sign_zero=sign_zero, slope_bits=slope_bits)
 
 
-def rprelu(x: Tensor, shift: Tensor, slope: Tensor, offset: Tensor, dim: int = 1) -> Tensor:
+def rprelu(x: Tensor, shift: Tensor | float, slope: Tensor | float, offset: Tensor | float, dim: int = 1) -> Tensor:
     """ReAct-PReLU: ``u = x + shift``, then ``u`` where positive and ``slope * u`` elsewhere, plus ``offset``.
 
     Args:
@@ -137,8 +137,8 @@ def rprelu(x: Tensor, shift: Tensor, slope: Tensor, offset: Tensor, dim: int = 1
     op = "rprelu"
     check.dense(op, "x", x)
     channels, inner = lay.layout(op, x, dim)
-    vectors = {n: lay.vector(op, n, v, x, channels) for n, v in (("shift", shift), ("scale", slope), ("extra", offset))}
-    return lay.apply(x, channels, inner, C.PRELU_FORWARD, C.PRELU, **vectors)
+    b, a, z = (lay.vector(op, n, v, x, channels) for n, v in (("shift", shift), ("slope", slope), ("offset", offset)))
+    return lay.apply(x, channels, inner, C.PRELU_FORWARD, C.PRELU, shift=b, scale=a, extra=z)
 
 
 def q_prelu(x: Tensor, exponent: Tensor, dim: int = 1, shift: Tensor | float = 0.0, offset: Tensor | float = 0.0) -> Tensor:
@@ -203,9 +203,9 @@ class _Standardise(torch.autograd.Function):
         along = lay.stats(x, channels, inner, -mean if centred else None, d)[4]
         k = along / (max(n - 1, 1) * variance)
         rows, by = lambda v: v.reshape(-1, channels, inner), lambda v: v[:, None].to(d.dtype)
-        out = rows(d) - (rows(x) - by(mean)) * by(k)
-        if centred:
-            out = out - by(lay.stats(d, channels, inner)[0] / n)
+        # d - (x - mean) k, and where centred less the mean of d
+        constant = mean * k - (lay.stats(d, channels, inner)[0] / n if centred else 0)
+        out = torch.addcmul(rows(d), rows(x), by(-k)).add_(by(constant))
         return out.reshape(d.shape), None, None, None, None, None
 
 

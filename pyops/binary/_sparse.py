@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -56,7 +57,7 @@ def sparse_linear(x: Tensor, graph: Graph, values: Tensor, bias: Tensor | None =
     if bias is not None and tuple(bias.shape) != (graph.num_dst,):
         check.fail(ValueError, op, f"bias [{graph.num_dst}]", list(bias.shape))
     flat = x.reshape(-1, x.shape[-1]).t().contiguous()
-    y = spmm(graph, flat, values[:, None], "mul", "sum").t()
+    y = cast(Tensor, spmm(graph, flat, values[:, None], "mul", "sum")).t()
     y = y if bias is None else y + bias
     return y.reshape(*x.shape[:-1], graph.num_dst)
 
@@ -89,7 +90,7 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
         check.fail(ValueError, op, f"bias [{graph.num_dst * a}]", list(bias.shape))
     groups = x.reshape(-1, graph.num_src, b).transpose(0, 1)
     parts = groups.index_select(0, graph.col) @ blocks.transpose(1, 2)  # [E, rows, a]
-    y = segment_reduce(parts.contiguous(), graph.rowptr)  # [I, rows, a]
+    y = cast(Tensor, segment_reduce(parts.contiguous(), graph.rowptr))  # [I, rows, a]
     y = y.transpose(0, 1).reshape(*x.shape[:-1], graph.num_dst * a)
     return y if bias is None else y + bias
 

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .. import binary as B
+
+
+def _scale(layer: Any) -> Tensor | None:
+    return layer.weight.detach().abs().flatten(1).mean(1) if layer.scaled else None
+
+
+def _weight(layer: Any, groups: int = 1) -> Tensor | B.PackedWeight:
+    """The weight; packed, and kept so, where nothing is trained."""
+    if layer.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        layer._packed = None
+        return layer.weight
+    if layer._packed is None or layer._packed.device != layer.weight.device:
+        layer._packed = B.PackedWeight(layer.weight, groups=groups)
+    return layer._packed
 
 
 class BinaryLinear(nn.Linear):
@@ -31,33 +46,30 @@ class BinaryLinear(nn.Linear):
         self.scaled, self.clip = scale, clip
         self._packed: B.PackedWeight | None = None
 
-    def _scale(self) -> Tensor | None:
-        return self.weight.detach().abs().flatten(1).mean(1) if self.scaled else None
-
-    def _weight(self, groups: int = 1) -> Tensor | B.PackedWeight:
-        if self.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
-            self._packed = None
-            return self.weight
-        if self._packed is None or self._packed.device != self.weight.device:
-            self._packed = B.PackedWeight(self.weight, groups=groups)
-        return self._packed
-
     def forward(self, x: Tensor) -> Tensor:
-        return B.binary_linear(x, self._weight(), self.bias, scale=self._scale(), clip=self.clip)
+        return cast(Tensor, B.binary_linear(x, _weight(self), self.bias, scale=_scale(self), clip=self.clip))
 
 
 class _BinaryConv:
     """What convolutions of signs share; before the torch class in the bases."""
 
+    _product: Any
+    weight: Any
+    bias: Any
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: Any
+
     def __init__(self, *args, bias: bool = False, pad_value: int = 0, scale: bool = False, clip: float = 1.0, **kwargs) -> None:
-        super().__init__(*args, bias=bias, **kwargs)
+        super().__init__(*args, bias=bias, **kwargs)  # type: ignore[call-arg]
         self.pad_value, self.scaled, self.clip = pad_value, scale, clip
         self._packed: B.PackedWeight | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(
-            x, BinaryLinear._weight(self, self.groups), self.bias, self.stride, self.padding, self.dilation, self.groups,
-            pad_value=self.pad_value, scale=BinaryLinear._scale(self), clip=self.clip,
+            x, _weight(self, self.groups), self.bias, self.stride, self.padding, self.dilation, self.groups,
+            pad_value=self.pad_value, scale=_scale(self), clip=self.clip,
         )  # fmt: skip
 
 

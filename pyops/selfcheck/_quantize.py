@@ -79,6 +79,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
                         continue
                     from ..kernels.binary.quantize_ref import quantize
 
-                    codes = quantize(x, *vectors, *static, signs, False, False)[1] if bits or signs else None
+                    args: tuple = (x, *vectors, *static, signs, False, False)
+                    codes = quantize(*args)[1] if bits or signs else None
                     scale, extra = v["scale"] is not None and forward != C.TANH_LEVELS, forward == C.PRELU_FORWARD
                     yield grad, x, codes, *vectors, *static, signs, scale and not extra, False, True, scale, extra
