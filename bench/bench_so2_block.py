@@ -172,7 +172,8 @@ def _fairchem(module, t: dict[str, Tensor], name: str) -> tuple[Callable, object
     )
     act = module.activation.GateActivation(L, M, H, m_prime=True)
     for conv, flat, bias, shapes in (
-        (first, t["w1"], t["b1"], so2.weight_shapes(L, M, 2 * C, H, L * H)), (second, t["w2"], t["b2"], so2.weight_shapes(L, M, H, C)),
+        (first, t["w1"], t["b1"], so2.weight_shapes(L, M, 2 * C, H, L * H)),
+        (second, t["w2"], t["b2"], so2.weight_shapes(L, M, H, C)),
     ):  # fmt: skip
         at = 0
         for layer, s in zip((conv.fc_m0, *(c.fc for c in conv.so2_m_conv)), shapes, strict=True):

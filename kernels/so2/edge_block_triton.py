@@ -148,7 +148,8 @@ def conv2(
 @triton.jit
 def rotate_sum(
     mid_ptr, d_ptr, env_ptr, j_ptr, rowptr_ptr, row_ptr, out_ptr, C, R, n,
-    l: tl.constexpr, KL: tl.constexpr, L: tl.constexpr, D_AT: tl.constexpr, HAS_ENV: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr,
+    l: tl.constexpr, KL: tl.constexpr, L: tl.constexpr, D_AT: tl.constexpr, HAS_ENV: tl.constexpr, BE: tl.constexpr,
+    BC: tl.constexpr,
 ):  # fmt: skip
     """A program per node and channel tile: out[v, l^2 + s] = sum_k env D^T mid, for one degree."""
     v = tl.program_id(0).to(tl.int64)
