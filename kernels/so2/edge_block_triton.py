@@ -29,10 +29,12 @@ MODE: str | None = os.environ.get("STRUCTOPS_SO2_DOT") or None
 @triton.jit
 def _dot(a, w, acc, MODE: tl.constexpr):
     if MODE == "bf16":
-        return tl.dot(a.to(tl.bfloat16), w.to(tl.bfloat16), acc)
-    if MODE == "bf16 rounded":  # the interpreter has no bfloat16 products; those of rounded float32 are the same numbers
-        return tl.dot(a.to(tl.bfloat16).to(tl.float32), w.to(tl.bfloat16).to(tl.float32), acc, input_precision="ieee")
-    return tl.dot(a, w, acc, input_precision=MODE)
+        acc = tl.dot(a.to(tl.bfloat16), w.to(tl.bfloat16), acc)
+    elif MODE == "bf16 rounded":  # the interpreter has no bfloat16 products; those of rounded float32 are the same numbers
+        acc = tl.dot(a.to(tl.bfloat16).to(tl.float32), w.to(tl.bfloat16).to(tl.float32), acc, input_precision="ieee")
+    else:
+        acc = tl.dot(a, w, acc, input_precision=MODE)
+    return acc
 
 
 @triton.jit

@@ -20,7 +20,9 @@ interpreted = pytest.mark.skipif(not INTERPRETER, reason="runs in the process th
 @pytest.mark.skipif(INTERPRETER, reason="this is that process")
 def test_in_the_interpreter() -> None:
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__], env=environment, capture_output=True, text=True
+    )
     assert run.returncode == 0, run.stdout[-4000:] + run.stderr[-2000:]
 
 
@@ -75,7 +77,9 @@ def test_compiles_for_a_gpu_that_need_not_be_there(arch: int, mode: str, product
             signature[name] = ("*i64" if integer else "*fp32") if name.endswith("_ptr") else "i32"
             if name in constants:
                 signature[name], fixed[(i,)] = "constexpr", constants[name]
-        return triton.compile(ASTSource(fn=kernel, signature=signature, constexprs=fixed), target=GPUTarget("cuda", arch, 32)).asm["ptx"]
+        return triton.compile(ASTSource(fn=kernel, signature=signature, constexprs=fixed), target=GPUTarget("cuda", arch, 32)).asm[
+            "ptx"
+        ]
 
     tile = {"MODE": mode, "BE": 16 if mode == "ieee" else 64, "BN": 16, "BK": 16}
     first = build(kernels.conv1, L=2, M=2, R=35, ORDER=1, SCALED=True, **tile)
