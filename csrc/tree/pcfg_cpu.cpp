@@ -1,5 +1,6 @@
-// CPU grammar charts: sentences are tasks. The contract is pcfg.h, the passes are in pcfg_sum.h and pcfg_tree.h.
+// CPU grammar charts: sentences are tasks. The contract is pcfg.h, the passes are in pcfg_inside.h, pcfg_outside.h and pcfg_tree.h.
 #include "tree/chart_scratch.h"
+#include "tree/pcfg_outside.h"
 #include "tree/pcfg_tree.h"
 #include "tree/schedule.h"
 

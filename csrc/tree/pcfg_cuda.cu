@@ -1,6 +1,7 @@
 // CUDA grammar charts: one warp for each sentence, a thread for each of 32 neighbouring spans. The contract is pcfg.h; the passes are
-// those of the CPU, in pcfg_sum.h and pcfg_tree.h. Charts lie in global memory.
+// those of the CPU, in pcfg_inside.h, pcfg_outside.h and pcfg_tree.h. Charts lie in global memory.
 #include "tree/cuda.h"
+#include "tree/pcfg_outside.h"
 #include "tree/pcfg_tree.h"
 
 namespace structops::cuda {

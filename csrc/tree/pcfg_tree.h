@@ -1,7 +1,7 @@
 // Grammar charts: the best parse, samples. The contract is pcfg.h. For one instruction set, and for nvcc.
 // In charts of best values m is the value and e the pair of parts, B S + C.
 #pragma once
-#include "tree/pcfg_sum.h"
+#include "tree/pcfg_inside.h"
 
 namespace structops::STRUCTOPS_ISA {
 

@@ -254,5 +254,5 @@ def test_errors() -> None:
     ):
         with pytest.raises(error, match=match):
             DependencyCRF(arc, sib_factors=given)
-    with pytest.raises(ValueError, match="sib_factors without"):
+    with pytest.raises(ValueError, match="sib_factors without sib and grand"):
         DependencyCRF(arc, sib=dense(x, y, z), sib_factors=(x, y, z))
