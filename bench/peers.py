@@ -81,7 +81,8 @@ _IMPORTS: dict[str, Callable[[], Any]] = {"dgl": _import_dgl, "supar.structs": _
 def versions() -> dict[str, str]:
     """Version or reason of every peer package."""
     found = {}
-    for name in ("torch_scatter", "torch_sparse", "dgl", "supar.structs", "torch_struct", "torchcrf", "cupyx"):
+    graphs, trees = ("torch_scatter", "torch_sparse", "dgl", "cupyx"), ("supar.structs", "torch_struct", "torchcrf")
+    for name in (*graphs, *trees, "e3nn", "sphericart", "bnn", "numkong", "openvino"):
         module, reason = load(name)
         found[name.partition(".")[0]] = _version(name, module) if module else reason
     if found["dgl"][:1].isdigit() and load("dgl")[0].is_libxsmm_enabled():
