@@ -126,11 +126,12 @@ class ElementwiseTensorProduct(TensorProduct):
                 if a[n][0] > b[n][0]:
                     a[n : n + 1] = [(b[n][0], *a[n][1:]), (a[n][0] - b[n][0], *a[n][1:])]
             n += 1
-        keep, out, paths = _filter(filter_ir_out), [], []
-        for n, (a, b) in enumerate(zip(Irreps(first), Irreps(second), strict=True)):
-            for ir in filter(keep, _product(a, b)):
+        keep, paths = _filter(filter_ir_out), []
+        out: list[tuple[int, int, int]] = []
+        for n, (s, t) in enumerate(zip(Irreps(first), Irreps(second), strict=True)):
+            for ir in filter(keep, _product(s, t)):
                 paths.append((n, n, len(out), "uuu", False))
-                out.append((a.mul, *ir))
+                out.append((s.mul, *ir))
         super().__init__(first, second, out, paths, irrep_normalization=irrep_normalization, **kwargs)
 
 

@@ -99,9 +99,9 @@ class TensorProductConv(TensorProduct):
         super().__init__(problem, torch_op, use_opaque)
         self._last: tuple | None = None
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, X: Tensor, Y: Tensor, W: Tensor | None, rows: Tensor, cols: Tensor, sender_perm: Tensor | None = None
-    ) -> Tensor:  # type: ignore[override]
+    ) -> Tensor:
         return tensor_product.tp_conv(self._graph(rows, cols, X.shape[0]), X, Y, W if self.weight_numel else None, self.product)
 
     def _graph(self, rows: Tensor, cols: Tensor, nodes: int) -> Graph:

@@ -37,11 +37,11 @@ def degrees(op: str, l: Any) -> list[int]:
         found = list(l)
         if all(isinstance(i, int) for i in found):
             return [degree(op, "l", i) for i in found]
-    found = Irreps(l)
-    wrong = [str(t) for t in found if t.p != (-1) ** t.l]
-    if wrong and any(t.p != 1 for t in found):
+    irreps = Irreps(l)
+    wrong = [str(t) for t in irreps if t.p != (-1) ** t.l]
+    if wrong and any(t.p != 1 for t in irreps):
         check.fail(ValueError, op, "l of parity (-1)^l, or of even parity throughout", wrong[0])
-    return [degree(op, "l", t.l) for t in found for _ in range(t.mul)]
+    return [degree(op, "l", t.l) for t in irreps for _ in range(t.mul)]
 
 
 def spherical_harmonics(l: Any, x: Tensor, normalize: bool, normalization: str = "integral") -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod, sqrt
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -73,7 +73,7 @@ class Spec:
         shape = {
             "uvw": (a.mul, b.mul, c.mul), "uuw": (a.mul, c.mul), "uuu": (a.mul,), "uvu<v": (pairs,), "u<vw": (pairs, c.mul),
         }.get(mode, (a.mul, b.mul))  # fmt: skip
-        return Instruction(*parts[:3], mode, bool(parts[4]), float(parts[5]) if len(parts) == 6 else 1.0, shape)
+        return Instruction(parts[0], parts[1], parts[2], mode, bool(parts[4]), float(parts[5]) if len(parts) == 6 else 1.0, shape)
 
     def _normalised(self, given: list[Instruction], variances, irrep_norm: str, path_norm: str) -> list[Instruction]:
         var = []
@@ -92,9 +92,8 @@ class Spec:
         for i in given:
             same = [j for j in given if j.i_out == i.i_out]
             dims = self.in1[i.i_in1].dim, self.in2[i.i_in2].dim, self.out[i.i_out].dim
-            alpha = {"component": dims[2], "norm": dims[0] * dims[1], "none": 1}[irrep_norm]
-            size = {"element": lambda s=same: sum(map(elements, s)), "path": lambda s=same, i=i: elements(i) * len(s)}
-            x = size[path_norm]() if path_norm in size else 1
+            alpha: float = {"component": dims[2], "norm": dims[0] * dims[1], "none": 1}[irrep_norm]
+            x = sum(map(elements, same)) if path_norm == "element" else elements(i) * len(same) if path_norm == "path" else 1
             alpha = alpha / x if x > 0 else alpha
             found.append(i._replace(path_weight=sqrt(alpha * var[2][i.i_out] * i.path_weight)))
         return found
@@ -117,7 +116,10 @@ class Spec:
 
     def _make_plans(self) -> None:
         """Direct paths write the result; `wide` ones give each (u, v) apart, for sums and mixing afterwards; pairs stand alone."""
-        weighted, plain, wide, wide_blocks = [], [], [], []
+        weighted: list[Path] = []
+        plain: list[Path] = []
+        wide: list[Path] = []
+        wide_blocks: list[Block] = []
         self.wide_parts: list[tuple[int, int, int]] = []  # instruction, offset and length in a row of the wide result
         self.pair_plans: list[tuple[int, Plan]] = []
         self.weight_at: list[int] = []
@@ -255,4 +257,4 @@ def _to_nodes(part: Tensor, graph: Graph) -> Tensor:
     """Sum of edge values [E, ...] at the destinations."""
     from ..sparse import spmm
 
-    return spmm(graph, None, part.contiguous(), "copy_e")
+    return cast(Tensor, spmm(graph, None, part.contiguous(), "copy_e"))

@@ -229,7 +229,7 @@ def channelwise_instructions(irreps_in1: Any, irreps_in2: Any, filter_out: Any =
     """
     first, second = Irreps(irreps_in1), Irreps(irreps_in2)
     kept = None if filter_out is None else {(t.l, t.p) for t in Irreps(filter_out)}
-    found = []
+    found: list[tuple[int, ...]] = []
     for i, a in enumerate(first):
         for j, b in enumerate(second):
             for degree in range(abs(a.l - b.l), a.l + b.l + 1):
