@@ -33,7 +33,7 @@ def bits_pack(x: Tensor, shift: Tensor | None, test: int, limit: float, invert: 
 def bits_unpack(words: Tensor, K: int, dtype: int, zero: float, one: float) -> Tensor:
     bits = to_bits(words, K).bool()
     pair = [torch.tensor(v, dtype=torch.float64, device=words.device).to(DTYPES[dtype]) for v in (one, zero)]
-    out = torch.where(bits, *pair)
+    out = torch.where(bits, pair[0], pair[1])
     return out.transpose(1, 2).contiguous() if words.dim() == 3 else out
 
 

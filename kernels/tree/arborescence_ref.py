@@ -103,9 +103,12 @@ def _single_or_not(s: list[list[float]], multiroot: bool) -> tuple[float, dict[i
 def _kbest(s: list[list[float]], multiroot: bool, k: int) -> list[tuple[float, dict[int, int]]]:
     """Lawler's partition: the trees other than one found are parted by the first word whose head differs from its."""
     n = len(s) - 1
-    found, order = [], 0
+    found: list[tuple[float, dict[int, int]]] = []
+    order = 0
     top = _single_or_not(s, multiroot)
-    parts = [] if top is None else [(-top[0], order, top[1], 1, frozenset())]
+    parts: list[tuple[float, int, dict[int, int], int, frozenset[int]]] = []
+    if top is not None:
+        parts.append((-top[0], order, top[1], 1, frozenset()))
     while parts and len(found) < k:
         negative, _, heads, word, taken = heapq.heappop(parts)
         found.append((-negative, heads))

@@ -23,7 +23,7 @@ INF = float("inf")
 @dataclass
 class Item:
     name: str
-    i: int
+    i: int | tuple[int, int]  # the grandparent first, where there is one
     j: int
     cell: tuple[int, int] | None  # of score
     left: np.ndarray  # item numbers, one per alternative
@@ -37,10 +37,10 @@ class Hypergraph:
 
     def __init__(self) -> None:
         self.items: list[Item] = []
-        self.number: dict[tuple[str, int, int], int] = {}
+        self.number: dict[tuple[str, int | tuple[int, int], int], int] = {}
         self.empty: set[int] = set()
 
-    def add(self, name: str, i: int, j: int, cell=None, pairs=(), empty: bool = False) -> None:
+    def add(self, name: str, i: int | tuple[int, int], j: int, cell=None, pairs=(), empty: bool = False) -> None:
         """``pairs``: (left, right) or (left, right, sib)."""
         self.number[name, i, j] = len(self.items)
         if empty:

@@ -36,7 +36,7 @@ def hypergraph(n: int, second: bool, multiroot: bool) -> Hypergraph:
         for i in range(n - w + 1):
             j = i + w
             for g in lanes(i, j, True):
-                halves = [(at("CR", g, i, r), at("CL", i, r + 1, j)) for r in range(i, j)]
+                halves: list[tuple] = [(at("CR", g, i, r), at("CL", i, r + 1, j)) for r in range(i, j)]
                 if second:
                     halves = halves[:1]
                     if i > 0 or multiroot:

@@ -79,9 +79,9 @@ def window(
     for i, b, a, r in zip(spatial, before, after, reach, strict=True):
         if not isinstance(i, torch.SymInt) and i + b + a < r:
             check.fail(ValueError, op, f"an image of at least the window's {r}, with its padding", i + b + a)
-    one = (1,) * (2 - n)
+    one: Any = (1,) * (2 - n)  # with n more, two
     zero = (0,) * (2 - n)
-    before, after = (*zero, *before), (*zero, *after)
+    before, after = [*zero, *before], [*zero, *after]
     pads = (before[1], after[1], before[0], after[0])
     return Window((*one, *kernel), (*one, *stride), (*one, *dilation), pads, (*one, *size), groups, int(pad_value))
 

@@ -87,7 +87,7 @@ def epilogue(
         param("scale", scale), param("bias", bias), residual,
         None if prelu is None else prelu_of(op, prelu, N, device).to(work),
         param("shift", shift), None if threshold is None else threshold_of(op, threshold, N, device),
-        ops.OUT_I32 if wide else ops.OUT_BITS if out == "bits" else ops.OUT_CODES[out], wide,
+        ops.OUT_I32 if wide else ops.OUT_BITS if isinstance(out, str) else ops.OUT_CODES[out], wide,
     )  # fmt: skip
 
 

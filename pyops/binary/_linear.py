@@ -266,16 +266,17 @@ def bit_matmul(a: BitTensor, b: BitTensor | PackedWeight, *, count: str = "dot")
     if a.dim != a.words.dim() - 1 or a.words.dim() < 2:
         check.fail(ValueError, op, "a [.., M, K] packed along its last dimension", f"{list(a.shape)} along {a.dim}")
     packed = isinstance(b, PackedWeight)
-    if not packed:
+    if isinstance(b, PackedWeight):
+        kind, polarity = b.kind, a.polarity
+    else:
         bits_of(op, "b", b)
         if b.dim != b.words.dim() - 1 or b.words.dim() < 2:
             check.fail(ValueError, op, "b [.., N, K] packed along its last dimension", f"{list(b.shape)} along {b.dim}")
-    kind = b.kind if packed else b.values
+        kind, polarity = b.values, a.polarity * b.polarity
     if (packed and len(b.shape) != 2) or b.K != a.K:
         check.fail(ValueError, op, f"b [N, {a.K}], with K of a", list(b.shape))
     if b.device != a.device:
         check.fail(ValueError, op, f"b on {a.device}, as a", b.device)
-    polarity = a.polarity * (1 if packed else b.polarity)
     if count == "hamming":
         if len(KINDS[kind][0]) != 1 or (kind == "01") != (a.values == "01"):
             check.fail(ValueError, op, "operands of the same two values to count differences", f"'{a.values}' and '{kind}'")
@@ -286,7 +287,7 @@ def bit_matmul(a: BitTensor, b: BitTensor | PackedWeight, *, count: str = "dot")
     if packed or b.words.dim() == 2:
         words = b.words if packed else b.words[None]
         flat_a = a.words.reshape(_product(lead) * M, W)
-        y = ops.bits_gemm(flat_a, words, b.panels if packed else None, a.K, *numbers, *_NONE, ops.OUT_I32)
+        y = ops.bits_gemm(flat_a, words, b.panels if isinstance(b, PackedWeight) else None, a.K, *numbers, *_NONE, ops.OUT_I32)
         return y.reshape(*lead, M, y.shape[-1])
     if b.words.shape[:-2] != lead:
         check.fail(ValueError, op, f"b with the leading dimensions {list(lead)} of a", list(b.shape))

@@ -25,9 +25,9 @@ KINDS: dict[str, tuple[tuple[int, ...], bool]] = {
 
 def form(a_values: str, kind: str, K: int, polarity: int) -> tuple[list[int], list[int], int, int, bool]:
     """(coef, col, row, base, halve) of csrc/binary/gemm.h for activations of ``a_values`` and weights of ``kind``."""
-    c, signs = KINDS[kind]
-    total = polarity * sum(c)
-    c = [polarity * v for v in c]
+    coefficients, signs = KINDS[kind]
+    total = polarity * sum(coefficients)
+    c = [polarity * v for v in coefficients]
     if a_values == "pm1":
         if signs:
             return [-2 * v for v in c], [0] * len(c), 0, total * K, False
@@ -65,6 +65,11 @@ class PackedWeight:
     >>> binary.binary_linear(torch.ones(1, 3), packed)
     tensor([[-1.]])
     """
+
+    _source: weakref.ref[Tensor] | None
+    _version: int | None
+    _panels: Tensor | None
+    _taps: Tensor | None
 
     def __init__(self, weight: Tensor | BitTensor, kind: str = "pm1", *, sign_zero: int = 1, groups: int = 1):
         op = "PackedWeight"
@@ -190,7 +195,7 @@ class PackedWeight:
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The values, in the shape of the weight."""
         c, signs = KINDS[self.kind]
-        total = sum(
+        total: Any = sum(
             v * unpack_words(plane, self.K, 1, dtype, -1.0 if signs else 0.0, 1.0) for v, plane in zip(c, self.words, strict=True)
         )
         if len(self.shape) == 2:

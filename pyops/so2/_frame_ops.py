@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._dispatch import define
+from .._dispatch import Entry, define
 from ..kernels.so2.wigner_ref import SEAM, order, packed_size
 
 
@@ -92,19 +92,19 @@ so2_rotate = define(
     "so2_rotate", _rotate_fake, _setup,
     _bilinear(lambda g, x, D, *d: so2_rotate_back(g, D, *d), lambda g, x, D, *d: so2_rotate_outer(g, x, *d)), (0, 1),
 )  # fmt: skip
-so2_rotate_back = define(
+so2_rotate_back: Entry = define(
     "so2_rotate_back", _back_fake, _setup,
     _bilinear(lambda g, z, D, *d: so2_rotate(g, D, *d), lambda g, z, D, *d: so2_rotate_outer(z, g, *d)), (0, 1),
 )  # fmt: skip
-so2_rotate_outer = define(
+so2_rotate_outer: Entry = define(
     "so2_rotate_outer", _outer_fake, _setup,
     _bilinear(lambda g, z, x, *d: so2_rotate(x, g, *d), lambda g, z, x, *d: so2_rotate_back(z, g, *d)), (0, 1),
 )  # fmt: skip
-so3_turn = define(
+so3_turn: Entry = define(
     "so3_turn", _turn_fake, _setup,
     _bilinear(lambda g, x, v, *d: -so3_turn(g, v, *d), lambda g, x, v, *d: so3_torque(g, x, *d)), (0, 1),
 )  # fmt: skip
-so3_torque = define(
+so3_torque: Entry = define(
     "so3_torque", _torque_fake, _setup,
     _bilinear(lambda h, g, x, *d: so3_turn(x, h, *d), lambda h, g, x, *d: -so3_turn(g, h, *d)), (0, 1),
 )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ def _positions(L: int, M: int) -> list[int]:
 @cache
 def _zonal(L: int, M: int) -> list[int]:
     """The rows m = 0 of a packed matrix."""
-    found, at = [], 0
+    found: list[int] = []
+    at = 0
     for l in range(L + 1):
         at_row = at + min(l, M) * (2 * l + 1)
         found += range(at_row, at_row + 2 * l + 1)
@@ -97,4 +98,4 @@ def execution_backend() -> type:
 
 def _sum(message: Tensor, target: Tensor, num_nodes: int) -> Tensor:
     """Rows added to their targets in the order of the edges."""
-    return scatter_reduce(message.flatten(1), target, num_nodes).reshape(num_nodes, *message.shape[1:])
+    return cast(Tensor, scatter_reduce(message.flatten(1), target, num_nodes)).reshape(num_nodes, *message.shape[1:])

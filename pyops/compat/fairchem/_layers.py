@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +16,11 @@ class CoefficientMapping(nn.Module):
     Attributes: ``to_m [n, n]``, ``m_size`` (coefficients of +m per m), ``res_size``, ``l_harmonic``, ``m_harmonic`` (|m|),
     ``m_complex`` (m), ``coefficient_idx(lmax, mmax)``.
     """
+
+    l_harmonic: Tensor
+    m_harmonic: Tensor
+    m_complex: Tensor
+    to_m: Tensor
 
     def __init__(self, lmax: int, mmax: int):
         super().__init__()
@@ -91,6 +98,8 @@ class SO2_Convolution(nn.Module):
     where a submodule is not a plain ``Linear`` (MoLE), that module is called instead.
     """
 
+    so2_m_conv: Any  # nn.ModuleList, which has no type for its modules
+
     def __init__(
         self, sphere_channels: int, m_output_channels: int, lmax: int, mmax: int, mappingReduced: CoefficientMapping | None = None,
         internal_weights: bool = True, edge_channels_list: list[int] | None = None, extra_m0_output_channels: int | None = None,
@@ -121,7 +130,7 @@ class SO2_Convolution(nn.Module):
     def _radial(channels: list[int]) -> nn.Module:
         return RadialMLP(channels)
 
-    def _scaled(self, x: Tensor, x_edge: Tensor | None) -> Tensor:
+    def _scaled(self: SO2_Convolution | SO2_Linear, x: Tensor, x_edge: Tensor | None) -> Tensor:
         if self.rad_func is not None:
             x_edge = self.rad_func(x_edge)
         if x_edge is None:
@@ -135,7 +144,7 @@ class SO2_Convolution(nn.Module):
         extra = self.extra_m0_output_channels
         if all(type(fc) is nn.Linear for fc in (self.fc_m0, *(c.fc for c in self.so2_m_conv))):
             weights = [self.fc_m0.weight, *(c.fc.weight for c in self.so2_m_conv)]
-            out = so2_linear(
+            out: Any = so2_linear(
                 x, weights, self.fc_m0.bias, lmax=self.lmax, mmax=self.mmax, out_channels=self.m_output_channels, extra=extra or 0
             )
             if extra:
@@ -152,6 +161,8 @@ class SO2_Convolution(nn.Module):
 
 class SO2_Linear(nn.Module):
     """The same without the imaginary part: ``W1`` acts on +m and on -m. Input and output l-primary, as in fairchem."""
+
+    so2_m_fc: Any  # nn.ModuleList of nn.Linear
 
     def __init__(
         self, sphere_channels: int, m_output_channels: int, lmax: int, mmax: int, mappingReduced: CoefficientMapping,
@@ -177,7 +188,7 @@ class SO2_Linear(nn.Module):
         index = self.mappingReduced.to_m.argmax(1)
         x = SO2_Convolution._scaled(self, x[:, index], x_edge if self.rad_func is not None else None)
         weights = [self.fc_m0.weight, *(torch.cat([fc.weight, torch.zeros_like(fc.weight)]) for fc in self.so2_m_fc)]
-        out = so2_linear(x, weights, self.fc_m0.bias, lmax=self.lmax, mmax=self.mmax, out_channels=self.m_output_channels)
+        out: Any = so2_linear(x, weights, self.fc_m0.bias, lmax=self.lmax, mmax=self.mmax, out_channels=self.m_output_channels)
         return out[:, index.argsort()]
 
 
@@ -186,7 +197,8 @@ def convert(model: nn.Module) -> nn.Module:
 
     Returns the model. Modules whose ``fc`` is not a plain ``Linear`` are left alone.
     """
-    for name, child in list(model.named_children()):
+    children: list[tuple[str, Any]] = list(model.named_children())
+    for name, child in children:
         theirs = type(child).__module__.startswith("fairchem.") and type(child).__name__ == "SO2_Convolution"
         if (
             theirs

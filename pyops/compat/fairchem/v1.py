@@ -6,6 +6,8 @@ Differences on purpose: ``SO3_Rotation.set_wigner`` keeps the gradient if ``diff
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -69,8 +71,8 @@ class SO3_Embedding:
         return self._like(self.embedding[edge_index])
 
     def _reduce_edge(self, edge_index: Tensor, num_nodes: int) -> None:
-        flat = self.embedding.flatten(1)
-        self.set_embedding(scatter_reduce(flat, edge_index, num_nodes).reshape(num_nodes, *self.embedding.shape[1:]))
+        total = cast(Tensor, scatter_reduce(self.embedding.flatten(1), edge_index, num_nodes))
+        self.set_embedding(total.reshape(num_nodes, *self.embedding.shape[1:]))
 
     def _m_primary(self, mapping) -> None:
         self.embedding = self.embedding[:, mapping.to_m.argmax(1)]
@@ -157,7 +159,7 @@ class SO2_m_Convolution(_layers.SO2_m_Conv):
         op = "SO2_m_Convolution"
         super().__init__(m, sphere_channels, m_output_channels, _one(op, "lmax_list", lmax_list), _one(op, "mmax_list", mmax_list))
 
-    def forward(self, x_m: Tensor) -> Tensor:
+    def forward(self, x_m: Tensor) -> Tensor:  # type: ignore[override]
         return torch.stack([y.flatten(1) for y in super().forward(x_m)], 1)
 
 
@@ -188,7 +190,7 @@ class SO2_Convolution(_layers.SO2_Convolution):
 
     def forward(self, x: SO3_Embedding, x_edge: Tensor):  # type: ignore[override]
         x._m_primary(self.mappingReduced)
-        out = super().forward(x.embedding, x_edge if self.rad_func is not None else None)
+        out: Any = super().forward(x.embedding, x_edge if self.rad_func is not None else None)
         extra = None
         if self.extra_m0_output_channels is not None:
             out, extra = out

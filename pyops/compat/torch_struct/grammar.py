@@ -65,8 +65,12 @@ class SentCFG(StructDistribution):
 
     def kl(self, other: SentCFG) -> Tensor:  # type: ignore[override]
         """Computed in float64: a small divergence is the difference of large numbers."""
-        mine, theirs = (PCFG(*(t.double() for t in d.log_potentials), d.lengths) for d in (self, other))
-        return mine.kl_divergence(theirs).to(self.partition.dtype)
+
+        def doubled(d: SentCFG) -> PCFG:
+            terms, rules, roots = (t.double() for t in d.log_potentials)
+            return PCFG(terms, rules, roots, d.lengths)
+
+        return doubled(self).kl_divergence(doubled(other)).to(self.partition.dtype)
 
     def kmax(self, k: int) -> Tensor:
         raise NotImplementedError("SentCFG.kmax: only the best parse is available")
