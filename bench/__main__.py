@@ -26,7 +26,7 @@ def arguments() -> argparse.Namespace:
     level = parser.add_mutually_exclusive_group()
     for name, text in (
         ("smoke", "tiny inputs: does everything run"),
-        ("quick", "the real graph only, under a minute"),
+        ("quick", "a case or two of every operator"),
         ("full", "every row: all graphs, widths, reductions, both directions; long"),
     ):
         level.add_argument(f"--{name}", dest="level", action="store_const", const=name, default="default", help=text)

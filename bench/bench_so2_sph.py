@@ -23,7 +23,7 @@ VALUES, JET = "harmonics values", "harmonics with gradients"
 
 def cases(level: str) -> Iterator[Case]:
     cells = at_level(level, smoke=4, quick=4, default=6, full=6)
-    for lmax in at_level(level, smoke=(2,), quick=(3,), default=(1, 2, 3, 6), full=(1, 2, 3, 4, 5, 6, 8)):
+    for lmax in at_level(level, smoke=(2,), quick=(3,), default=(2, 6), full=(1, 2, 3, 4, 5, 6, 8)):
         N, S = cells**3 * 4 * 78, (lmax + 1) ** 2
         for op, direction, planes in ((VALUES, FWD, 1), (VALUES, BOTH, 2), (JET, FWD, 4)):
             size = 4 * N * (3 + planes * S)

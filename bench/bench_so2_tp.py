@@ -27,7 +27,7 @@ def cases(level: str) -> Iterator[Case]:
         level,
         smoke=(4, ["sevennet-0"]),
         quick=(4, ["mace-large"]),
-        default=(4, [*PROBLEMS]),
+        default=(4, ["mace-large", "sevennet-0"]),
         full=(6, [*PROBLEMS]),
     )
     for name in names:

@@ -38,7 +38,7 @@ def cases(level: str) -> Iterator[Case]:
         yield _case(SAMPLE, FWD, B, n, 1.0)
         yield _case(BEST, FWD, B, n, 1.0)
         yield _case(CHECK, FWD, B, n, 1.0)
-        yield _case(KBEST, FWD, min(B, 16), min(n, 12), 1.0)
+    yield _case(KBEST, FWD, 16 if level != "smoke" else 3, 12 if level != "smoke" else 6, 1.0)
 
 
 def _case(what: str, direction: str, B: int, n: int, scale: float) -> Case:
