@@ -1,11 +1,11 @@
 // The recursion of Ivanic and Ruedenberg as a list of products, and the generators as its derivative at the identity.
-// Plain code for instruction-set files and for the host side of CUDA: every includer has its own copy.
+// Every includer has its own copy.
 #pragma once
 #include <cmath>
 
 #include "so2/wigner.h"
 
-namespace structops {
+namespace structops::STRUCTOPS_ISA {
 namespace {
 
 struct WignerTerm {
@@ -122,4 +122,4 @@ struct WignerTable {
 }
 
 }  // namespace
-}  // namespace structops
+}  // namespace structops::STRUCTOPS_ISA
