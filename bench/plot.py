@@ -14,6 +14,16 @@ COLOURS = {
 }  # fmt: skip
 SPARE = ("#2563a8", "#e08a1e", "#3a9a6b", "#b5446e")
 LOWEST = -4  # log2; bars below are cut
+# Beginning of the operator's name -> panel, for the families whose cases are shapes rather than graphs.
+SHAPES = {
+    "tp_conv": "tensor products", "harmonics": "spherical harmonics",
+    "edge_block": "SO(2) convolutions", "so2_conv": "SO(2) convolutions", "wigner": "SO(2) convolutions",
+    "linear": "linear layers on bits", "w1a": "linear layers on bits",
+    "bit GEMM": "products of bits", "Hamming": "products of bits",
+    "pack": "bits", "unpack": "bits", "popcount": "bits", "hamming": "bits",
+    "conv,": "convolutions on bits", "depthwise": "convolutions on bits",
+    "quantize": "quantizers", "fff": "fast feed-forward networks, masks", "edge_popup": "fast feed-forward networks, masks",
+}  # fmt: skip
 
 
 @dataclass
@@ -42,7 +52,12 @@ def panels(rows: list[dict]) -> list[Panel]:
         words = "forward + backward" if row["direction"] == "fwd+bwd" else "forward"
         first, _, rest = row["op"].partition(" ")
         width, graph = f"F={row['features']}", row["graph"]
-        if graph in ("trees", "dense", "random"):
+        shapes = next((panel for start, panel in SHAPES.items() if row["op"].startswith(start)), None)
+        if shapes:
+            shape = row["graph"] if row["op"] in ("edge_block", "so2_conv", "wigner") else row["shape"].partition(", ")[0]
+            op = row["op"].removeprefix("quantize ").replace(", ", "\n")
+            name, slot, series = f"{shapes}, {words}", f"{op}\n{shape}", "fastest peer"
+        elif graph in ("trees", "dense", "random"):
             kind = {"trees": "projective trees", "dense": "non-projective trees", "random": "chains"}[graph]
             op = row["op"].removeprefix("tree ").replace(", ", "\n").replace("chain_", "")
             shape = (row["shape"].rpartition(", N=")[0] or row["shape"]).replace("treebank, ", "treebank\n")
@@ -58,7 +73,7 @@ def panels(rows: list[dict]) -> list[Panel]:
         elif first == "spmm":
             name, slot, series = f"spmm, {words}", f"{graph}\n{width}", rest
         else:
-            name, slot, series = f"{first}, {words}", width, rest
+            name, slot, series = f"{first}, {words}", width, rest or first
         found.setdefault(name, Panel(name)).bars[slot, series] = row
     return list(found.values())
 
@@ -74,7 +89,7 @@ def draw(run: dict, path: Path) -> None:
     found = panels([r for r in run["rows"] if r["threads"] == most])
     if not found:
         return
-    columns = min(len(found), 2)
+    columns = min(len(found), 2 if len(found) < 12 else 3)
     lines = math.ceil(len(found) / columns)
     size = (7 * columns, 2.9 * lines + 0.9)
     figure, axes = plt.subplots(lines, columns, figsize=size, squeeze=False, layout="constrained")
