@@ -9,7 +9,7 @@ from pathlib import Path
 
 HOT = (
     "spmm", "sddmm", "softmax",
-    "chart", "factored", "grand_sum", "chain", "matrix_tree",
+    "chart", "factored", "chain", "matrix_tree",
     "tp_conv", "sph_kernel", "sph_bwd",
     "bits_gemm",
 )  # fmt: skip

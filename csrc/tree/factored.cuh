@@ -43,10 +43,12 @@ __global__ void __launch_bounds__(kFactorThreads) factored_scores(const FactorPa
 template <class A>
 __global__ void __launch_bounds__(kFactorThreads) factored_gradients(const FactorParams p) {
   const int64_t which = int64_t(blockIdx.x), role = which % 3, at = which / 3 % p.N, b = which / 3 / p.N, n = p.lengths[b];
-  const A* f[3] = {static_cast<const A*>(p.x), static_cast<const A*>(p.y), static_cast<const A*>(p.z)};
-  const A* v[3] = {static_cast<const A*>(p.v_x), static_cast<const A*>(p.v_y), static_cast<const A*>(p.v_z)};
-  void* const to[3] = {p.to_x, p.to_y, p.to_z};
-  const int first = role == 0 ? 1 : 0, second = role == 2 ? 1 : 2;  // the other two factors
+  // The other two factors, their directions, and this one's gradient: pointers, since an array of them would lie in local memory.
+  const A* const f1 = static_cast<const A*>(role == 0 ? p.y : p.x);
+  const A* const f2 = static_cast<const A*>(role == 2 ? p.y : p.z);
+  const A* const v1 = static_cast<const A*>(role == 0 ? p.v_y : p.v_x);
+  const A* const v2 = static_cast<const A*>(role == 2 ? p.v_y : p.v_z);
+  A* const to = static_cast<A*>(role == 0 ? p.to_x : role == 1 ? p.to_y : p.to_z);
   const A logz = static_cast<const A*>(p.logz)[b];
   const bool failed = logz != logz;
   const A *post = static_cast<const A*>(p.post), *d_post = static_cast<const A*>(p.d_post);
@@ -58,12 +60,12 @@ __global__ void __launch_bounds__(kFactorThreads) factored_gradients(const Facto
         if (i == 0 || !(i < j ? i < k && k < j : j < k && k < i)) continue;
         const int64_t o = ((b * p.N + i) * p.N + j) * p.N + k, q = (b * p.N + s) * p.D + d, r = (b * p.N + t) * p.D + d;
         if (d_post) {
-          sum += d_post[o] * f[first][q] * f[second][r] + post[o] * (v[first][q] * f[second][r] + f[first][q] * v[second][r]);
+          sum += d_post[o] * f1[q] * f2[r] + post[o] * (v1[q] * f2[r] + f1[q] * v2[r]);
         } else {
-          sum += post[o] * f[first][q] * f[second][r];
+          sum += post[o] * f1[q] * f2[r];
         }
       }
-    static_cast<A*>(to[role])[(b * p.N + at) * p.D + d] = at <= n && failed ? A(NAN) : sum;
+    to[(b * p.N + at) * p.D + d] = at <= n && failed ? A(NAN) : sum;
   }
 }
 
