@@ -129,6 +129,8 @@ def _panel(axis, panel: Panel) -> None:
             axis.hlines(_wanted(row), x - width / 2, x + width / 2, color="black", linewidth=1.6, zorder=3)
     _scale(axis, panel)
     axis.set_xticks(range(len(slots)), slots, fontsize=9 if max(map(len, slots)) < 20 else 6)
+    if len(slots) > 8:
+        axis.tick_params(axis="x", labelrotation=60)
     axis.set_xlim(-0.6, len(slots) - 0.4)
     axis.set_title(panel.name, fontsize=10, loc="left", fontweight="bold", pad=20)
     axis.spines[["top", "right"]].set_visible(False)

@@ -92,9 +92,10 @@ class Runner:
 
     def _judge(self, row: dict, case: Case) -> None:
         ours = row["ours"]["median"]
-        medians = {name: p["median"] for name, p in row["peers"].items() if "median" in p}
-        ratios = {name: m / ours for name, m in medians.items()}
+        timed = {name: p["median"] for name, p in row["peers"].items() if "median" in p}
+        ratios = {name: m / ours for name, m in timed.items()}
         row["ratios"] = ratios
+        medians = {name: m for name, m in timed.items() if not name.startswith(OURS)}  # another way of ours is no peer
         row["best"] = min(medians, key=medians.get) if medians else None
         row["ratio"] = ratios[row["best"]] if medians else None
         copy = self.stream["cuda" if self.device != "cpu" else str(row["threads"])]["copy"]

@@ -19,9 +19,10 @@ def main() -> int:
         print(f"  {'on ' if ok else 'off'}  {name:<10} {reason}")
     print("\nEvery operator against its reference:")
     results = run()
+    width = max(len(r.op) for r in results)
     for r in results:
         verdict = "ok  " if r.ok else "FAIL"
-        print(f"  {verdict}  {r.op:<20} {r.device:<5} {r.cases:>3} cases   largest error {r.error:.1e}   {r.note}".rstrip())
+        print(f"  {verdict}  {r.op:<{width}} {r.device:<5} {r.cases:>3} cases   largest error {r.error:.1e}   {r.note}".rstrip())
     failed = [r for r in results if not r.ok]
     print(f"\n{len(results) - len(failed)} of {len(results)} checks passed" + (", on this machine" if not failed else ""))
     return 1 if failed else 0
