@@ -225,8 +225,7 @@ def expected_score(chart: Chart, other: Chart) -> tuple[Tensor, Tensor]:
     """logz of ``chart``, and the expectation under it of the score that ``other`` gives."""
     if other.sib_factors is None:
         logz, post = log_partition_and_marginals(chart)
-        scores = factors(other)
-        return logz, expected(post[: len(scores)], scores, logz.dtype)
+        return logz, expected(shared(chart, post, other), factors(other), logz.dtype)
     # sib + t sib', by factors of both side by side: its derivative at t = 0 is the expectation of sib'.
     x, y, z = _wide_factors(other)
     none = torch.zeros_like(x)

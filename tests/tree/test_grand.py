@@ -254,6 +254,20 @@ def test_gradients(multiroot: bool, second: bool) -> None:
         assert gradcheck(fn, inputs, fast_mode=True)
 
 
+def test_divergences_between_models_with_different_parts() -> None:
+    """A part that one model lacks counts as zeros, whichever model lacks it."""
+    arc, grand, sib = draw(2, 5, True)
+    parts = [{}, {"sib": sib}, {"grand": grand}, {"sib": sib, "grand": grand}]
+    full = [{"sib": torch.zeros_like(sib), "grand": torch.zeros_like(grand), **p} for p in parts]
+    for mine, mine_full in zip(parts, full, strict=True):
+        for theirs, theirs_full in zip(parts, full, strict=True):
+            p, q = DependencyCRF(arc, **mine), DependencyCRF(arc.flip(-1), **theirs)
+            p_full, q_full = DependencyCRF(arc, **mine_full), DependencyCRF(arc.flip(-1), **theirs_full)
+            assert_close(p.cross_entropy(q), p_full.cross_entropy(q_full), terms=256)
+            assert_close(p.kl_divergence(q), p_full.kl_divergence(q_full), terms=256)
+            assert_close(p.kl_divergence(q), p.cross_entropy(q) - p.entropy(), terms=256)
+
+
 def test_labels_and_errors() -> None:
     arc, grand, _ = draw(2, 5, False)
     labelled = DependencyCRF(torch.stack([arc, arc - 1], -1), grand=grand)
