@@ -14,6 +14,9 @@ EDGE_COPY, EDGE_ADD, EDGE_SUB, EDGE_MUL, EDGE_DIV = range(5)
 TARGETS = {"u": 0, "v": 1, "e": 2}
 U, V, E = range(3)
 
+# csrc/sparse/attention.h
+ADDITIVE, GATV2, DOT = range(3)
+
 DEP_MULTI, DEP_SINGLE, SPAN = range(3)
 # Kinds of tree that have operators of their own.
 SPANNING = SPANNING_MULTI, SPANNING_SINGLE = 3, 4

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structops
 import torch
+from attention_samples import attention_samples
 from binary_samples import binary_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
@@ -88,6 +89,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         ],
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
+        **attention_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),
@@ -142,6 +144,7 @@ def functions() -> dict[str, tuple[Callable, tuple[Tensor, ...]]]:
         "softmax": (lambda s: segment_softmax(s, PTR), (src,)),
         "log softmax": (lambda s: segment_softmax(s, PTR, log=True), (src,)),
         "scatter softmax": (lambda s: structops.scatter_softmax(s, PLAN), (src,)),
+        "fused attention": (lambda x, y: structops.sparse.dot_attention(SORTED, y[:, None], x[:, None], x[:, None]), (x, y)),
         "attention": (lambda x, y: spmm(SORTED, x, segment_softmax(sddmm(SORTED, x, y), SORTED.rowptr)), (x, y)),
     }
     for reduce in C.REDUCES:

@@ -3,6 +3,7 @@
 // index_range and the bounds check of csr_build and scatter synchronise the stream once.
 #pragma once
 #include "core/cuda/context.h"
+#include "sparse/attention.h"
 #include "sparse/csr.h"
 #include "sparse/scatter.h"
 #include "sparse/sddmm.h"
@@ -14,6 +15,8 @@ namespace structops::cuda {
 
 bool compiled();  // false in the stub that stands in where nvcc is absent; its launchers throw
 
+void attention_fwd(const AttentionArgs& a, const CudaContext& ctx);
+void attention_bwd(const AttentionArgs& a, const CudaContext& ctx);
 void spmm_fwd(const SpmmArgs& a, const CudaContext& ctx);
 void sddmm_fwd(const SddmmArgs& a, const CudaContext& ctx);
 void softmax_fwd(const SoftmaxArgs& a, const CudaContext& ctx);

@@ -16,6 +16,12 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
+  // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
+  m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");
+  m.def("attention_bwd(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor out, Tensor lse, Tensor grad, "
+        "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // tree
   m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");

@@ -9,6 +9,8 @@ OPS = {
     "segment_softmax": "softmax",
     "segment_softmax_bwd": "softmax",
     "scatter": "scatter",
+    "attention": "attention",
+    "attention_bwd": "attention",
     "select": "select",
     "select_bwd": "select",
     "csr_build": "csr",

@@ -13,6 +13,7 @@ the halves. Rules that need each other import modules, not names.
 from __future__ import annotations
 
 from .._dispatch import is_eager
+from ._attention import attention
 from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
@@ -24,6 +25,7 @@ from ._spmm import spmm
 from ._spmm_grad import copy_product_grad
 
 __all__ = [
+    "attention",
     "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
     "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
 ]  # fmt: skip

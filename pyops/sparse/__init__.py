@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from ._attention import dot_attention, edge_softmax, gat_attention, gatv2_attention
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
 from ._spmm import spmm
 
 __all__ = [
-    "ScatterPlan", "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+    "ScatterPlan",
+    "dot_attention",
+    "edge_softmax",
+    "gat_attention",
+    "gatv2_attention",
+    "scatter_reduce",
+    "scatter_softmax",
+    "sddmm",
+    "segment_gather",
+    "segment_reduce",
+    "segment_softmax",
+    "spmm",
 ]  # fmt: skip
