@@ -17,6 +17,14 @@ U, V, E = range(3)
 # csrc/sparse/attention.h
 ADDITIVE, GATV2, DOT = range(3)
 
+# csrc/sparse/edge_act.h
+EDGE_ACTS = {
+    name: code
+    for code, name in enumerate(
+        ("identity", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "softplus", "gelu", "gelu_tanh")
+    )
+}
+
 DEP_MULTI, DEP_SINGLE, SPAN = range(3)
 # Kinds of tree that have operators of their own.
 SPANNING = SPANNING_MULTI, SPANNING_SINGLE = 3, 4

@@ -5,7 +5,7 @@
 #include "core/memory.h"
 #include "core/vmath.h"
 #include "sparse/attention.h"
-#include "sparse/spmm.h"
+#include "sparse/row_pieces.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -366,20 +366,6 @@ template <class T, Score score> void backward_source(const AttentionArgs& a, Scr
   narrow_row(static_cast<T*>(a.d_value) + u * HD, x.sum_value, HD);
 }
 
-// Calls f(item, first row, last row) for pieces of about equally many rows and edges, each row in one piece.
-template <class F> void pieces(const Index& rowptr, int64_t N, int64_t E, int64_t cost, const ParallelFor& pf, F f) {
-  const int64_t chunk = spmm_chunk(N, E), items = (N + E + chunk - 1) / chunk;
-  auto first_row = [&](int64_t item) {
-    const Cut c = spmm_cut(rowptr, N, E, chunk, item);
-    return c.row < N && c.k > rowptr[c.row] ? c.row + 1 : c.row;
-  };
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) f(item, first_row(item), first_row(item + 1));
-  };
-  const int64_t work = chunk * cost + 1;
-  parallel_for(pf, items, (32768 + work - 1) / work, body);
-}
-
 template <class F> void with_score(const AttentionArgs& a, F f) {
   with_dtype(a.dtype, [&](auto* t) {
     using T = Pointee<decltype(t)>;
@@ -395,7 +381,7 @@ struct Forward {
   const AttentionArgs& a;
   const ParallelFor& pf;
   template <class T, Score score> void operator()() const {
-    pieces(a.rowptr, a.N, a.E, a.H * (a.K + a.D), pf, [&](int64_t, int64_t begin, int64_t end) {
+    for_row_pieces(a.rowptr, a.N, a.E, a.H * (a.K + a.D), pf, [&](int64_t, int64_t begin, int64_t end) {
       Scratch<Acc<T>> x(a);
       for (int64_t v = begin; v < end; ++v) forward_row<T, score>(a, x, v);
     });
@@ -408,10 +394,10 @@ struct Backward {
   template <class T, Score score> void operator()() const {
     using A = Acc<T>;
     const int64_t HK = score == Score::gatv2 ? a.H * a.K : 0, cost = 2 * a.H * (a.K + a.D);
-    const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
+    const int64_t items = row_pieces(a.N, a.E);
     A* const d_att = allocate<A>(size_t(items * HK));
     for (int64_t j = 0; j < items * HK; ++j) d_att[j] = 0;
-    pieces(a.rowptr, a.N, a.E, cost, pf, [&](int64_t item, int64_t begin, int64_t end) {
+    for_row_pieces(a.rowptr, a.N, a.E, cost, pf, [&](int64_t item, int64_t begin, int64_t end) {
       Scratch<A> x(a);
       for (int64_t v = begin; v < end; ++v) backward_row<T, score>(a, x, v, d_att + item * HK);
     });
@@ -421,7 +407,7 @@ struct Backward {
       narrow_to(static_cast<T*>(a.d_att) + j, total);
     }
     std::free(d_att);
-    pieces(a.colptr, a.M, a.E, cost, pf, [&](int64_t, int64_t begin, int64_t end) {
+    for_row_pieces(a.colptr, a.M, a.E, cost, pf, [&](int64_t, int64_t begin, int64_t end) {
       Scratch<A> x(a);
       for (int64_t u = begin; u < end; ++u) backward_source<T, score>(a, x, u);
     });

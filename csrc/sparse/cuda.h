@@ -5,6 +5,7 @@
 #include "core/cuda/context.h"
 #include "sparse/attention.h"
 #include "sparse/csr.h"
+#include "sparse/edge_act.h"
 #include "sparse/scatter.h"
 #include "sparse/sddmm.h"
 #include "sparse/select.h"
@@ -17,6 +18,8 @@ bool compiled();  // false in the stub that stands in where nvcc is absent; its 
 
 void attention_fwd(const AttentionArgs& a, const CudaContext& ctx);
 void attention_bwd(const AttentionArgs& a, const CudaContext& ctx);
+void edge_act_fwd(const EdgeActArgs& a, const CudaContext& ctx);
+void edge_act_bwd(const EdgeActArgs& a, const CudaContext& ctx);
 void spmm_fwd(const SpmmArgs& a, const CudaContext& ctx);
 void sddmm_fwd(const SddmmArgs& a, const CudaContext& ctx);
 void softmax_fwd(const SoftmaxArgs& a, const CudaContext& ctx);

@@ -16,6 +16,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
+  // x and value [M, F], y [N, F], edge [E, F]. The gradients of absent operands are empty.
+  m.def("edge_act(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+        "Tensor? row_t, Tensor? eid_t, int act, float slope) -> Tensor");
+  m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor grad, Tensor rowptr, Tensor? col, Tensor? eid, "
+        "Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) -> (Tensor, Tensor, Tensor, Tensor)");
   // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
   m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
         "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");

@@ -11,6 +11,8 @@ OPS = {
     "scatter": "scatter",
     "attention": "attention",
     "attention_bwd": "attention",
+    "edge_act": "edge_act",
+    "edge_act_bwd": "edge_act",
     "select": "select",
     "select_bwd": "select",
     "csr_build": "csr",

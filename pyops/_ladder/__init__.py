@@ -16,6 +16,7 @@ from .._dispatch import is_eager
 from ._attention import attention
 from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
+from ._edge_act import activate, edge_act
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
 from ._scatter import scatter
 from ._sddmm import sddmm
@@ -25,6 +26,7 @@ from ._spmm import spmm
 from ._spmm_grad import copy_product_grad
 
 __all__ = [
+    "activate", "edge_act",
     "attention",
     "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
     "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",

@@ -30,6 +30,9 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if backends.OPS[op] == "sparse.attention":
         yield from attention_cases(op, g)
         return
+    if backends.OPS[op] == "sparse.edge_act":
+        yield from edge_act_cases(op, g)
+        return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
@@ -88,3 +91,16 @@ def attention_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             else:
                 out, lse = attention_ref.attention(*args, rowptr, col, eid, None, None, None, *tail)
                 yield *args, out, lse, rand(N, H, 21), rowptr, col, eid, *back, *tail
+
+
+def edge_act_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    N, M, E, F = 20, 15, 400, 83
+    for (n, dtype), act in itertools.product(enumerate(DTYPES), C.EDGE_ACTS.values()):
+        rowptr, col, eid = structure(g, N, M, E, (torch.int32, torch.int64)[n % 2])
+        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: E731
+        args = rand(M, F), rand(N, F), rand(E, F) if act % 2 else None, rand(M, F) if act % 3 else None
+        if op == "edge_act":
+            yield *args, rowptr, col, eid, None, None, None, act, 0.3
+        else:
+            back = with_reverse((rowptr, col, eid, None, None, None), M)[3:]
+            yield *args, rand(N, F), rowptr, col, eid, *back, act, 0.3

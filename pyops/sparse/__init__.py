@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from ._attention import dot_attention, edge_softmax, gat_attention, gatv2_attention
+from ._edge_act import add_act_reduce
+from ._multi import multi_aggregate
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
 from ._spmm import spmm
 
 __all__ = [
+    "add_act_reduce", "multi_aggregate",
     "ScatterPlan",
     "dot_attention",
     "edge_softmax",
