@@ -13,6 +13,7 @@ from attention_samples import attention_samples
 from binary_samples import binary_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
+from edge_act_samples import edge_act_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
@@ -90,6 +91,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
         **attention_samples(leaf),
+        **edge_act_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),
@@ -144,6 +146,7 @@ def functions() -> dict[str, tuple[Callable, tuple[Tensor, ...]]]:
         "softmax": (lambda s: segment_softmax(s, PTR), (src,)),
         "log softmax": (lambda s: segment_softmax(s, PTR, log=True), (src,)),
         "scatter softmax": (lambda s: structops.scatter_softmax(s, PLAN), (src,)),
+        "edge activation": (lambda x, y: structops.sparse.add_act_reduce(SORTED, x, y, activation="silu"), (x, y)),
         "fused attention": (lambda x, y: structops.sparse.dot_attention(SORTED, y[:, None], x[:, None], x[:, None]), (x, y)),
         "attention": (lambda x, y: spmm(SORTED, x, segment_softmax(sddmm(SORTED, x, y), SORTED.rowptr)), (x, y)),
     }

@@ -16,8 +16,8 @@ from .._dispatch import is_eager
 from ._attention import attention
 from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
-from ._edge_act import activate, edge_act
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
+from ._edge_act import activate, edge_act
 from ._scatter import scatter
 from ._sddmm import sddmm
 from ._select import select, select_bwd
@@ -26,8 +26,24 @@ from ._spmm import spmm
 from ._spmm_grad import copy_product_grad
 
 __all__ = [
-    "activate", "edge_act",
+    "activate",
     "attention",
-    "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
-    "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
+    "copy_product_grad",
+    "copy_reduce",
+    "covers",
+    "csr_build",
+    "edge_act",
+    "index_range",
+    "is_eager",
+    "lookup",
+    "scatter",
+    "scatter_rows",
+    "sddmm",
+    "segment_rows",
+    "segment_softmax",
+    "segment_softmax_bwd",
+    "select",
+    "select_bwd",
+    "spmm",
+    "with_reverse",
 ]  # fmt: skip

@@ -11,12 +11,13 @@ from ._segment import segment_gather, segment_reduce, segment_softmax
 from ._spmm import spmm
 
 __all__ = [
-    "add_act_reduce", "multi_aggregate",
     "ScatterPlan",
+    "add_act_reduce",
     "dot_attention",
     "edge_softmax",
     "gat_attention",
     "gatv2_attention",
+    "multi_aggregate",
     "scatter_reduce",
     "scatter_softmax",
     "sddmm",

@@ -46,8 +46,8 @@ def add_act_reduce(
     Args:
         graph: the structure.
         x_src: ``[num_src, *features]``; float32, float64, bfloat16 or float16 (accumulated in float32, float64 for float64).
-        x_dst: ``[num_dst, *features]``; edge: ``[E, *features]`` in the graph's edge order; value: ``[num_src, *features]``, a gate's
-            other factor. Absent ones count as 0, 0 and 1.
+        x_dst: ``[num_dst, *features]``; edge: ``[E, *features]`` in the graph's edge order; value: ``[num_src, *features]``, the
+            other factor of a gate. Absent ones count as 0, 0 and 1.
         activation: identity, relu, leaky_relu, elu, sigmoid, tanh, silu, softplus, gelu or gelu_tanh.
         reduce: sum, mean, min or max.
         slope: of leaky_relu (default 0.01), alpha of elu (default 1).
