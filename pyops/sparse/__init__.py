@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from ._block_spmm import block_sddmm, block_spmm, from_bsr
+from ._difference import difference_step, graph_gradient, lp_distance, p_laplacian, total_variation
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
+from ._sheaf import SheafGraph, inverse_sqrt_psd, sheaf_laplacian
 from ._spmm import spmm
 
 __all__ = [
     "ScatterPlan", "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+    "block_sddmm", "block_spmm", "from_bsr",
+    "difference_step", "graph_gradient", "lp_distance", "p_laplacian", "total_variation",
+    "SheafGraph", "inverse_sqrt_psd", "sheaf_laplacian",
 ]  # fmt: skip
