@@ -24,6 +24,7 @@ STRUCTOPS_INLINE void add_block(Vec<Acc<T>> (&acc)[P][NV], const T* m, int64_t s
   using A = Acc<T>;
   for (int64_t j = 0; j < q; ++j) {
     Vec<A> xv[NV];
+#pragma GCC unroll 4
     for (int t = 0; t < NV; ++t) {
       xv[t] = NV > 1 || n == W<A> ? load(x + j * f + t * W<A>) : load_n(x + j * f, n);
       __builtin_prefetch(next + j * f + t * W<A>);
@@ -49,17 +50,22 @@ template <class T, int P, int NV> void tile(const Row<T>& r, int64_t i0, int64_t
     const int64_t ahead = k + kAhead < a.E ? k + kAhead : k;
     const T* const here = x + (a.col ? a.col[k] : k) * width;
     const T* const next = x + (a.col ? a.col[ahead] : ahead) * width;
+    __builtin_prefetch(m + (a.eid ? a.eid[ahead] : ahead) * size);
+    __builtin_prefetch(m + ((a.eid ? a.eid[ahead] : ahead) + 1) * size - 1);
     add_block<T, P, NV>(acc, m + (a.eid ? a.eid[k] : k) * size, r.si, r.sj, here, next, a.q, a.f, n);
   }
-  if (a.alpha != 1)
-    for (int i = 0; i < P; ++i)
-      for (int t = 0; t < NV; ++t) acc[i][t] *= A(a.alpha);
+#pragma GCC unroll 8
+  for (int i = 0; i < P; ++i)
+#pragma GCC unroll 4
+    for (int t = 0; t < NV; ++t) acc[i][t] *= A(a.alpha);
   if (a.diag) {
     const T* const own = x + r.v * width;
     add_block<T, P, NV>(acc, static_cast<const T*>(a.diag) + r.v * size + i0 * r.si, r.si, r.sj, own, own, a.q, a.f, n);
   }
   T* const out = static_cast<T*>(a.out) + (r.v * a.p + i0) * a.f + f0;
+#pragma GCC unroll 8
   for (int i = 0; i < P; ++i)
+#pragma GCC unroll 4
     for (int t = 0; t < NV; ++t) {
       if (NV > 1 || n == W<A>) store(out + i * a.f + t * W<A>, acc[i][t]);
       else store_n(out + i * a.f, acc[i][t], n);
@@ -98,6 +104,7 @@ void dots(const T* l, const T* r, int64_t f, Acc<T> alpha, T* out, int64_t si, i
   for (int64_t k = 0; k < f; k += L) {
     const int n = int(f - k < L ? f - k : L);
     Vec<A> rv[Q];
+#pragma GCC unroll 4
     for (int j = 0; j < Q; ++j) rv[j] = n == L ? load(r + j * f + k) : load_n(r + j * f + k, n);
 #pragma GCC unroll 4
     for (int i = 0; i < P; ++i) {
@@ -106,7 +113,9 @@ void dots(const T* l, const T* r, int64_t f, Acc<T> alpha, T* out, int64_t si, i
       for (int j = 0; j < Q; ++j) s[i][j] += lv * rv[j];
     }
   }
+#pragma GCC unroll 4
   for (int i = 0; i < P; ++i)
+#pragma GCC unroll 4
     for (int j = 0; j < Q; ++j) narrow_to(out + i * si + j * sj, alpha * hsum<A>(s[i][j]));
 }
 

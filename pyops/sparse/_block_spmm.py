@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
     if blocks.dim() < 3:
         if blocks.dim() == 2 and (x.dim() < 2 or x.shape[1] != blocks.shape[1]):
             check.fail(ValueError, op, f"x of shape [{graph.num_src}, {blocks.shape[1]}, *features]", list(x.shape))
-        return spmm(graph, x, blocks.reshape(*blocks.shape, *(1,) * (x.dim() - blocks.dim())))
+        return cast(Tensor, spmm(graph, x, blocks.reshape(*blocks.shape, *(1,) * (x.dim() - blocks.dim()))))
     p, q = (blocks.shape[2], blocks.shape[1]) if transpose else (blocks.shape[1], blocks.shape[2])
     if x.dim() < 2 or x.shape[1] != q:
         check.fail(ValueError, op, f"x of shape [{graph.num_src}, {q}, *features]", list(x.shape))
@@ -101,7 +101,12 @@ def block_sddmm(graph: Graph, lhs: Tensor, rhs: Tensor) -> Tensor:
     if lhs.dtype != rhs.dtype:
         check.fail(TypeError, op, f"rhs of dtype {lhs.dtype}, as lhs", rhs.dtype)
     if lhs.dim() < 2 or rhs.dim() < 2 or lhs.shape[2:] != rhs.shape[2:]:
-        check.fail(ValueError, op, "lhs [num_dst, p, *features] and rhs [num_src, q, *features]", f"{list(lhs.shape)} and {list(rhs.shape)}")
+        check.fail(
+            ValueError,
+            op,
+            "lhs [num_dst, p, *features] and rhs [num_src, q, *features]",
+            f"{list(lhs.shape)} and {list(rhs.shape)}",
+        )
     f = math.prod(lhs.shape[2:])
     if torch.is_grad_enabled() and (lhs.requires_grad or rhs.requires_grad):
         graph.reversed_structure  # noqa: B018

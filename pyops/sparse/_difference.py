@@ -55,8 +55,8 @@ def total_variation(graph: Graph, x: Tensor, weight: Tensor | None = None, p: fl
     Returns:
         A scalar, or ``[*features]``.
 
-    Differentiable in ``x`` and ``weight`` to any order; at ties the subgradient is 0. Saves its inputs: the differences of E x F are
-    formed again backward, never stored. Deterministic.
+    Differentiable in ``x`` and ``weight`` to any order; at ties the subgradient is 0. Saves its inputs: the differences of E x F
+    are formed again backward, never stored. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, p < 1, or a rectangular graph, before any kernel runs.
@@ -135,8 +135,8 @@ def p_laplacian(graph: Graph, x: Tensor, weight: Tensor | None = None, p: float 
         The shape of x. On an undirected graph (both directions, equal weights), the gradient of ``total_variation / (2 p)`` with
         norm = feature.
 
-    Differentiable in ``x`` and ``weight`` to any order; ties contribute 0, and have derivative 0 for p < 2. Saves its inputs, and numbers
-    per edge for norm = vector; no differences of E x F. Deterministic.
+    Differentiable in ``x`` and ``weight`` to any order; ties contribute 0, and have derivative 0 for p < 2. Saves its inputs, and
+    numbers per edge for norm = vector; no differences of E x F. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, p < 1, or a rectangular graph, before any kernel runs.

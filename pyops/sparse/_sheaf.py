@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -50,7 +50,12 @@ class SheafGraph:
         wrong = forward[order] != backward[mirror]
         if bool(wrong.any()):
             k = int(order[wrong.nonzero()[0, 0]])
-            check.fail(ValueError, op, "every edge (u, v) as often as (v, u)", f"edge {k}, {int(src[k])} -> {int(dst[k])}, unpaired or near one")
+            check.fail(
+                ValueError,
+                op,
+                "every edge (u, v) as often as (v, u)",
+                f"edge {k}, {int(src[k])} -> {int(dst[k])}, unpaired or near one",
+            )
         with torch.inference_mode(False):
             pair = torch.empty_like(order)
             pair[order] = mirror
@@ -75,8 +80,8 @@ def sheaf_laplacian(graph: SheafGraph, maps: Tensor, x: Tensor, normalised: bool
     Args:
         graph: the paired edges.
         maps: ``F_k``, the map of edge k: u -> v from the stalk of its destination v to that of the edge; ``[E]`` (numbers),
-            ``[E, d]`` (diagonals) or ``[E, m, d]`` (orthogonal or general), in the caller's edge order; float32, float64, bfloat16 or
-            float16.
+            ``[E, d]`` (diagonals) or ``[E, m, d]`` (orthogonal or general), in the caller's edge order; float32, float64, bfloat16
+            or float16.
         x: ``[N, *features]`` for numbers, else ``[N, d, *features]``, of the same dtype.
         normalised, augmented: see above. Without ``augmented``, D may be singular: its pseudo-inverse is taken.
 
@@ -131,11 +136,11 @@ def _own_blocks(g: Graph, maps: Tensor) -> Tensor:
     """The diagonal blocks of L: the sums of F^T F over the edges of every node, [N, d, d]."""
     d = maps.shape[2]
     squares = ladder.block_matmul(maps, maps, None, False, False, True, False)
-    return spmm(g, None, squares.reshape(-1, d * d)).reshape(g.num_dst, d, d)
+    return cast(Tensor, spmm(g, None, squares.reshape(-1, d * d))).reshape(g.num_dst, d, d)
 
 
 def _diagonal(g: Graph, pair: Tensor, maps: Tensor, x: Tensor, normalised: bool, augmented: bool) -> Tensor:
-    own = spmm(g, None, maps * maps)
+    own = cast(Tensor, spmm(g, None, maps * maps))
     if normalised:
         size = own + 1 if augmented else own
         flat = size <= 0
@@ -144,22 +149,22 @@ def _diagonal(g: Graph, pair: Tensor, maps: Tensor, x: Tensor, normalised: bool,
         own = own * root * root
     between = maps * maps.index_select(0, pair)
     pad = (1,) * (x.dim() - maps.dim())
-    return own.reshape(*own.shape, *pad) * x - spmm(g, x, between.reshape(*between.shape, *pad))
+    return own.reshape(*own.shape, *pad) * x - cast(Tensor, spmm(g, x, between.reshape(*between.shape, *pad)))
 
 
 def inverse_sqrt_psd(matrix: Tensor) -> Tensor:
-    """The inverse square root of symmetric positive semidefinite matrices, with a derivative that repeated eigenvalues do not disturb.
+    """The inverse square root of symmetric positive semidefinite matrices, differentiable at repeated eigenvalues.
 
     Args:
-        matrix: ``[*, d, d]`` symmetric (its symmetric part is read); float32, float64, bfloat16 or float16 (computed in float32).
+        matrix: ``[*, d, d]`` symmetric (its symmetric part is read); float32, float64, bfloat16 or float16 (in float32).
             Eigenvalues up to ``d * eps`` of the largest count as 0, and the pseudo-inverse is taken.
 
     Returns:
         ``[*, d, d]``, symmetric.
 
     Differentiable to any order: the derivative solves a Lyapunov equation, in the basis of eigenvectors the factors
-    ``-1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b)))`` of Daleckii and Krein, finite where eigenvalues a and b are equal. Directions that leave the
-    range of a singular matrix have derivative 0. Deterministic.
+    ``-1 / (sqrt(a) sqrt(b) (sqrt(a) + sqrt(b)))`` of Daleckii and Krein, finite where eigenvalues a and b are equal. Directions
+    that leave the range of a singular matrix have derivative 0. Deterministic.
 
     Raises:
         TypeError, ValueError: not a floating tensor, or not square.
@@ -209,7 +214,9 @@ class _Lyapunov(torch.autograd.Function):
     def forward(ctx, root, g, vectors, s):
         total = s[..., :, None] + s[..., None, :]
         zero = total <= 0
-        inner = torch.where(zero, torch.zeros_like(total), (vectors.mT @ g @ vectors) / torch.where(zero, torch.ones_like(total), total))
+        inner = torch.where(
+            zero, torch.zeros_like(total), (vectors.mT @ g @ vectors) / torch.where(zero, torch.ones_like(total), total)
+        )
         y = vectors @ inner @ vectors.mT
         ctx.save_for_backward(root, y, vectors, s)
         return y

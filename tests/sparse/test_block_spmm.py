@@ -15,7 +15,19 @@ ops = torch.ops.structops
 M, N, E = 17, 13, 90
 COO = random_coo(M, N, E)
 NONE = (None, None, None)
-SHAPES = [(1, 1, 1), (2, 2, 16), (3, 3, 64), (4, 4, 17), (5, 5, 65), (3, 2, 33), (8, 8, 7), (7, 6, 130), (11, 9, 20), (6, 1, 8), (1, 4, 3)]
+SHAPES = [
+    (1, 1, 1),
+    (2, 2, 16),
+    (3, 3, 64),
+    (4, 4, 17),
+    (5, 5, 65),
+    (3, 2, 33),
+    (8, 8, 7),
+    (7, 6, 130),
+    (11, 9, 20),
+    (6, 1, 8),
+    (1, 4, 3),
+]
 
 
 def wide(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -151,7 +163,9 @@ def test_zero_sizes(poison: None) -> None:
     assert torch.equal(sparse.block_spmm(graph, torch.zeros(E, 2, 0), torch.ones(M, 0, 3)), torch.zeros(N, 2, 3))
     assert torch.equal(sparse.block_sddmm(graph, torch.ones(N, 2, 0), torch.ones(M, 3, 0)), torch.zeros(E, 2, 3))
     assert ops.block_matmul(torch.zeros(0, 2, 2), torch.zeros(0, 2, 2), None, False, False, False, False).shape == (0, 2, 2)
-    assert sparse.block_spmm(Graph(torch.zeros(2, 0, dtype=torch.int64), num_nodes=0), torch.zeros(0, 2, 2), torch.zeros(0, 2, 3)).shape == (0, 2, 3)
+    assert sparse.block_spmm(
+        Graph(torch.zeros(2, 0, dtype=torch.int64), num_nodes=0), torch.zeros(0, 2, 2), torch.zeros(0, 2, 3)
+    ).shape == (0, 2, 3)
 
 
 def test_bad_input() -> None:

@@ -75,7 +75,13 @@ def apply(L: Tensor, x: Tensor) -> Tensor:
     return (L @ x.reshape(L.shape[0], -1)).reshape(x.shape)
 
 
-KINDS = {"number": ((), ()), "diagonal": ((3,), (3,)), "square": ((2, 2), (2,)), "rectangle": ((3, 2), (2,)), "wide": ((1, 4), (4,))}
+KINDS = {
+    "number": ((), ()),
+    "diagonal": ((3,), (3,)),
+    "square": ((2, 2), (2,)),
+    "rectangle": ((3, 2), (2,)),
+    "wide": ((1, 4), (4,)),
+}
 
 
 @pytest.mark.parametrize("normalised, augmented", [(False, False), (True, True), (True, False)])
@@ -148,14 +154,18 @@ def test_pairs() -> None:
 
 def test_zero_sizes(poison: None) -> None:
     empty = SheafGraph(torch.zeros(2, 0, dtype=torch.int64), 3)
-    for maps, x in ((torch.zeros(0), torch.ones(3, 2)), (torch.zeros(0, 2), torch.ones(3, 2, 2)), (torch.zeros(0, 2, 2), torch.ones(3, 2, 2))):
+    for maps, x in (
+        (torch.zeros(0), torch.ones(3, 2)),
+        (torch.zeros(0, 2), torch.ones(3, 2, 2)),
+        (torch.zeros(0, 2, 2), torch.ones(3, 2, 2)),
+    ):
         assert torch.equal(sheaf_laplacian(empty, maps, x), torch.zeros_like(x))
     _, graph = sheaf()
     assert sheaf_laplacian(graph, torch.zeros(16, 2, 2), torch.ones(N, 2, 0)).shape == (N, 2, 0)
 
 
 def test_bad_input() -> None:
-    edges, graph = sheaf()
+    _, graph = sheaf()
     maps, x = torch.zeros(16, 2, 2), torch.zeros(N, 2, 3)
     for bad in ((maps[1:], x), (maps, x[1:]), (maps, x[:, :1]), (maps[..., None], x), (maps[..., 0], x[:, 0])):
         with pytest.raises(ValueError, match="sheaf_laplacian"):
@@ -183,13 +193,17 @@ def test_inverse_square_root() -> None:
     assert inverse_sqrt_psd(torch.zeros(0, 3, 3)).shape == (0, 3, 3) and inverse_sqrt_psd(torch.zeros(2, 0, 0)).shape == (2, 0, 0)
     singular = torch.diag(torch.tensor([4.0, 0.0])).double()
     assert_close(inverse_sqrt_psd(singular), torch.diag(torch.tensor([0.5, 0.0])).double(), terms=4)
-    assert_close(inverse_sqrt_psd(spd(2, 3).bfloat16()).double(), inverse_sqrt_psd(spd(2, 3).bfloat16().double()).bfloat16().double(), terms=8)
+    assert_close(
+        inverse_sqrt_psd(spd(2, 3).bfloat16()).double(),
+        inverse_sqrt_psd(spd(2, 3).bfloat16().double()).bfloat16().double(),
+        terms=8,
+    )
 
 
 def test_inverse_square_root_gradients() -> None:
     """With repeated eigenvalues too: multiples of the identity, and one plane of equal ones."""
     plane = spd(1, 3)
-    w, U = torch.linalg.eigh(plane)
+    _, U = torch.linalg.eigh(plane)
     plane = (U * torch.tensor([2.0, 2.0, 3.0]).double()) @ U.mT
     for a in (spd(2, 3), 2 * torch.eye(3).double()[None], plane):
         a = a.clone().requires_grad_()
