@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
+
 import pytest
 import torch
 from cases import FLOATS, generator, values
@@ -225,3 +228,10 @@ def test_compile() -> None:
     torch._dynamo.reset()
     for a, b in zip(*results, strict=True):
         assert_close(b, a, terms=256, magnitude=8.0)
+
+
+@pytest.mark.parametrize("name", ["SheafGraph", "block_spmm", "total_variation"])
+def test_docstring_examples(name: str) -> None:
+    """Of the modules of sheaves, blocks and differences."""
+    outcome = doctest.testmod(sys.modules[getattr(sparse, name).__module__])
+    assert outcome.attempted > 0 and outcome.failed == 0
