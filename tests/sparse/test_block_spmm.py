@@ -195,3 +195,18 @@ def test_scipy_blocks() -> None:
     for bad in (scipy_sparse.csr_array(dense), dense, scipy_sparse.bsr_array(dense.astype(int), blocksize=(2, 2))):
         with pytest.raises(TypeError, match="from_bsr"):
             sparse.from_bsr(bad)
+
+
+def test_many_rows_and_a_hub(isa: str, poison: None, on_threads) -> None:
+    """Enough rows for several pieces of work, one of which a single row fills."""
+    coo = random_coo(50, 700, 3000, hub=2500)
+    rowptr, col, eid = to_csr(coo, 700, torch.int32)
+    edges = coo.shape[1]
+    for p, f in ((2, 64), (3, 20)):
+        m, x, g = values(edges, p, p), values(50, p, f, seed=1), values(700, p, f, seed=2)
+        s = (rowptr, col, eid, *NONE)
+        for dtype in (torch.float32, torch.float64):
+            out = on_threads(lambda: ops.block_spmm(x.to(dtype), m.to(dtype), None, *s, 1.0, False))  # noqa: B023
+            assert_close(out, ref.block_spmm(x, m, None, *s, 1.0, False), dtype, terms=2500 * p)
+            out = on_threads(lambda: ops.block_sddmm(g.to(dtype), x.to(dtype), *s, edges, 1.0, False))  # noqa: B023
+            assert_close(out, ref.block_sddmm(g, x, *s, edges, 1.0, False), dtype, terms=4 * f)

@@ -205,3 +205,18 @@ def test_bad_input() -> None:
         sparse.p_laplacian(graph, x, w, norm="max")
     with pytest.raises(ValueError, match="eps"):
         sparse.difference_step(graph, x, w, eps=0)
+
+
+def test_many_rows_and_a_hub(isa: str, poison: None, on_threads) -> None:
+    """Enough rows for several pieces of work, one of which a single row fills."""
+    coo = random_coo(50, 700, 3000, hub=2500)
+    s = (*to_csr(coo, 700, torch.int32), *NONE)
+    edges = coo.shape[1]
+    x, y, w = values(50, 70), values(700, 70, seed=1), values(edges, seed=2)
+    for power, odd in ((1.0, True), (1.5, False)):
+        for dtype in (torch.float32, torch.float64):
+            a, b, c = x.to(dtype), y.to(dtype), w.to(dtype)
+            out = on_threads(lambda: ops.difference_rows(a, b, c, None, *s, power, odd))  # noqa: B023
+            assert_close(out, ref.difference_rows(x, y, w, None, *s, power, odd), dtype, terms=2500, magnitude=6.0)
+            out = on_threads(lambda: ops.difference_edges(a, b, None, None, *s, edges, power, odd))  # noqa: B023
+            assert_close(out, ref.difference_edges(x, y, None, None, *s, edges, power, odd), dtype, terms=280, magnitude=6.0)
