@@ -1,4 +1,4 @@
-"""Block-sparse products and sheaf Laplacians on matrices at the edges; total variation and p-Laplacian on differences.
+"""Block-sparse products and sheaf Laplacians; total variation (difference_edges) and p-Laplacian (difference_rows).
 
 Peers: the expanded (N d) x (N d) matrix in CSR through torch and SciPy, and gather, compute, scatter. Every graph is made
 undirected: a bipartite one gets its edges in both directions over the union of its nodes.
