@@ -11,6 +11,7 @@ import structops
 import torch
 from attention_samples import attention_samples
 from binary_samples import binary_samples
+from block_spmm_samples import block_spmm_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from edge_act_samples import edge_act_samples
@@ -92,6 +93,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
         **attention_samples(leaf),
         **edge_act_samples(leaf),
+        **block_spmm_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),

@@ -6,6 +6,9 @@
 #include "sparse/attention.h"
 #include "sparse/csr.h"
 #include "sparse/edge_act.h"
+#include "sparse/block_spmm.h"
+#include "sparse/csr.h"
+#include "sparse/difference.h"
 #include "sparse/scatter.h"
 #include "sparse/sddmm.h"
 #include "sparse/select.h"
@@ -29,5 +32,11 @@ void select_fwd(const SelectArgs& a, const CudaContext& ctx);
 void select_bwd(const SelectArgs& a, const CudaContext& ctx);
 bool csr_build(const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const CudaContext& ctx);
 Range index_range(const Index& index, int64_t n, bool* sorted, const CudaContext& ctx);
+
+void block_spmm_fwd(const BlockSpmmArgs& a, const CudaContext& ctx);
+void block_sddmm_fwd(const BlockSddmmArgs& a, const CudaContext& ctx);
+void block_matmul_fwd(const BlockMatmulArgs& a, const CudaContext& ctx);
+void difference_rows_fwd(const DifferenceArgs& a, const CudaContext& ctx);
+void difference_edges_fwd(const DifferenceArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

@@ -28,6 +28,18 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
+  // Blocks [E, p, q] at the edges, x [rows, q, f]; see block_spmm.h. pair: an involution of [0, E).
+  m.def("block_spmm(Tensor x, Tensor blocks, Tensor? diag, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t, float alpha, bool transpose) -> Tensor");
+  m.def("block_sddmm(Tensor lhs, Tensor rhs, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "int num_edges, float alpha, bool transpose) -> Tensor");
+  m.def("block_matmul(Tensor a, Tensor b, Tensor? pair, bool pair_a, bool pair_b, bool transpose_a, bool transpose_b) -> Tensor");
+  // x [num_src, F], y [num_dst, F]; see difference.h.
+  m.def("difference_rows(Tensor x, Tensor y, Tensor? weight, Tensor? h, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+        "Tensor? row_t, Tensor? eid_t, float power, bool odd) -> Tensor");
+  m.def("difference_edges(Tensor x, Tensor y, Tensor? hv, Tensor? hu, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+        "Tensor? row_t, Tensor? eid_t, int num_edges, float power, bool odd) -> Tensor");
+
   // tree
   m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
   m.def("chart_marginals(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, int kind) -> (Tensor, Tensor, Tensor)");

@@ -16,5 +16,10 @@ OPS = {
     "select": "select",
     "select_bwd": "select",
     "csr_build": "csr",
+    "block_spmm": "block_spmm",
+    "block_sddmm": "block_spmm",
+    "block_matmul": "block_spmm",
+    "difference_rows": "difference",
+    "difference_edges": "difference",
     "index_range": "csr",
 }

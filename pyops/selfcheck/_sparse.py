@@ -11,6 +11,7 @@ from .._ladder import with_reverse
 from ..kernels import backends
 from ..kernels import codes as C
 from ..kernels.sparse import attention_ref
+from . import _sparse_block_spmm
 from ._common import DTYPES
 
 
@@ -33,6 +34,8 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if backends.OPS[op] == "sparse.edge_act":
         yield from edge_act_cases(op, g)
         return
+    if op in _sparse_block_spmm.OPS:
+        yield from _sparse_block_spmm.cases(op, g)
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):

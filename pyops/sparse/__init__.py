@@ -5,9 +5,12 @@ from __future__ import annotations
 from ._attention import dot_attention, edge_softmax, gat_attention, gatv2_attention
 from ._edge_act import add_act_reduce
 from ._multi import multi_aggregate
+from ._block_spmm import block_sddmm, block_spmm, from_bsr
+from ._difference import difference_step, graph_gradient, lp_distance, p_laplacian, total_variation
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
+from ._sheaf import SheafGraph, inverse_sqrt_psd, sheaf_laplacian
 from ._spmm import spmm
 
 __all__ = [
@@ -26,3 +29,6 @@ __all__ = [
     "segment_softmax",
     "spmm",
 ]  # fmt: skip
+__all__ += ["block_sddmm", "block_spmm", "from_bsr"]
+__all__ += ["difference_step", "graph_gradient", "lp_distance", "p_laplacian", "total_variation"]
+__all__ += ["SheafGraph", "inverse_sqrt_psd", "sheaf_laplacian"]
