@@ -107,6 +107,7 @@ FAMILIES = {
         "bench_sparse_select",
         "bench_sparse_csr",
         "bench_sparse_sheaf",
+        "bench_sparse_train",
     ),
     "tree": (
         "bench_tree_chart",

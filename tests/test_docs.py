@@ -13,7 +13,7 @@ import pytest
 import structops
 
 ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = (structops, structops.tree, structops.so2, structops.binary, structops.nn)
+FAMILIES = (structops, structops.sparse, structops.tree, structops.so2, structops.binary, structops.nn)
 PUBLIC = [getattr(home, name) for home in FAMILIES for name in home.__all__ if name != "backends"]
 HOMES = {"structops.tree", "structops.binary", *(public.__module__ for public in PUBLIC)}
 
