@@ -16,6 +16,10 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
+  m.def("poly_filter(Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor alpha, Tensor recur, Tensor? dot, Tensor? gate) -> (Tensor, Tensor)");
+  m.def("poly_filter_bwd(Tensor grad, Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor colptr, Tensor row_t, "
+        "Tensor? eid_t, Tensor alpha, Tensor recur, Tensor? gate, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // tree
   m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");

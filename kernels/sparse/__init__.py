@@ -13,4 +13,6 @@ OPS = {
     "select_bwd": "select",
     "csr_build": "csr",
     "index_range": "csr",
+    "poly_filter": "poly",
+    "poly_filter_bwd": "poly",
 }
