@@ -17,7 +17,9 @@ def _matrix(weight: Tensor | None, rowptr: Tensor, col: Tensor, eid: Tensor | No
     return torch.zeros(N, N, dtype=dtype, device=col.device).index_put((rows, col.long()), values, accumulate=True)
 
 
-def _filter(x: Tensor, matrix: Tensor, alpha: Tensor, recur: Tensor, dot: Tensor | None, gate: Tensor | None) -> tuple[Tensor, Tensor]:
+def _filter(
+    x: Tensor, matrix: Tensor, alpha: Tensor, recur: Tensor, dot: Tensor | None, gate: Tensor | None
+) -> tuple[Tensor, Tensor]:
     a, b, c = recur
     out, dots, before, h = torch.zeros_like(x), [], torch.zeros_like(x), x
     for k in range(alpha.shape[0]):

@@ -124,7 +124,13 @@ def polynomial_filter(
 
 
 def three_term_filter(
-    graph: Graph, x: Tensor, alpha: Tensor, a: Tensor | float, b: Tensor | float = 0.0, c: Tensor | float = 0.0, weight: Tensor | None = None
+    graph: Graph,
+    x: Tensor,
+    alpha: Tensor,
+    a: Tensor | float,
+    b: Tensor | float = 0.0,
+    c: Tensor | float = 0.0,
+    weight: Tensor | None = None,
 ) -> Tensor:
     """A polynomial filter by any three-term recurrence, with coefficients that may be learned.
 

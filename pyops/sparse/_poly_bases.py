@@ -62,7 +62,13 @@ def bernstein_to_chebyshev(K: int) -> Tensor:
 
 
 def gibbs_damping(
-    name: str, order: int, *, mu: float = 3.0, xi: float = 4.0, wang: tuple[float, float] = (1.0, 4.0), dtype: torch.dtype = torch.float64
+    name: str,
+    order: int,
+    *,
+    mu: float = 3.0,
+    xi: float = 4.0,
+    wang: tuple[float, float] = (1.0, 4.0),
+    dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """Factors ``g [order + 1]``, g_0 = 1, that damp the oscillation of a truncated Chebyshev series beside a jump.
 

@@ -56,7 +56,9 @@ def normalized_adjacency(
             check.fail(ValueError, op, f"weight on {graph.device}, as the graph", weight.device)
     if self_loops:
         if graph.num_src != graph.num_dst:
-            check.fail(ValueError, op, "a square graph with self loops", f"{graph.num_src} sources and {graph.num_dst} destinations")
+            check.fail(
+                ValueError, op, "a square graph with self loops", f"{graph.num_src} sources and {graph.num_dst} destinations"
+            )
         N = graph.num_dst
         index = graph.edge_index()
         loop = torch.arange(N, dtype=index.dtype, device=index.device)
@@ -83,7 +85,13 @@ def normalized_adjacency(
 
 
 def directed_filter(
-    graph: Graph, x: Tensor, forward: Tensor | None, backward: Tensor | None = None, weight: Tensor | None = None, *, basis: str = "monomial"
+    graph: Graph,
+    x: Tensor,
+    forward: Tensor | None,
+    backward: Tensor | None = None,
+    weight: Tensor | None = None,
+    *,
+    basis: str = "monomial",
 ) -> Tensor:
     """Polynomials of a directed operator and of its transpose: ``out = sum_k forward[k] p_k(P) x + sum_k backward[k] p_k(P') x``.
 
@@ -138,7 +146,9 @@ def _one_way(graph: Graph, x: Tensor, coefficients: Tensor, weight: Tensor | Non
     return torch.complex(out[0] - out[3], out[1] + out[2]).reshape(x.shape)
 
 
-def optimal_basis_filter(graph: Graph, x: Tensor, coefficients: Tensor, weight: Tensor | None = None, *, eps: float = 1e-8) -> Tensor:
+def optimal_basis_filter(
+    graph: Graph, x: Tensor, coefficients: Tensor, weight: Tensor | None = None, *, eps: float = 1e-8
+) -> Tensor:
     """A polynomial filter in the basis that is orthonormal on the signal itself, feature by feature (Lanczos).
 
     ``h_0 = x / |x|;  v = P h_k, less its parts along h_k and h_{k-1};  h_{k+1} = v / |v|;  out = sum_k coefficients[k] h_k``
@@ -193,7 +203,13 @@ def _product(graph: Graph, h: Tensor, w: Tensor | None) -> Tensor:
 
 
 def polynomial_conv(
-    graph: Graph, x: Tensor, matrices: Tensor, basis: str = "chebyshev", weight: Tensor | None = None, *, jacobi: tuple[float, float] = (1.0, 1.0)
+    graph: Graph,
+    x: Tensor,
+    matrices: Tensor,
+    basis: str = "chebyshev",
+    weight: Tensor | None = None,
+    *,
+    jacobi: tuple[float, float] = (1.0, 1.0),
 ) -> Tensor:
     """A polynomial filter with matrix coefficients, ``out = sum_k basis_k(P) x matrices[k]``: ChebConv and its relatives.
 
@@ -229,7 +245,9 @@ def polynomial_conv(
     check.choice(op, "basis", basis, BASES)
     check.dense(op, "matrices", matrices)
     if x.dim() != 2 or matrices.dim() != 3 or matrices.shape[0] < 1 or matrices.shape[1] != x.shape[1]:
-        check.fail(ValueError, op, "x of shape [N, C] and matrices of shape [K + 1, C, D]", f"{list(x.shape)} and {list(matrices.shape)}")
+        check.fail(
+            ValueError, op, "x of shape [N, C] and matrices of shape [K + 1, C, D]", f"{list(x.shape)} and {list(matrices.shape)}"
+        )
     if matrices.dtype != x.dtype or matrices.device != x.device:
         check.fail(ValueError, op, f"matrices of {x.dtype} on {x.device}, as x", f"{matrices.dtype} on {matrices.device}")
     K = matrices.shape[0] - 1

@@ -49,7 +49,9 @@ def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> N
             got = on_threads(lambda: raw(x, weight, *s, alpha, r, dot, g))  # noqa: B023
             want = poly_ref.poly_filter(wide(x), wide(weight), *s, wide(alpha), wide(r), wide(dot), wide(g))
             back = on_threads(lambda: raw_bwd(grad, x, weight, *s, alpha, r, g, weight is not None))  # noqa: B023
-            wanted = poly_ref.poly_filter_bwd(wide(grad), wide(x), wide(weight), *s, wide(alpha), wide(r), wide(g), weight is not None)
+            wanted = poly_ref.poly_filter_bwd(
+                wide(grad), wide(x), wide(weight), *s, wide(alpha), wide(r), wide(g), weight is not None
+            )
             for i, (a, b) in enumerate(zip((*got, *back), (*want, *wanted), strict=True)):
                 largest = b.abs().max().item() if b.numel() else 1.0
                 assert_close(a, b, a.dtype, terms=64, magnitude=max(largest, 1.0), what=(C, K, weight is None, g is None, i))
@@ -122,7 +124,10 @@ def test_gradients(poison: None) -> None:
         (lambda x, t, a, b, w: sparse.three_term_filter(GRAPH, x, t, a, b, 0.5, w), (x, alpha, a, b, w)),
         (lambda x, s, b, w: sparse.gated_filter(GRAPH, x, s, b, 3, w), (x, gate, bias, w)),
         (lambda x, m, w: sparse.polynomial_conv(GRAPH, x, m, "jacobi", w), (x, values(3, 3, 2).requires_grad_(), w)),
-        (lambda x, c: torch.view_as_real(sparse.directed_filter(GRAPH, x, c, c, WEIGHT)), (values(N, 2).requires_grad_(), complex_)),
+        (
+            lambda x, c: torch.view_as_real(sparse.directed_filter(GRAPH, x, c, c, WEIGHT)),
+            (values(N, 2).requires_grad_(), complex_),
+        ),
     )
     for fn, leaves in calls:
         assert gradcheck(fn, leaves, fast_mode=True)
