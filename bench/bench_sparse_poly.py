@@ -1,4 +1,4 @@
-"""poly_filter: a Chebyshev filter of degree 10 (and poly_filter_bwd: the gradients of its edge weights), against loops of products."""
+"""poly_filter: a Chebyshev filter of degree 10 (poly_filter_bwd: the gradient of its edge weights), against loops of products."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _graph(name: str, small: bool, device: str = "cpu") -> tuple[structops.Graph
 
 @lru_cache(maxsize=1)
 def _inputs(name: str, F: int, small: bool, device: str):
-    graph, weight, _ = _graph(name, small, device)
+    graph, _, _ = _graph(name, small, device)
     make = torch.Generator().manual_seed(3)
     theta = torch.randn(K + 1, F, generator=make).to(device)
     return data.features(graph.num_dst, F, device=device), theta, data.gradient(graph.num_dst, F, device=device)

@@ -1,7 +1,7 @@
 """poly_filter and its derivatives.
 
-Coefficients are constant over nodes and commute with the matrix: where only x, the coefficients alpha and the operand of the dots are
-differentiated, every derivative of every order is poly_filter again, on the reversed edges or not. The gradients of the
+Coefficients are constant over nodes and commute with the matrix: where only x, the coefficients alpha and the operand of the
+dots are differentiated, every derivative of every order is poly_filter again, on the reversed edges or not. The gradients of the
 recurrence, of edge weights and of a gate have a kernel of their own; beyond the first order they go through spmm.
 """
 

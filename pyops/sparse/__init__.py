@@ -11,7 +11,9 @@ from ._segment import segment_gather, segment_reduce, segment_softmax
 from ._spmm import spmm
 
 __all__ = [
+    "ScatterPlan",
     "chebyshev_coefficients", "directed_filter", "gated_filter", "gibbs_damping", "levy_coefficients", "normalized_adjacency",
-    "optimal_basis_filter", "polynomial_conv", "polynomial_filter", "three_term_filter",
-    "ScatterPlan", "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+    "optimal_basis_filter", "polynomial_conv", "polynomial_filter",
+    "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+    "three_term_filter",
 ]  # fmt: skip

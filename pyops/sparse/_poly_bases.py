@@ -17,7 +17,7 @@ DAMPINGS = ("jackson", "fejer", "lanczos", "lorentz", "vekic", "wang")
 
 @lru_cache(maxsize=256)
 def recurrence(basis: str, K: int, jacobi: tuple[float, float] = (0.0, 0.0)) -> tuple[tuple[float, ...], ...]:
-    """(a, b, c) of ``h_{k+1} = (a_k p + b_k) h_k + c_k h_{k-1}`` for the basis, h_0 = 1. Bernstein coefficients are converted first."""
+    """(a, b, c) of ``h_{k+1} = (a_k p + b_k) h_k + c_k h_{k-1}``, h_0 = 1. Bernstein coefficients are converted first."""
     if basis == "monomial":
         return (1.0,) * K, (0.0,) * K, (0.0,) * K
     if basis in ("chebyshev", "bernstein"):
@@ -53,8 +53,7 @@ def _from_values(values: Tensor) -> Tensor:
 def bernstein_to_chebyshev(K: int) -> Tensor:
     """[K + 1, K + 1]: column k holds the Chebyshev coefficients in p of the Bernstein polynomial B_k((1 - p) / 2).
 
-    Its entries lie in [-2, 2] and those of a row sum to at most 2 in size, so nothing cancels; by way of powers the same filter would need coefficients
-    that grow like 3^K.
+    Its entries lie in [-2, 2]; by way of powers the same filter would need coefficients that grow like 3^K and cancel.
     """
     t = (1 - torch.cos(_nodes(K))) / 2
     rows = [math.comb(K, k) * t**k * (1 - t) ** (K - k) for k in range(K + 1)]
@@ -103,7 +102,7 @@ def gibbs_damping(
 
 
 def chebyshev_coefficients(fn: Callable[[Tensor], Tensor], order: int, *, damping: str | None = None) -> Tensor:
-    """Chebyshev coefficients ``[order + 1]``, float64, of the polynomial that equals ``fn`` on [-1, 1] at the order + 1 Chebyshev points.
+    """Chebyshev coefficients ``[order + 1]``, float64, of the polynomial that equals ``fn`` at the order + 1 Chebyshev points.
 
     Args:
         fn: function of a float64 tensor of points.
@@ -121,7 +120,7 @@ def chebyshev_coefficients(fn: Callable[[Tensor], Tensor], order: int, *, dampin
 
 
 def levy_coefficients(gamma: float, order: int, *, damping: str | None = None) -> Tensor:
-    """Chebyshev coefficients ``[order + 1]``, float64, in P of the fractional Laplacian ``(I - P)^gamma``, for a P with spectrum in [-1, 1].
+    """Chebyshev coefficients ``[order + 1]``, float64, of the fractional Laplacian ``(I - P)^gamma``, P's spectrum in [-1, 1].
 
     ``lambda^gamma`` is not smooth at 0 unless gamma is an integer, so the error falls only like ``order^(-2 gamma)``.
 

@@ -1,4 +1,4 @@
-"""Filters and layers made of poly_filter and spmm: directed, with an optimal basis, with matrix coefficients; and normalised adjacencies."""
+"""Directed filters, optimal bases, matrix coefficients, made of poly_filter and spmm; and normalised adjacencies."""
 
 from __future__ import annotations
 
