@@ -26,6 +26,8 @@ OPS = {
     "difference_rows": "bench_sparse_sheaf",
     "difference_edges": "bench_sparse_sheaf",
     "index_range": "bench_sparse_csr",
+    "poly_filter": "bench_sparse_poly",
+    "poly_filter_bwd": "bench_sparse_poly",
     "chart_logz": "bench_tree_chart",
     "chart_marginals": "bench_tree_chart",
     "chart_hvp": "bench_tree_chart",
@@ -108,6 +110,7 @@ FAMILIES = {
         "bench_sparse_csr",
         "bench_sparse_sheaf",
         "bench_sparse_train",
+        "bench_sparse_poly",
     ),
     "tree": (
         "bench_tree_chart",

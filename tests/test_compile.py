@@ -15,6 +15,7 @@ from block_spmm_samples import block_spmm_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from edge_act_samples import edge_act_samples
+from poly_samples import poly_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
@@ -94,6 +95,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         **attention_samples(leaf),
         **edge_act_samples(leaf),
         **block_spmm_samples(leaf),
+        **poly_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),

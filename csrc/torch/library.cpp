@@ -39,6 +39,10 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor? row_t, Tensor? eid_t, float power, bool odd) -> Tensor");
   m.def("difference_edges(Tensor x, Tensor y, Tensor? hv, Tensor? hu, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
         "Tensor? row_t, Tensor? eid_t, int num_edges, float power, bool odd) -> Tensor");
+  m.def("poly_filter(Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor alpha, Tensor recur, Tensor? dot, Tensor? gate) -> (Tensor, Tensor)");
+  m.def("poly_filter_bwd(Tensor grad, Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor colptr, Tensor row_t, "
+        "Tensor? eid_t, Tensor alpha, Tensor recur, Tensor? gate, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // tree
   m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");

@@ -22,4 +22,6 @@ OPS = {
     "difference_rows": "difference",
     "difference_edges": "difference",
     "index_range": "csr",
+    "poly_filter": "poly",
+    "poly_filter_bwd": "poly",
 }

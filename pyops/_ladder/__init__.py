@@ -18,6 +18,7 @@ from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
 from ._edge_act import activate, edge_act
+from ._poly import poly_filter
 from ._scatter import scatter
 from ._sddmm import sddmm
 from ._select import select, select_bwd
@@ -46,4 +47,8 @@ __all__ = [
     "select_bwd",
     "spmm",
     "with_reverse",
+    "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup",
+    "poly_filter",
+    "scatter", "scatter_rows", "sddmm", "segment_rows", "segment_softmax",
+    "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
 ]  # fmt: skip

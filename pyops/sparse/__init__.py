@@ -7,6 +7,9 @@ from ._edge_act import add_act_reduce
 from ._multi import multi_aggregate
 from ._block_spmm import block_sddmm, block_spmm, from_bsr
 from ._difference import difference_step, graph_gradient, lp_distance, p_laplacian, total_variation
+from ._poly import gated_filter, polynomial_filter, three_term_filter
+from ._poly_bases import chebyshev_coefficients, gibbs_damping, levy_coefficients
+from ._poly_layers import directed_filter, normalized_adjacency, optimal_basis_filter, polynomial_conv
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
@@ -28,6 +31,10 @@ __all__ = [
     "segment_reduce",
     "segment_softmax",
     "spmm",
+    "chebyshev_coefficients", "directed_filter", "gated_filter", "gibbs_damping", "levy_coefficients", "normalized_adjacency",
+    "optimal_basis_filter", "polynomial_conv", "polynomial_filter",
+    "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+    "three_term_filter",
 ]  # fmt: skip
 __all__ += ["block_sddmm", "block_spmm", "from_bsr"]
 __all__ += ["difference_step", "graph_gradient", "lp_distance", "p_laplacian", "total_variation"]
