@@ -17,6 +17,8 @@ OPS = {
     "select_bwd": "bench_sparse_select",
     "csr_build": "bench_sparse_csr",
     "index_range": "bench_sparse_csr",
+    "relational_spmm": "bench_sparse_rspmm",
+    "relational_spmm_bwd": "bench_sparse_rspmm",
     "chart_logz": "bench_tree_chart",
     "chart_marginals": "bench_tree_chart",
     "chart_hvp": "bench_tree_chart",
@@ -95,6 +97,7 @@ FAMILIES = {
         "bench_sparse_softmax",
         "bench_sparse_select",
         "bench_sparse_csr",
+        "bench_sparse_rspmm",
     ),
     "tree": (
         "bench_tree_chart",

@@ -13,4 +13,6 @@ OPS = {
     "select_bwd": "select",
     "csr_build": "csr",
     "index_range": "csr",
+    "relational_spmm": "rspmm",
+    "relational_spmm_bwd": "rspmm",
 }

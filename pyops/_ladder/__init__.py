@@ -16,6 +16,7 @@ from .._dispatch import is_eager
 from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
+from ._rspmm import relational_spmm, relational_spmm_bwd
 from ._scatter import scatter
 from ._sddmm import sddmm
 from ._select import select, select_bwd
@@ -25,5 +26,6 @@ from ._spmm_grad import copy_product_grad
 
 __all__ = [
     "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
+    "relational_spmm", "relational_spmm_bwd",
     "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
 ]  # fmt: skip
