@@ -13,6 +13,7 @@ from binary_samples import binary_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from quantize_samples import layer_samples, plain_samples, quantize_samples
+from rspmm_samples import rspmm_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
@@ -88,6 +89,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         ],
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
+        **rspmm_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),

@@ -98,7 +98,7 @@ std::tuple<Tensor, Tensor, Tensor> relational_spmm_bwd(Tensor grad, Tensor x, Op
   a.out = reads_out ? const_cast<void*>(out->const_data_ptr()) : nullptr;
   a.arg = winners ? const_cast<void*>(arg->const_data_ptr()) : nullptr;
   const std::vector<int64_t> none{0};
-  const bool want_rel = (wanted & 2) && a.rel, want_weight = (wanted & 4) && weight;
+  const bool want_rel = (wanted & 2) && rel && a.mul != RelMul::copy, want_weight = (wanted & 4) && weight;
   Tensor d_x = new_empty(x, wanted & 1 ? shape(x.dim(), a.B, a.M, a.F) : none, x.scalar_type());
   Tensor d_rel = new_empty(x, want_rel ? shape(x.dim(), a.B, a.R, a.F) : none, x.scalar_type());
   Tensor d_weight = new_empty(x, want_weight ? std::vector<int64_t>{a.E} : none, x.scalar_type());

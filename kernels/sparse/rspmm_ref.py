@@ -44,7 +44,7 @@ def _row(m: Tensor, reduce: int) -> tuple[list[Tensor], list[Tensor]]:
     return values, found
 
 
-def _rows(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce, fill):  # noqa: A002
+def _rows(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce, fill):
     """(planes of results [B, N, F], planes of winners)."""
     pna = reduce == C.REL_PNA
     B, _, F = x.shape
@@ -57,7 +57,8 @@ def _rows(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce, fill):  # n
         if mask is not None:
             k = k[mask[eid[k].long() if eid is not None else k]]
         if k.numel() == 0:
-            row, where = [x.new_full((B, F), 0.0 if pna else fill)] * counts[0], [torch.full((B, F), col.numel(), device=x.device)] * counts[1]
+            row = [x.new_full((B, F), 0.0 if pna else fill)] * counts[0]
+            where = [torch.full((B, F), col.numel(), device=x.device)] * counts[1]
         else:
             m = combine(mul, rel[:, type[k].long()] if rel is not None else None, x[:, col[k].long()])
             if weight is not None:
@@ -71,7 +72,7 @@ def _rows(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce, fill):  # n
     return stack(outs), stack(args)
 
 
-def relational_spmm(x, rel, weight, mask, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, fill):  # noqa: A002
+def relational_spmm(x, rel, weight, mask, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, fill):
     """Same signature and results as torch.ops.structops.relational_spmm."""
     wide = None if weight is None else weight.to(torch.promote_types(weight.dtype, torch.float32))
     outs, args = _rows(_wide(x), _wide(rel), wide, mask, rowptr, col, eid, type, mul, reduce, fill)
@@ -82,16 +83,15 @@ def relational_spmm(x, rel, weight, mask, rowptr, col, eid, type, colptr, row_t,
 
 
 def relational_spmm_bwd(
-    grad, x, rel, weight, mask, out, arg, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, wanted  # noqa: A002
+    grad, x, rel, weight, mask, out, arg, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, wanted
 ):  # fmt: skip
     """Same signature and results as torch.ops.structops.relational_spmm_bwd."""
     with torch.enable_grad():
         wide = [t if t is None else t.detach().to(torch.promote_types(t.dtype, torch.float32)) for t in (x, rel, weight)]
         needs = [bool(wanted & 1), bool(wanted & 2) and mul != C.REL_COPY, bool(wanted & 4)]
         leaves = [t if t is None else t.requires_grad_(n) for t, n in zip(wide, needs, strict=True)]
-        outs, _ = _rows(
-            rows_3d(leaves[0]), None if leaves[1] is None else rows_3d(leaves[1]), leaves[2], mask, rowptr, col, eid, type, mul, reduce, 0.0
-        )
+        wide_rel = None if leaves[1] is None else rows_3d(leaves[1])
+        outs, _ = _rows(rows_3d(leaves[0]), wide_rel, leaves[2], mask, rowptr, col, eid, type, mul, reduce, 0.0)
         total = torch.stack(outs)
         tracked = [t for t, n in zip(leaves, needs, strict=True) if n and t is not None]
         if not total.requires_grad:
