@@ -58,9 +58,7 @@ def cases(level: str) -> Iterator[Case]:
         level,
         smoke=[(UMLS, 4, 2, *how) for how in every],
         quick=[(UMLS, 32, 8, "mul", "sum"), (UMLS, 32, 8, "mul", PNA)],
-        default=[
-            (UMLS, 32, 16, "mul", "sum"), (LARGE, 32, 4, "add", "sum"), (LARGE, 32, 4, "mul", "max"), (LARGE, 32, 4, "mul", PNA),
-        ],  # fmt: skip
+        default=[(UMLS, 32, 16, "mul", "sum"), *((LARGE, 32, 4, *how) for how in (("add", "sum"), ("mul", "max"), ("mul", PNA)))],
         full=[(g, 32, B, *how) for g, B in ((NATIONS, 16), (KINSHIPS, 16), (UMLS, 16), (LARGE, 4)) for how in every],
     )
     for graph, D, B, mul, reduce in grid:

@@ -10,6 +10,8 @@ from ._segment import segment_gather, segment_reduce, segment_softmax
 from ._spmm import spmm
 
 __all__ = [
-    "RelationalGraph", "pairwise_log_messages", "relational_spmm",
-    "ScatterPlan", "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
+    "RelationalGraph",
+    "ScatterPlan",
+    "pairwise_log_messages", "relational_spmm",
+    "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
 ]  # fmt: skip
