@@ -194,7 +194,9 @@ def test_zero_sizes(poison: None) -> None:
             out = out[-1] if isinstance(out, tuple) else out
             assert out.shape == x.shape
             if g.num_edges == 0 and out.numel():
-                assert out.unique().tolist() == [{"max": 7.0, "logsumexp": float("-inf")}.get(reduce if isinstance(reduce, str) else "", 0.0)]
+                assert out.unique().tolist() == [
+                    {"max": 7.0, "logsumexp": float("-inf")}.get(reduce if isinstance(reduce, str) else "", 0.0)
+                ]
             out.sum().backward()
             assert all(t.grad.eq(0).all() and t.grad.shape == t.shape for t in (x, rel, w))
 
