@@ -28,6 +28,8 @@ OPS = {
     "index_range": "bench_sparse_csr",
     "poly_filter": "bench_sparse_poly",
     "poly_filter_bwd": "bench_sparse_poly",
+    "relational_spmm": "bench_sparse_rspmm",
+    "relational_spmm_bwd": "bench_sparse_rspmm",
     "chart_logz": "bench_tree_chart",
     "chart_marginals": "bench_tree_chart",
     "chart_hvp": "bench_tree_chart",
@@ -111,6 +113,7 @@ FAMILIES = {
         "bench_sparse_sheaf",
         "bench_sparse_train",
         "bench_sparse_poly",
+        "bench_sparse_rspmm",
     ),
     "tree": (
         "bench_tree_chart",

@@ -41,3 +41,9 @@ STEPPED_SLOPES = IDENTITY, CLIP, CLIP_STRICT, BOX, PRELU
 
 # csrc/binary/fff.h
 ACTIVATIONS = {"identity": 0, "relu": 1, "gelu": 2, "silu": 3}
+
+# csrc/sparse/rspmm.h
+REL_MULS = {"mul": 0, "add": 1, "min": 2, "rotate": 3, "copy": 4}
+REL_MUL, REL_ADD, REL_MIN, REL_ROTATE, REL_COPY = range(5)
+REL_REDUCES = {"sum": 0, "mean": 1, "min": 2, "max": 3, "logsumexp": 4, "pna": 5}
+REL_SUM, REL_MEAN, REL_LEAST, REL_LARGEST, REL_LSE, REL_PNA = range(6)

@@ -17,6 +17,7 @@ from compare import assert_close
 from edge_act_samples import edge_act_samples
 from poly_samples import poly_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
+from rspmm_samples import rspmm_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
@@ -96,6 +97,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         **edge_act_samples(leaf),
         **block_spmm_samples(leaf),
         **poly_samples(leaf),
+        **rspmm_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),

@@ -9,6 +9,7 @@
 #include "sparse/block_spmm.h"
 #include "sparse/csr.h"
 #include "sparse/difference.h"
+#include "sparse/rspmm.h"
 #include "sparse/scatter.h"
 #include "sparse/sddmm.h"
 #include "sparse/select.h"
@@ -27,6 +28,8 @@ void spmm_fwd(const SpmmArgs& a, const CudaContext& ctx);
 void sddmm_fwd(const SddmmArgs& a, const CudaContext& ctx);
 void softmax_fwd(const SoftmaxArgs& a, const CudaContext& ctx);
 void softmax_bwd(const SoftmaxArgs& a, const CudaContext& ctx);
+void rspmm_fwd(const RspmmArgs& a, const CudaContext& ctx);
+void rspmm_bwd(const RspmmArgs& a, const CudaContext& ctx);
 bool scatter_fwd(const ScatterArgs& a, const CudaContext& ctx);
 void select_fwd(const SelectArgs& a, const CudaContext& ctx);
 void select_bwd(const SelectArgs& a, const CudaContext& ctx);

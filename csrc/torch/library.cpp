@@ -43,6 +43,13 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor alpha, Tensor recur, Tensor? dot, Tensor? gate) -> (Tensor, Tensor)");
   m.def("poly_filter_bwd(Tensor grad, Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor colptr, Tensor row_t, "
         "Tensor? eid_t, Tensor alpha, Tensor recur, Tensor? gate, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // type: relation of every edge in CSR order; colptr ... type_t: the reversed edges, read by the backward only.
+  m.def("relational_spmm(Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor rowptr, Tensor col, Tensor? eid, Tensor type, "
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? type_t, int mul, int reduce, float fill) -> (Tensor, Tensor)");
+  // wanted: bit 0 the gradient of x, 1 of rel, 2 of weight; empty where not wanted.
+  m.def("relational_spmm_bwd(Tensor grad, Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor? out, Tensor? arg, Tensor rowptr, "
+        "Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
+        "-> (Tensor, Tensor, Tensor)");
 
   // tree
   m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");

@@ -24,4 +24,6 @@ OPS = {
     "index_range": "csr",
     "poly_filter": "poly",
     "poly_filter_bwd": "poly",
+    "relational_spmm": "rspmm",
+    "relational_spmm_bwd": "rspmm",
 }

@@ -19,6 +19,7 @@ from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
 from ._edge_act import activate, edge_act
 from ._poly import poly_filter
+from ._rspmm import relational_spmm, relational_spmm_bwd
 from ._scatter import scatter
 from ._sddmm import sddmm
 from ._select import select, select_bwd
@@ -51,4 +52,8 @@ __all__ = [
     "poly_filter",
     "scatter", "scatter_rows", "sddmm", "segment_rows", "segment_softmax",
     "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
+    "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup",
+    "relational_spmm", "relational_spmm_bwd",
+    "scatter", "scatter_rows",
+    "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
 ]  # fmt: skip

@@ -13,6 +13,7 @@ from ..kernels import codes as C
 from ..kernels.sparse import attention_ref
 from . import _sparse_block_spmm
 from . import _sparse_poly
+from . import _sparse_rspmm
 from ._common import DTYPES
 
 
@@ -38,6 +39,9 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if op in _sparse_block_spmm.OPS:
         yield from _sparse_block_spmm.cases(op, g)
     yield from _sparse_poly.cases(op, g)
+    if op.startswith("relational_spmm"):
+        yield from _sparse_rspmm.cases(op, g)
+        return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):

@@ -10,6 +10,8 @@ from ._difference import difference_step, graph_gradient, lp_distance, p_laplaci
 from ._poly import gated_filter, polynomial_filter, three_term_filter
 from ._poly_bases import chebyshev_coefficients, gibbs_damping, levy_coefficients
 from ._poly_layers import directed_filter, normalized_adjacency, optimal_basis_filter, polynomial_conv
+from ._pairwise import pairwise_log_messages
+from ._relational import RelationalGraph, relational_spmm
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
@@ -35,6 +37,10 @@ __all__ = [
     "optimal_basis_filter", "polynomial_conv", "polynomial_filter",
     "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
     "three_term_filter",
+    "RelationalGraph",
+    "ScatterPlan",
+    "pairwise_log_messages", "relational_spmm",
+    "scatter_reduce", "scatter_softmax", "sddmm", "segment_gather", "segment_reduce", "segment_softmax", "spmm",
 ]  # fmt: skip
 __all__ += ["block_sddmm", "block_spmm", "from_bsr"]
 __all__ += ["difference_step", "graph_gradient", "lp_distance", "p_laplacian", "total_variation"]
