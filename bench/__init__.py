@@ -15,6 +15,7 @@ OPS = {
     "scatter": "bench_sparse_scatter",
     "select": "bench_sparse_select",
     "select_bwd": "bench_sparse_select",
+    "segment_order": "bench_sparse_segment_order",
     "csr_build": "bench_sparse_csr",
     "index_range": "bench_sparse_csr",
     "chart_logz": "bench_tree_chart",
@@ -95,6 +96,7 @@ FAMILIES = {
         "bench_sparse_softmax",
         "bench_sparse_select",
         "bench_sparse_csr",
+        "bench_sparse_segment_order",
     ),
     "tree": (
         "bench_tree_chart",

@@ -13,6 +13,7 @@ from binary_samples import binary_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from quantize_samples import layer_samples, plain_samples, quantize_samples
+from segment_order_samples import segment_order_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
@@ -101,6 +102,7 @@ PLAIN = {
     "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
     # bits
     **binary_samples(), **plain_samples(),
+    **segment_order_samples(),
 }  # fmt: skip
 
 

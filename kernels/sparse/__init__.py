@@ -11,6 +11,7 @@ OPS = {
     "scatter": "scatter",
     "select": "select",
     "select_bwd": "select",
+    "segment_order": "segment_order",
     "csr_build": "csr",
     "index_range": "csr",
 }

@@ -18,6 +18,7 @@ from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
 from ._scatter import scatter
 from ._sddmm import sddmm
+from ._segment_order import segment_order
 from ._select import select, select_bwd
 from ._softmax import segment_softmax, segment_softmax_bwd
 from ._spmm import spmm
@@ -25,5 +26,5 @@ from ._spmm_grad import copy_product_grad
 
 __all__ = [
     "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
-    "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
+    "sddmm", "segment_order", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
 ]  # fmt: skip

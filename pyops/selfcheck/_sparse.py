@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from ..kernels import codes as C
+from . import _sparse_segment_order
 from ._common import DTYPES
 
 
@@ -24,6 +25,9 @@ def structure(generator: torch.Generator, N: int, M: int, E: int, itype: torch.d
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
+    if op == "segment_order":
+        yield from _sparse_segment_order.cases(g)
+        return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
