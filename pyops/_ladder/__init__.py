@@ -26,5 +26,6 @@ from ._spmm_grad import copy_product_grad
 
 __all__ = [
     "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
-    "sddmm", "segment_order", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
+    "sddmm", "segment_order", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm",
+    "with_reverse",
 ]  # fmt: skip

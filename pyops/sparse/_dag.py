@@ -131,7 +131,7 @@ def dag_propagate(
         aggregate: sum, mean, max or min over the incoming edges; 0 for nodes without any.
         message: ``message(h [n, C]) -> [n, M]``, called once a level on its result, so once a node (default: the state itself).
         message_features: M, what the first level's zeros have (default: F).
-        edge_weight: ``[E]`` in the caller's edge order; with sum and mean.
+        edge_weight: ``[E]`` or ``[E, M]`` in the caller's edge order; with sum and mean.
         reverse: from sinks to sources, along reversed edges.
 
     Returns:
@@ -157,8 +157,8 @@ def dag_propagate(
         check.fail(ValueError, op, f"x of shape [{schedule.num_nodes}, F]", list(x.shape))
     if edge_weight is not None:
         check.dense(op, "edge_weight", edge_weight)
-        if edge_weight.shape != (schedule.num_edges,):
-            check.fail(ValueError, op, f"edge_weight of shape [{schedule.num_edges}]", list(edge_weight.shape))
+        if edge_weight.dim() not in (1, 2) or edge_weight.shape[0] != schedule.num_edges:
+            check.fail(ValueError, op, f"edge_weight of shape [{schedule.num_edges}] or [.., M]", list(edge_weight.shape))
         if aggregate not in ("sum", "mean"):
             check.fail(ValueError, op, "sum or mean with edge_weight", aggregate)
     M = x.shape[1] if message_features is None else check.size(op, "message_features", message_features)
@@ -182,7 +182,7 @@ def _incoming(sources, sent, edge_weight, aggregate: str, count: Tensor, zeros: 
     """Messages of one level, joined over the levels that it reads."""
     total = None
     for origin, graph, edges in sources:
-        weight = None if edge_weight is None else edge_weight[edges][:, None]
+        weight = None if edge_weight is None else edge_weight[edges].reshape(edges.numel(), -1)
         if aggregate in ("sum", "mean"):
             part = spmm(graph, sent[origin], weight)
             total = part if total is None else total + part
