@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -180,15 +181,15 @@ def dag_propagate(
 
 def _incoming(sources, sent, edge_weight, aggregate: str, count: Tensor, zeros: Tensor) -> Tensor:
     """Messages of one level, joined over the levels that it reads."""
-    total = None
+    total: Tensor | None = None
     for origin, graph, edges in sources:
         weight = None if edge_weight is None else edge_weight[edges].reshape(edges.numel(), -1)
         if aggregate in ("sum", "mean"):
-            part = spmm(graph, sent[origin], weight)
+            part = cast(Tensor, spmm(graph, sent[origin], weight))
             total = part if total is None else total + part
         else:
             empty = float("-inf") if aggregate == "max" else float("inf")
-            part = spmm(graph, sent[origin], reduce=aggregate, fill_value=empty)
+            part = cast(Tensor, spmm(graph, sent[origin], reduce=aggregate, fill_value=empty))
             total = part if total is None else (torch.maximum if aggregate == "max" else torch.minimum)(total, part)
     if total is None:
         return zeros

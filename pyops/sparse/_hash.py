@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -57,16 +59,16 @@ def multiset_hash(structure: Graph | Tensor, colours: Tensor, *, words: int = 1)
         check.fail(TypeError, op, "colours int64 of one dimension", check.describe(colours))
     if type(words) is not int or words not in (1, 2):
         check.fail(ValueError, op, "words to be 1 or 2", words)
-    found = []
+    found: list[Tensor] = []
     for seed in range(words):
         mixed = _mix(colours, seed)
         if isinstance(structure, Graph):
             if colours.shape[0] != structure.num_src:
                 check.fail(ValueError, op, f"colours of shape [{structure.num_src}]", list(colours.shape))
             # spmm takes floating operands; reading sources into the order of the rows gives a segment sum of integers.
-            found.append(segment_reduce(mixed[structure.col.long()], structure.rowptr))
+            found.append(cast(Tensor, segment_reduce(mixed[structure.col.long()], structure.rowptr)))
         else:
-            found.append(segment_reduce(mixed, structure))
+            found.append(cast(Tensor, segment_reduce(mixed, structure)))
     return found[0] if words == 1 else torch.stack(found, 1)
 
 
