@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -155,8 +156,7 @@ def hypergraph_conv(
         if edge_weight is None:
             degree = hypergraph.node_degrees().to(x.dtype)
         else:
-            degree = spmm(to_nodes, edge_weight.to(x.dtype))
-        assert isinstance(degree, Tensor)
+            degree = cast(Tensor, spmm(to_nodes, edge_weight.to(x.dtype)))
     h = x
     if normalisation == "symmetric" and degree is not None:
         h = h * _rows(_inverse(degree, 0.5), x)
