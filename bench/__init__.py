@@ -19,6 +19,7 @@ OPS = {
     "scatter": "bench_sparse_scatter",
     "select": "bench_sparse_select",
     "select_bwd": "bench_sparse_select",
+    "segment_order": "bench_sparse_segment_order",
     "csr_build": "bench_sparse_csr",
     "block_spmm": "bench_sparse_sheaf",
     "block_sddmm": "bench_sparse_sheaf",
@@ -114,6 +115,7 @@ FAMILIES = {
         "bench_sparse_train",
         "bench_sparse_poly",
         "bench_sparse_rspmm",
+        "bench_sparse_segment_order",
     ),
     "tree": (
         "bench_tree_chart",

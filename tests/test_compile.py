@@ -18,6 +18,7 @@ from edge_act_samples import edge_act_samples
 from poly_samples import poly_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
 from rspmm_samples import rspmm_samples
+from segment_order_samples import segment_order_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
@@ -111,6 +112,7 @@ PLAIN = {
     "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
     # bits
     **binary_samples(), **plain_samples(),
+    **segment_order_samples(),
 }  # fmt: skip
 
 

@@ -14,6 +14,7 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("scatter(Tensor src, Tensor index, int dim_size, int reduce, bool return_arg, float fill, bool skip_nan) -> (Tensor, Tensor)");
   m.def("select(Tensor src, Tensor idx) -> Tensor");
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
+  m.def("segment_order(Tensor src, Tensor rowptr, Tensor? rank, int k, bool largest) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
   // x and value [M, F], y [N, F], edge [E, F]. The gradients of absent operands are empty.

@@ -15,6 +15,7 @@ OPS = {
     "edge_act_bwd": "edge_act",
     "select": "select",
     "select_bwd": "select",
+    "segment_order": "segment_order",
     "csr_build": "csr",
     "block_spmm": "block_spmm",
     "block_sddmm": "block_spmm",

@@ -22,6 +22,7 @@ from ._poly import poly_filter
 from ._rspmm import relational_spmm, relational_spmm_bwd
 from ._scatter import scatter
 from ._sddmm import sddmm
+from ._segment_order import segment_order
 from ._select import select, select_bwd
 from ._softmax import segment_softmax, segment_softmax_bwd
 from ._spmm import spmm
@@ -56,4 +57,7 @@ __all__ = [
     "relational_spmm", "relational_spmm_bwd",
     "scatter", "scatter_rows",
     "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
+    "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
+    "sddmm", "segment_order", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm",
+    "with_reverse",
 ]  # fmt: skip

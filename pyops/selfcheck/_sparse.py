@@ -14,6 +14,7 @@ from ..kernels.sparse import attention_ref
 from . import _sparse_block_spmm
 from . import _sparse_poly
 from . import _sparse_rspmm
+from . import _sparse_segment_order
 from ._common import DTYPES
 
 
@@ -41,6 +42,8 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     yield from _sparse_poly.cases(op, g)
     if op.startswith("relational_spmm"):
         yield from _sparse_rspmm.cases(op, g)
+    if op == "segment_order":
+        yield from _sparse_segment_order.cases(g)
         return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
