@@ -11,10 +11,7 @@ from .._ladder import with_reverse
 from ..kernels import backends
 from ..kernels import codes as C
 from ..kernels.sparse import attention_ref
-from . import _sparse_block_spmm
-from . import _sparse_poly
-from . import _sparse_rspmm
-from . import _sparse_segment_order
+from . import _sparse_block_spmm, _sparse_poly, _sparse_rspmm, _sparse_segment_order
 from ._common import DTYPES
 
 
