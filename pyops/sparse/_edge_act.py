@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -101,11 +101,11 @@ def add_act_reduce(
 def _extreme(graph: Graph, x_src, x_dst, edge, value, activation: str, act: int, reduce: str, slope: float) -> Tensor:
     activate = ladder.activate
     if activation in MONOTONE and value is None and slope >= 0:
-        top = spmm(graph, x_src, edge, None if edge is None else "add", reduce)
+        top = cast(Tensor, spmm(graph, x_src, edge, None if edge is None else "add", reduce))
         out = activate(top if x_dst is None else top + x_dst, act, slope)
         empty = (graph.in_degrees() == 0).reshape(-1, *(1,) * (out.dim() - 1))
         return out.masked_fill(empty, 0)
     z = sddmm(graph, x_src, None, "copy") if x_dst is None else sddmm(graph, x_src, x_dst, "add")
     m = activate(z if edge is None else z + edge, act, slope)
     m = m if value is None else m * sddmm(graph, value, None, "copy")
-    return spmm(graph, edge=m, message="copy_e", reduce=reduce)
+    return cast(Tensor, spmm(graph, edge=m, message="copy_e", reduce=reduce))

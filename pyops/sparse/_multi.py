@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -75,16 +76,17 @@ def multi_aggregate(
     degree = graph.in_degrees().to(x.dtype).reshape(-1, *(1,) * (x.dim() - 1))
     found: dict[str, Tensor] = {}
 
+    def total(how: str) -> Tensor:
+        return cast(Tensor, spmm(graph, x, edge, message, how, unbiased=False))
+
     def reduced(name: str) -> Tensor:
         if name not in found:
             if name == "std":
                 found[name] = (reduced("var") + eps).sqrt()
             elif name == "sum":
-                found[name] = reduced("mean") * degree if "mean" in aggregators else spmm(graph, x, edge, message, "sum")
-            elif name == "var":
-                found[name] = spmm(graph, x, edge, message, "var", unbiased=False)
+                found[name] = reduced("mean") * degree if "mean" in aggregators else total("sum")
             else:
-                found[name] = spmm(graph, x, edge, message, name)
+                found[name] = total(name)
         return found[name]
 
     parts = []
