@@ -40,7 +40,7 @@ def bench_case(request, benchmark):
     def run(case):
         device = request.config.getoption("--bench-device")
         prepared = case.build(device)
-        error, status = check(prepared)
+        error, status, _ = check(prepared)
         assert error <= prepared.tolerance, f"{case.key}: wrong result, error {error:.1e}"
         wrong = {name: s for name, s in status.items() if s.startswith(("wrong", "failed"))}
         if wrong:

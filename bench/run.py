@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
@@ -23,23 +24,26 @@ def collect(level: str, families: list[str] | None = None, only: str = "") -> li
     return [c for c in found if re.search(only, c.key)]
 
 
-def check(prepared: Prepared) -> tuple[float, dict[str, str]]:
-    """(our error, status of every peer: ok, or why it is not timed). Each provider runs once."""
+def check(prepared: Prepared) -> tuple[float, dict[str, str], dict[str, float]]:
+    """(our error, status of every peer: ok, or why it is not timed, seconds of every peer's call). Each provider runs once."""
     want = prepared.reference()
-    status = {}
+    status, seconds = {}, {}
     ours = error(prepared.ours.run(), want)
     for peer in prepared.peers:
         if peer.run is None:
             status[peer.name] = peer.reason
             continue
         try:
-            wrong = error(peer.run(), want, free_fill=True)
+            start = time.perf_counter()
+            got = peer.run()
+            seconds[peer.name] = time.perf_counter() - start
+            wrong = error(got, want, free_fill=True)
             status[peer.name] = OK if wrong <= prepared.tolerance else f"wrong result (error {wrong:.0e})"
         except (torch.OutOfMemoryError, MemoryError):
             status[peer.name] = "out of memory"
         except Exception as failure:
             status[peer.name] = f"failed: {type(failure).__name__}"
-    return ours, status
+    return ours, status, seconds
 
 
 class Runner:
@@ -67,7 +71,7 @@ class Runner:
         return [prepared.ours, *(p for p in prepared.peers if row["peers"][p.name]["status"] == OK)]
 
     def _row(self, case: Case, prepared: Prepared, threads: int) -> dict:
-        wrong, status = check(prepared)
+        wrong, status, seconds = check(prepared)
         row = {
             "op": case.op, "direction": case.direction, "graph": case.graph, "shape": case.shape,
             "features": case.features, "device": self.device, "threads": threads, "dtype": "float32",
@@ -81,7 +85,7 @@ class Runner:
             return row
         fns: dict[str, Callable] = {OURS: prepared.ours.run}
         fns |= {p.name: p.run for p in prepared.peers if status[p.name] == OK}
-        times = interleave(fns, self.budget, self.device, wall=case.graph == "10 nodes")
+        times = interleave(fns, self.budget, self.device, wall=case.graph == "10 nodes", seen=seconds)
         row["ours"] = asdict(times[OURS])
         for name in fns:
             if name != OURS:

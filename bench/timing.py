@@ -72,7 +72,9 @@ def _cuda_sample(fn: Callable, inner: int) -> float:
     return start.elapsed_time(end) * 1e-3 / inner
 
 
-def interleave(fns: dict[str, Callable], budget: float, device: str = "cpu", wall: bool = False) -> dict[str, Timing]:
+def interleave(
+    fns: dict[str, Callable], budget: float, device: str = "cpu", wall: bool = False, seen: dict[str, float] | None = None
+) -> dict[str, Timing]:
     """Median, p20 and p80 of every function within about ``budget`` seconds, at least three samples of each.
 
     Args:
@@ -80,7 +82,9 @@ def interleave(fns: dict[str, Callable], budget: float, device: str = "cpu", wal
         budget: seconds for the whole case, shared evenly; the number of samples follows from it.
         device: cpu, or cuda for event times.
         wall: host time on CUDA too, for call overhead.
+        seen: name -> seconds of a call just made. One of more than ``budget`` is neither warmed up nor estimated again.
     """
+    seen = seen or {}
     cuda = device.startswith("cuda")
     host = _wall_sample if cuda else _cpu_sample
     sample = _cuda_sample if cuda and not wall else host
@@ -90,8 +94,10 @@ def interleave(fns: dict[str, Callable], budget: float, device: str = "cpu", wal
     try:
         inner, limit = {}, {}
         for name, fn in fns.items():
-            fn()
-            estimate = max(host(fn, 1), 1e-7)
+            estimate = seen.get(name, 0.0)
+            if estimate <= budget:
+                fn()
+                estimate = max(host(fn, 1), 1e-7)
             inner[name] = 1 if cuda and not wall else max(1, math.ceil(_SAMPLE / estimate))
             share = budget / len(fns) / (estimate * inner[name])
             limit[name] = max(MIN_ROUNDS, min(MAX_ROUNDS, int(share)))

@@ -14,6 +14,17 @@ EDGE_COPY, EDGE_ADD, EDGE_SUB, EDGE_MUL, EDGE_DIV = range(5)
 TARGETS = {"u": 0, "v": 1, "e": 2}
 U, V, E = range(3)
 
+# csrc/sparse/attention.h
+ADDITIVE, GATV2, DOT = range(3)
+
+# csrc/sparse/edge_act.h
+EDGE_ACTS = {
+    name: code
+    for code, name in enumerate(
+        ("identity", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "silu", "softplus", "gelu", "gelu_tanh")
+    )
+}
+
 DEP_MULTI, DEP_SINGLE, SPAN = range(3)
 # Kinds of tree that have operators of their own.
 SPANNING = SPANNING_MULTI, SPANNING_SINGLE = 3, 4
@@ -30,3 +41,9 @@ STEPPED_SLOPES = IDENTITY, CLIP, CLIP_STRICT, BOX, PRELU
 
 # csrc/binary/fff.h
 ACTIVATIONS = {"identity": 0, "relu": 1, "gelu": 2, "silu": 3}
+
+# csrc/sparse/rspmm.h
+REL_MULS = {"mul": 0, "add": 1, "min": 2, "rotate": 3, "copy": 4}
+REL_MUL, REL_ADD, REL_MIN, REL_ROTATE, REL_COPY = range(5)
+REL_REDUCES = {"sum": 0, "mean": 1, "min": 2, "max": 3, "logsumexp": 4, "pna": 5}
+REL_SUM, REL_MEAN, REL_LEAST, REL_LARGEST, REL_LSE, REL_PNA = range(6)

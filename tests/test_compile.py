@@ -9,10 +9,16 @@ from pathlib import Path
 import pytest
 import structops
 import torch
+from attention_samples import attention_samples
 from binary_samples import binary_samples
+from block_spmm_samples import block_spmm_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
+from edge_act_samples import edge_act_samples
+from poly_samples import poly_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
+from rspmm_samples import rspmm_samples
+from segment_order_samples import segment_order_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
 from structops.kernels import codes as C
@@ -88,6 +94,11 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         ],
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
+        **attention_samples(leaf),
+        **edge_act_samples(leaf),
+        **block_spmm_samples(leaf),
+        **poly_samples(leaf),
+        **rspmm_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),
@@ -101,6 +112,7 @@ PLAIN = {
     "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
     # bits
     **binary_samples(), **plain_samples(),
+    **segment_order_samples(),
 }  # fmt: skip
 
 
@@ -142,6 +154,8 @@ def functions() -> dict[str, tuple[Callable, tuple[Tensor, ...]]]:
         "softmax": (lambda s: segment_softmax(s, PTR), (src,)),
         "log softmax": (lambda s: segment_softmax(s, PTR, log=True), (src,)),
         "scatter softmax": (lambda s: structops.scatter_softmax(s, PLAN), (src,)),
+        "edge activation": (lambda x, y: structops.sparse.add_act_reduce(SORTED, x, y, activation="silu"), (x, y)),
+        "fused attention": (lambda x, y: structops.sparse.dot_attention(SORTED, y[:, None], x[:, None], x[:, None]), (x, y)),
         "attention": (lambda x, y: spmm(SORTED, x, segment_softmax(sddmm(SORTED, x, y), SORTED.rowptr)), (x, y)),
     }
     for reduce in C.REDUCES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib.util
 import re
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import structops
 
 ROOT = Path(__file__).resolve().parent.parent
-FAMILIES = (structops, structops.tree, structops.so2, structops.binary, structops.nn)
+FAMILIES = (structops, structops.sparse, structops.tree, structops.so2, structops.binary, structops.nn)
 PUBLIC = [getattr(home, name) for home in FAMILIES for name in home.__all__ if name != "backends"]
 HOMES = {"structops.tree", "structops.binary", *(public.__module__ for public in PUBLIC)}
 
@@ -40,3 +41,15 @@ def test_readme_examples() -> None:
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     done = subprocess.run([sys.executable, "-c", "\n".join(blocks)], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def test_table_of_systems() -> None:
+    """docs/systems.md is what docs/systems.py makes of tests/systems, and every operator named there is public."""
+    spec = importlib.util.spec_from_file_location("systems", ROOT / "docs/systems.py")
+    systems = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(systems)
+    assert (ROOT / "docs/systems.md").read_text() == systems.page()
+    for path in (ROOT / "tests/systems").glob("test_*.py"):
+        for name in systems.constants(path)["OPERATORS"]:
+            module, _, function = name.rpartition(".")
+            assert hasattr(importlib.import_module(module), function), (path.name, name)

@@ -14,8 +14,43 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("scatter(Tensor src, Tensor index, int dim_size, int reduce, bool return_arg, float fill, bool skip_nan) -> (Tensor, Tensor)");
   m.def("select(Tensor src, Tensor idx) -> Tensor");
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
+  m.def("segment_order(Tensor src, Tensor rowptr, Tensor? rank, int k, bool largest) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
+  // x and value [M, F], y [N, F], edge [E, F]. The gradients of absent operands are empty.
+  m.def("edge_act(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+        "Tensor? row_t, Tensor? eid_t, int act, float slope) -> Tensor");
+  m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor grad, Tensor rowptr, Tensor? col, Tensor? eid, "
+        "Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) -> (Tensor, Tensor, Tensor, Tensor)");
+  // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
+  m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");
+  m.def("attention_bwd(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor out, Tensor lse, Tensor grad, "
+        "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // Blocks [E, p, q] at the edges, x [rows, q, f]; see block_spmm.h. pair: an involution of [0, E).
+  m.def("block_spmm(Tensor x, Tensor blocks, Tensor? diag, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t, float alpha, bool transpose) -> Tensor");
+  m.def("block_sddmm(Tensor lhs, Tensor rhs, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "int num_edges, float alpha, bool transpose) -> Tensor");
+  m.def("block_matmul(Tensor a, Tensor b, Tensor? pair, bool pair_a, bool pair_b, bool transpose_a, bool transpose_b) -> Tensor");
+  // x [num_src, F], y [num_dst, F]; see difference.h.
+  m.def("difference_rows(Tensor x, Tensor y, Tensor? weight, Tensor? h, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+        "Tensor? row_t, Tensor? eid_t, float power, bool odd) -> Tensor");
+  m.def("difference_edges(Tensor x, Tensor y, Tensor? hv, Tensor? hu, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+        "Tensor? row_t, Tensor? eid_t, int num_edges, float power, bool odd) -> Tensor");
+  m.def("poly_filter(Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
+        "Tensor alpha, Tensor recur, Tensor? dot, Tensor? gate) -> (Tensor, Tensor)");
+  m.def("poly_filter_bwd(Tensor grad, Tensor x, Tensor? weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor colptr, Tensor row_t, "
+        "Tensor? eid_t, Tensor alpha, Tensor recur, Tensor? gate, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // type: relation of every edge in CSR order; colptr ... type_t: the reversed edges, read by the backward only.
+  m.def("relational_spmm(Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor rowptr, Tensor col, Tensor? eid, Tensor type, "
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? type_t, int mul, int reduce, float fill) -> (Tensor, Tensor)");
+  // wanted: bit 0 the gradient of x, 1 of rel, 2 of weight; empty where not wanted.
+  m.def("relational_spmm_bwd(Tensor grad, Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor? out, Tensor? arg, Tensor rowptr, "
+        "Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
+        "-> (Tensor, Tensor, Tensor)");
 
   // *_t: the lists of the derivative by x (ptr_t null: the same with gather and scatter exchanged), read by the backward only.
   m.def("typed_matmul(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? scale_t, "

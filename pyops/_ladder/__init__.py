@@ -13,17 +13,44 @@ the halves. Rules that need each other import modules, not names.
 from __future__ import annotations
 
 from .._dispatch import is_eager
+from ._attention import attention
 from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
+from ._edge_act import activate, edge_act
+from ._poly import poly_filter
+from ._rspmm import relational_spmm, relational_spmm_bwd
 from ._scatter import scatter
 from ._sddmm import sddmm
+from ._segment_order import segment_order
 from ._select import select, select_bwd
 from ._softmax import segment_softmax, segment_softmax_bwd
 from ._spmm import spmm
 from ._spmm_grad import copy_product_grad
 
 __all__ = [
-    "copy_product_grad", "copy_reduce", "covers", "csr_build", "index_range", "is_eager", "lookup", "scatter", "scatter_rows",
-    "sddmm", "segment_rows", "segment_softmax", "segment_softmax_bwd", "select", "select_bwd", "spmm", "with_reverse",
-]  # fmt: skip
+    "activate",
+    "attention",
+    "copy_product_grad",
+    "copy_reduce",
+    "covers",
+    "csr_build",
+    "edge_act",
+    "index_range",
+    "is_eager",
+    "lookup",
+    "poly_filter",
+    "relational_spmm",
+    "relational_spmm_bwd",
+    "scatter",
+    "scatter_rows",
+    "sddmm",
+    "segment_order",
+    "segment_rows",
+    "segment_softmax",
+    "segment_softmax_bwd",
+    "select",
+    "select_bwd",
+    "spmm",
+    "with_reverse",
+]

@@ -14,8 +14,11 @@ from .. import _check as check
 from ..graph import Graph
 
 
-def operand(op: str, name: str, t: Any, graph: Graph, rows: int, batch_dims: int, optional_batch: bool = False) -> Tensor:
-    check.dense(op, name, t)
+def operand(
+    op: str, name: str, t: Any, graph: Graph, rows: int, batch_dims: int, optional_batch: bool = False, integers: bool = False
+) -> Tensor:
+    if not (integers and isinstance(t, Tensor) and t.layout is torch.strided and t.dtype in check.INDICES):
+        check.dense(op, name, t)
     if t.device != graph.device:
         check.fail(ValueError, op, f"{name} on {graph.device}, as the graph", t.device)
     at = batch_dims if t.dim() > batch_dims and t.shape[batch_dims] == rows else 0

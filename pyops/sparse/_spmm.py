@@ -37,7 +37,7 @@ def spmm(
     Args:
         graph: the structure.
         x: source values ``[*batch, num_src, *features]``; float32, float64, bfloat16 or float16 (accumulated in float32, float64
-            for float64). Not used by copy_e.
+            for float64), or int32 or int64 for copies with sum, min, max or prod (sums wrap). Not used by copy_e.
         edge: edge values ``[*batch, E, *features]`` or ``[E, *features]``, in the graph's edge order. Not used by copy_u.
         message: copy_u, copy_e, add, sub, mul or div (default: mul with both operands, else a copy). Feature dimensions
             broadcast as in NumPy, so edge values ``[E, H, 1]`` serve ``x [N, H, D]`` as multi-head weights.
@@ -91,8 +91,9 @@ def spmm(
     check.flags(op, return_arg=return_arg, unbiased=unbiased, skip_nan=skip_nan)
     if return_arg:
         no_arg(op, code)
-    x = None if kind == C.COPY_E else operand(op, "x", x, graph, graph.num_src, batch_dims)
-    edge = None if kind == C.COPY_U else operand(op, "edge", edge, graph, graph.num_edges, batch_dims, optional_batch=True)
+    exact = kind in (C.COPY_U, C.COPY_E) and code in (C.SUM, C.MIN, C.MAX, C.PROD)
+    x = None if kind == C.COPY_E else operand(op, "x", x, graph, graph.num_src, batch_dims, integers=exact)
+    edge = None if kind == C.COPY_U else operand(op, "edge", edge, graph, graph.num_edges, batch_dims, True, exact)
     if x is not None and edge is not None and x.dtype != edge.dtype:
         dtype = torch.promote_types(x.dtype, edge.dtype)
         x, edge = x.to(dtype), edge.to(dtype)

@@ -202,7 +202,7 @@ SPMM: dict[str, Case] = {
     "x scalar": (lambda: spmm(GRAPH, i(1.0)), ValueError, "x"),
     "edge rows": (lambda: spmm(GRAPH, X, values(5, 2, dtype=torch.float32)), ValueError, "edge"),
     "features": (lambda: spmm(GRAPH, X, values(4, 3, dtype=torch.float32)), ValueError, "features"),
-    "x integers": (lambda: spmm(GRAPH, X.int()), TypeError, "x"),
+    "x integers": (lambda: spmm(GRAPH, X.int(), reduce="mean"), TypeError, "x"),
     "edge integers": (lambda: spmm(GRAPH, X, EDGE.long()), TypeError, "edge"),
     "x complex": (lambda: spmm(GRAPH, X.to(torch.complex64)), TypeError, "x"),
     "x sparse": (lambda: spmm(GRAPH, X.to_sparse()), TypeError, "x"),

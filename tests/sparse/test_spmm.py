@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
+import structops
 import torch
 from cases import (
     BINARY,
@@ -357,3 +358,22 @@ def test_zero_sizes(isa: str, poison: None) -> None:
             assert call(raw, values(0, 4), None, no_edges, "copy_u", reduce)[0].shape == (3, 4)
             assert call(raw, values(NUM_SRC, 0), None, structure(), "copy_u", reduce)[0].shape == (NUM_DST, 0)
             assert call(raw, values(0, NUM_SRC, 3), None, structure(), "copy_u", reduce)[0].shape == (0, NUM_DST, 3)
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_public_integers(dtype: torch.dtype) -> None:
+    """Copies of integers sum, multiply and compare exactly; other messages and reductions of them are refused."""
+    coo = random_coo(9, 8, 40)
+    graph = structops.Graph(coo, num_src=9, num_dst=8)
+    x, e = small_integers(9, 3, dtype=dtype), small_integers(40, 3, dtype=dtype)
+    for reduce in ("sum", "min", "max", "prod"):
+        copied = structops.spmm(graph, x, reduce=reduce)
+        assert copied.dtype == dtype
+        assert torch.equal(copied, structops.spmm(graph, x.double(), reduce=reduce).to(dtype))
+        assert torch.equal(
+            structops.spmm(graph, edge=e, reduce=reduce), structops.spmm(graph, edge=e.double(), reduce=reduce).to(dtype)
+        )
+    with pytest.raises(TypeError, match="x of dtype"):
+        structops.spmm(graph, x, reduce="mean")
+    with pytest.raises(TypeError, match="x of dtype"):
+        structops.spmm(graph, x, e, "mul")

@@ -143,7 +143,7 @@ def test_messages_of_one_operand() -> None:
         check_against(structops.spmm(graph(), None, e, cube, reduce), expected, (e,), reduce)
 
 
-@pytest.mark.parametrize("reduce", ("sum", "mean", "min", "max", (add_squares, 0.0)), ids=str)
+@pytest.mark.parametrize("reduce", ("sum", "mean", "min", "max", (add_squares, 0.0)), ids=("sum", "mean", "min", "max", "function"))
 def test_gradcheck(reduce) -> None:
     x, e = values(NUM_SRC, 2, 2, seed=1).requires_grad_(), values(TOTAL, 1, seed=2).requires_grad_()
     g = graph()

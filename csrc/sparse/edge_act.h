@@ -1,0 +1,48 @@
+// Sums over incoming edges of an activation of the sum of both ends.
+//
+//   z[k, f]   = x[u, f] + y[v, f] + edge[k, f]            edge k: u -> v; y and edge may be absent
+//   out[v, f] = sum_k act(z[k, f]) * value[u, f]          value absent: 1
+//
+// identity z; relu; leaky z > 0 ? z : slope z; elu z > 0 ? z : slope (exp(z) - 1); sigmoid; tanh; silu z sigmoid(z);
+// softplus log(1 + exp(z)); gelu z Phi(z); gelu_tanh its tanh form. Slopes at 0 are those of the branch z <= 0, as in torch.
+//
+// With g the gradient of out and d = act'(z) g value: the gradient of y is the sum of d over the row, of edge d itself, of x the sum of
+// d over the source's edges, of value that of act(z) g. z is computed again; nothing of size E is kept.
+//
+// Edges are added in the order of the structure. A row without edges gives 0. NaN propagates within its feature.
+//
+// The caller guarantees: indices in range, (colptr, row_t, eid_t) the reversed (rowptr, col, eid) of one index type; contiguous
+// tensors of one dtype. Accumulators are float, double for f64.
+#pragma once
+#include "core/parallel.h"
+#include "core/types.h"
+
+namespace structops {
+
+enum class Act : int { identity, relu, leaky, elu, sigmoid, tanh, silu, softplus, gelu, gelu_tanh };
+constexpr int kActs = 10;
+
+struct EdgeActArgs {
+  Act act;
+  Dtype dtype;
+  int64_t N, M, E, F;
+  double slope;
+  Index rowptr, col, eid;      // [N + 1], [E], [E] or null
+  Index colptr, row_t, eid_t;  // [M + 1], [E], [E] or null: backward only
+  const void* x;      // [M, F]
+  const void* y;      // [N, F] or null
+  const void* edge;   // [E, F] or null
+  const void* value;  // [M, F] or null
+  void* out;          // [N, F], forward
+  // backward
+  const void* grad;  // [N, F]
+  void* d_x;         // [M, F]
+  void* d_y;         // [N, F] or null
+  void* d_edge;      // [E, F] or null
+  void* d_value;     // [M, F] or null
+};
+
+void edge_act_fwd(const EdgeActArgs& a, const ParallelFor& pf);
+void edge_act_bwd(const EdgeActArgs& a, const ParallelFor& pf);
+
+}  // namespace structops

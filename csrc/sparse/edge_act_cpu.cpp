@@ -1,0 +1,155 @@
+// CPU edge activations. The contract is edge_act.h. A block of feature vectors walks the edges of a row, or of a source by the
+// reversed edges, with the held end in registers.
+#include "core/vmath.h"
+#include "sparse/edge_act.h"
+#include "sparse/row_pieces.h"
+
+namespace structops::STRUCTOPS_ISA {
+namespace {
+
+template <class A> STRUCTOPS_INLINE Vec<A> sigmoid(Vec<A> z) { return A(1) / (A(1) + vexp<A>(-z)); }
+template <class A> STRUCTOPS_INLINE Vec<A> vabs(Vec<A> z) { return z < 0 ? -z : z; }
+
+template <class A> STRUCTOPS_INLINE Vec<A> erf(Vec<A> z) {
+  for (int i = 0; i < W<A>; ++i) z[i] = sizeof(A) == 8 ? __builtin_erf(z[i]) : __builtin_erff(z[i]);
+  return z;
+}
+
+// The activation, or its derivative.
+template <class A, Act act, bool slope_of> STRUCTOPS_INLINE Vec<A> activate(Vec<A> z, A slope) {
+  const Vec<A> one = splat(A(1));
+  if constexpr (act == Act::identity) return slope_of ? one : z;
+  if constexpr (act == Act::relu) return z > 0 ? (slope_of ? one : z) : z != z ? z : Vec<A>{};
+  if constexpr (act == Act::leaky) return z > 0 ? (slope_of ? one : z) : slope_of ? splat(slope) : slope * z;
+  if constexpr (act == Act::elu) {
+    const Vec<A> e = slope * vexp<A>(z);
+    return z > 0 ? (slope_of ? one : z) : slope_of ? e : e - slope;
+  }
+  if constexpr (act == Act::sigmoid || act == Act::silu || act == Act::tanh) {
+    const Vec<A> s = sigmoid<A>(act == Act::tanh ? A(2) * z : z);
+    if constexpr (act == Act::sigmoid) return slope_of ? s * (one - s) : s;
+    if constexpr (act == Act::silu) return slope_of ? s * (one + z * (one - s)) : z * s;
+    return slope_of ? A(4) * s * (one - s) : A(2) * s - one;
+  }
+  if constexpr (act == Act::softplus) {
+    if constexpr (slope_of) return sigmoid<A>(z);
+    return (z > 0 ? z : z != z ? z : Vec<A>{}) + vlog<A>(one + vexp<A>(-vabs<A>(z)));
+  }
+  if constexpr (act == Act::gelu) {
+    const Vec<A> phi = A(0.5) * (one + erf<A>(z * A(0.70710678118654752440)));
+    return slope_of ? phi + z * A(0.39894228040143267794) * vexp<A>(A(-0.5) * z * z) : z * phi;
+  }
+  if constexpr (act == Act::gelu_tanh) {
+    const A c = A(0.79788456080286535588), k = A(0.044715);
+    const Vec<A> s = sigmoid<A>(A(2) * c * z * (one + k * z * z));
+    return slope_of ? s + z * s * (one - s) * A(2) * c * (one + A(3) * k * z * z) : z * s;
+  }
+}
+
+template <class T> STRUCTOPS_INLINE Vec<Acc<T>> get(const T* p, int64_t n) { return n >= W<Acc<T>> ? load(p) : load_n(p, int(n)); }
+template <class T> STRUCTOPS_INLINE void put(T* p, Vec<Acc<T>> v, int64_t n) {
+  if (n >= W<Acc<T>>) store(p, v); else store_n(p, v, int(n));
+}
+
+enum class Pass { forward, rows, sources };
+
+// One row (or source) r, features f to f + V vectors; left: how many features there are.
+template <class T, Act act, Pass pass, int V> void block(const EdgeActArgs& a, int64_t r, int64_t f, int64_t left) {
+  using A = Acc<T>;
+  constexpr int L = W<A>;
+  constexpr bool by_row = pass != Pass::sources;
+  const int64_t F = a.F;
+  const A slope = A(a.slope);
+  auto at = [&](const void* p, int64_t row) { return static_cast<const T*>(p) + row * F + f; };
+  auto to = [&](void* p, int64_t row) { return static_cast<T*>(p) + row * F + f; };
+  auto vector = [&](const T* p, int v) __attribute__((always_inline)) { return V == 1 ? get(p, left) : load(p + v * L); };
+  Vec<A> held[V], extra[V], sum[V] = {}, sum_value[V] = {};  // extra: rows g[v]; sources value[u]
+  const void *const own = by_row ? a.y : a.x, *const far = by_row ? a.x : a.y;
+  const void* const more = pass == Pass::rows ? a.grad : pass == Pass::sources ? a.value : nullptr;
+  for (int v = 0; v < V; ++v) {
+    held[v] = own ? vector(at(own, r), v) : Vec<A>{};
+    extra[v] = more ? vector(at(more, r), v) : splat(A(1));
+  }
+  const Index &ptr = by_row ? a.rowptr : a.colptr, &other = by_row ? a.col : a.row_t, &eid = by_row ? a.eid : a.eid_t;
+  const int64_t end = ptr[r + 1];
+  for (int64_t k = ptr[r]; k < end; ++k) {
+    const int64_t o = other[k], e = a.edge ? (eid ? eid[k] : k) : 0;
+    if (k + 8 < end) __builtin_prefetch(at(far ? far : a.x, other[k + 8]));
+    for (int v = 0; v < V; ++v) {
+      Vec<A> z = held[v];
+      if (far) z += vector(at(far, o), v);
+      if (a.edge) z += vector(at(a.edge, e), v);
+      if constexpr (pass == Pass::forward) {
+        const Vec<A> m = activate<A, act, false>(z, slope);
+        sum[v] += a.value ? m * vector(at(a.value, o), v) : m;
+      } else if constexpr (pass == Pass::rows) {
+        Vec<A> d = activate<A, act, true>(z, slope) * extra[v];
+        if (a.value) d *= vector(at(a.value, o), v);
+        sum[v] += d;
+        if (a.d_edge) put(to(a.d_edge, e) + v * L, d, V == 1 ? left : L);
+      } else {
+        const Vec<A> g = vector(at(a.grad, o), v);
+        sum[v] += activate<A, act, true>(z, slope) * g;
+        if (a.value) sum_value[v] += activate<A, act, false>(z, slope) * g;
+      }
+    }
+  }
+  for (int v = 0; v < V; ++v) {
+    const int64_t n = V == 1 ? left : L;
+    if constexpr (pass == Pass::forward) put(to(a.out, r) + v * L, sum[v], n);
+    if constexpr (pass == Pass::rows) {
+      if (a.d_y) put(to(a.d_y, r) + v * L, sum[v], n);
+    }
+    if constexpr (pass == Pass::sources) {
+      put(to(a.d_x, r) + v * L, sum[v] * extra[v], n);
+      if (a.d_value) put(to(a.d_value, r) + v * L, sum_value[v], n);
+    }
+  }
+}
+
+template <class T, Act act, Pass pass> void walk(const EdgeActArgs& a, const ParallelFor& pf) {
+  constexpr int L = W<Acc<T>>;
+  const bool by_row = pass != Pass::sources;
+  for_row_pieces(by_row ? a.rowptr : a.colptr, by_row ? a.N : a.M, a.E, 4 * a.F, pf, [&](int64_t, int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      int64_t f = 0;
+      for (; f + 4 * L <= a.F; f += 4 * L) block<T, act, pass, 4>(a, r, f, 4 * L);
+      for (; f < a.F; f += L) block<T, act, pass, 1>(a, r, f, a.F - f);
+    }
+  });
+}
+
+template <class T, Act act> void run(const EdgeActArgs& a, bool backward, const ParallelFor& pf) {
+  if (!backward) return walk<T, act, Pass::forward>(a, pf);
+  if (a.d_y || a.d_edge) walk<T, act, Pass::rows>(a, pf);
+  walk<T, act, Pass::sources>(a, pf);
+}
+
+template <class T> void with_act(const EdgeActArgs& a, bool backward, const ParallelFor& pf) {
+  switch (a.act) {
+    case Act::identity: return run<T, Act::identity>(a, backward, pf);
+    case Act::relu: return run<T, Act::relu>(a, backward, pf);
+    case Act::leaky: return run<T, Act::leaky>(a, backward, pf);
+    case Act::elu: return run<T, Act::elu>(a, backward, pf);
+    case Act::sigmoid: return run<T, Act::sigmoid>(a, backward, pf);
+    case Act::tanh: return run<T, Act::tanh>(a, backward, pf);
+    case Act::silu: return run<T, Act::silu>(a, backward, pf);
+    case Act::softplus: return run<T, Act::softplus>(a, backward, pf);
+    case Act::gelu: return run<T, Act::gelu>(a, backward, pf);
+    case Act::gelu_tanh: return run<T, Act::gelu_tanh>(a, backward, pf);
+  }
+}
+
+void dispatch(const EdgeActArgs& a, bool backward, const ParallelFor& pf) {
+  with_dtype(a.dtype, [&](auto* t) {
+    using T = Pointee<decltype(t)>;
+    if constexpr (is_float_storage<T>) with_act<T>(a, backward, pf);
+  });
+}
+
+}  // namespace
+
+void edge_act_fwd(const EdgeActArgs& a, const ParallelFor& pf) { dispatch(a, false, pf); }
+void edge_act_bwd(const EdgeActArgs& a, const ParallelFor& pf) { dispatch(a, true, pf); }
+
+}  // namespace structops::STRUCTOPS_ISA

@@ -1,0 +1,185 @@
+// CPU forward of relational_spmm. The contract is rspmm.h.
+//
+// Work items are rows of about equal edges and one batch entry each, so that a slice of x of one entry stays in cache. A tile of
+// NV vectors of features walks the rows of an item with its states in registers; x and rel are read once per tile.
+#include "sparse/rspmm_rows.h"
+
+namespace structops::STRUCTOPS_ISA {
+namespace {
+
+constexpr int kAhead = 8;  // prefetch distance, edges
+
+// States: init(s), step(s, m, lane, count) with count the edges so far including this one, final in `emit`.
+template <class A> struct Sum {
+  static constexpr int C = 1;
+  STRUCTOPS_INLINE void init(Vec<A>* s) { s[0] = Vec<A>{}; }
+  STRUCTOPS_INLINE void step(Vec<A>* s, Vec<A> m, Int<A>, int64_t, A) { s[0] += m; }
+};
+
+// Largest of sign * m, with its lane in s[1].
+template <class A> STRUCTOPS_INLINE void take_larger(Vec<A>* s, Vec<A> m, Int<A> lane, int64_t count) {
+  using VI = Vec<Int<A>>;
+  const VI first = splat(Int<A>(count == 1 ? -1 : 0));
+  const VI better = (~(m <= s[0]) & (s[0] == s[0])) | first;
+  s[0] = better ? m : s[0];
+  s[1] = bitcast<Vec<A>>(better ? VI{} + lane : bitcast<VI>(s[1]));
+}
+template <class A> struct Extreme {
+  static constexpr int C = 2;
+  STRUCTOPS_INLINE void init(Vec<A>* s) { s[0] = s[1] = Vec<A>{}; }
+  STRUCTOPS_INLINE void step(Vec<A>* s, Vec<A> m, Int<A> lane, int64_t count, A sign) { take_larger<A>(s, m * sign, lane, count); }
+};
+
+template <class A> struct Lse {
+  static constexpr int C = 2;
+  STRUCTOPS_INLINE void init(Vec<A>* s) { s[0] = splat(A(-INFINITY)); s[1] = Vec<A>{}; }
+  STRUCTOPS_INLINE void step(Vec<A>* s, Vec<A> m, Int<A>, int64_t, A) {
+    const Vec<Int<A>> rises = m > s[0], same = m == s[0];
+    const Vec<A> e = same ? splat(A(1)) : vexp<A>(rises ? s[0] - m : m - s[0]);
+    s[1] = rises ? s[1] * e + A(1) : s[1] + e;
+    s[0] = rises ? m : s[0];
+  }
+};
+
+// Mean, centred second moment, largest and its lane, largest of -m and its lane.
+template <class A> struct Pna {
+  static constexpr int C = 6;
+  STRUCTOPS_INLINE void init(Vec<A>* s) { for (int i = 0; i < C; ++i) s[i] = Vec<A>{}; }
+  STRUCTOPS_INLINE void step(Vec<A>* s, Vec<A> m, Int<A> lane, int64_t count, A inverse) {
+    const Vec<A> d = m - s[0];
+    s[0] += d * inverse;
+    s[1] += d * (m - s[0]);
+    take_larger<A>(s + 2, m, lane, count);
+    take_larger<A>(s + 4, -m, lane, count);
+  }
+};
+
+template <class T, class Op> void
+emit(const RspmmArgs& a, int64_t at, const Vec<Acc<T>>* s, int n, int64_t count, int64_t begin) {
+  using A = Acc<T>;
+  constexpr bool moments = __is_same(Op, Pna<A>), extreme = __is_same(Op, Extreme<A>), lse = __is_same(Op, Lse<A>);
+  const int64_t plane = a.B * a.N * a.F;
+  T* const out = static_cast<T*>(a.out) + at;
+  auto put = [&](T* p, Vec<A> v) __attribute__((always_inline)) { store_n(p, v, n); };
+  auto winners = [&](int64_t to, Vec<A> lanes) {
+    Int<A> lane[W<A>];
+    __builtin_memcpy(lane, &lanes, sizeof lanes);
+    for (int i = 0; i < n; ++i) {
+      const int64_t k = count ? begin + lane[i] : a.E;
+      if (a.rowptr.wide) static_cast<int64_t*>(a.arg)[to + i] = k;
+      else static_cast<int32_t*>(a.arg)[to + i] = int32_t(k);
+    }
+  };
+  if constexpr (moments) {
+    put(out, s[0]);
+    put(out + plane, count ? s[1] / A(count) : Vec<A>{});
+    put(out + 2 * plane, s[2]);
+    put(out + 3 * plane, count ? -s[4] : Vec<A>{});
+    winners(at, s[3]);
+    winners(plane + at, s[5]);
+    return;
+  }
+  Vec<A> v = s[0];
+  if constexpr (extreme) {
+    if (a.reduce == RelReduce::min) v = -v;
+    winners(at, s[1]);
+  } else if constexpr (lse) {
+    v = s[0] + vlog<A>(s[1]);
+  } else if (a.reduce == RelReduce::mean) {
+    v = v / A(count);
+  }
+  put(out, count ? v : splat(A(a.fill)));
+}
+
+template <class T, class Op, bool product, int NV, bool masked>
+void tile(const RspmmArgs& a, int64_t b, int64_t row_begin, int64_t row_end, int64_t f, int n) {
+  using A = Acc<T>;
+  using V = Vec<A>;
+  constexpr int L = W<A>;
+  const T* const x = static_cast<const T*>(a.x) + b * a.M * a.F + f;
+  const T* const rel = a.rel ? static_cast<const T*>(a.rel) + b * a.R * a.F + f : nullptr;
+  const T* const weight = static_cast<const T*>(a.weight);
+  const bool rotate = a.mul == RelMul::rotate, imaginary = rotate && f >= a.F / 2;
+  const int64_t other = imaginary ? -(a.F / 2) : a.F / 2;
+  const A sign = a.reduce == RelReduce::min ? A(-1) : A(1);
+  auto get = [&](const T* p) __attribute__((always_inline)) { return masked ? load_n(p, n) : load(p); };
+  for (int64_t v = row_begin; v < row_end; ++v) {
+    const int64_t begin = a.rowptr[v], end = a.rowptr[v + 1];
+    V st[NV][Op::C];
+#pragma GCC unroll 4
+    for (int i = 0; i < NV; ++i) Op::init(st[i]);
+    int64_t count = 0;
+    for (int64_t k = begin; k < end; ++k) {
+      const int64_t j = a.eid ? a.eid[k] : k;
+      if (k + kAhead < a.E) {
+        const T* const next = x + a.col[k + kAhead] * a.F;
+#pragma GCC unroll 4
+        for (int i = 0; i < NV; ++i)
+          if ((i * int(sizeof(T)) * L) % 64 == 0) __builtin_prefetch(next + i * L);
+      }
+      if (a.mask && !a.mask[j]) continue;
+      ++count;
+      const T* const xp = x + a.col[k] * a.F;
+      const T* const rp = product || rel ? rel + a.type[k] * a.F : xp;
+      const A w = weight ? widen(weight[j]) : A(1);
+      const A fourth = __is_same(Op, Pna<A>) ? A(1) / A(count) : sign;
+#pragma GCC unroll 4
+      for (int i = 0; i < NV; ++i) {
+        V m;
+        if (!product && rotate) {
+          const V xo = get(xp + other + i * L), ro = get(rp + other + i * L), xs = get(xp + i * L), rs = get(rp + i * L);
+          m = imaginary ? xo * rs + xs * ro : xs * rs - xo * ro;
+        } else {
+          m = combine<A, product>(a.mul, get(rp + i * L), get(xp + i * L));
+        }
+        if (weight) m *= w;
+        pin(m);
+        Op::step(st[i], m, Int<A>(k - begin), count, fourth);
+      }
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < NV; ++i)
+      emit<T, Op>(a, (b * a.N + v) * a.F + f + i * L, st[i], masked ? n : L, count, begin);
+  }
+}
+
+template <class T, class Op, bool product> void span(const RspmmArgs& a, int64_t b, int64_t r0, int64_t r1, int64_t f, int64_t stop) {
+  constexpr int L = W<Acc<T>>;
+  if constexpr (Op::C <= 2)
+    for (; stop - f >= 4 * L; f += 4 * L) tile<T, Op, product, 4, false>(a, b, r0, r1, f, L);
+  for (; stop - f >= 2 * L; f += 2 * L) tile<T, Op, product, 2, false>(a, b, r0, r1, f, L);
+  for (; f < stop; f += L) tile<T, Op, product, 1, true>(a, b, r0, r1, f, int(stop - f < L ? stop - f : L));
+}
+
+template <class T, class Op> void rows(const RspmmArgs& a, int64_t b, int64_t r0, int64_t r1) {
+  if (a.mul == RelMul::mul) return span<T, Op, true>(a, b, r0, r1, 0, a.F);
+  const int64_t half = a.mul == RelMul::rotate ? a.F / 2 : a.F;
+  for (int64_t f = 0; f < a.F; f += half) span<T, Op, false>(a, b, r0, r1, f, f + half);
+}
+
+}  // namespace
+
+void rspmm_fwd(const RspmmArgs& a, const ParallelFor& pf) {
+  if (a.B == 0 || a.N == 0 || a.F == 0) return;
+  const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t b = task / items, item = task % items;
+      const int64_t r0 = first_row(a.rowptr, a.N, a.E, chunk, item), r1 = first_row(a.rowptr, a.N, a.E, chunk, item + 1);
+      with_dtype(a.dtype, [&](auto* t) {
+        using T = Pointee<decltype(t)>;
+        using A = Acc<T>;
+        if constexpr (is_float_storage<T>) {
+          if (a.reduce == RelReduce::pna) rows<T, Pna<A>>(a, b, r0, r1);
+          else if (a.reduce == RelReduce::logsumexp) rows<T, Lse<A>>(a, b, r0, r1);
+          else if (rspmm_extreme(a.reduce)) rows<T, Extreme<A>>(a, b, r0, r1);
+          else rows<T, Sum<A>>(a, b, r0, r1);
+        }
+      });
+    }
+  };
+  const int64_t work = (a.N + a.E) / items * a.F + 1;
+  parallel_for(pf, a.B * items, (32768 + work - 1) / work, body);
+}
+
+}  // namespace structops::STRUCTOPS_ISA

@@ -1,0 +1,53 @@
+"""Reference of edge activations. The contract is csrc/sparse/edge_act.h."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .. import codes as C
+
+NAMES = tuple(C.EDGE_ACTS)
+
+
+def activate(z: Tensor, act: int, slope: float) -> Tensor:
+    name = NAMES[act]
+    if name == "identity":
+        return z
+    if name == "leaky_relu":
+        return F.leaky_relu(z, slope)
+    if name == "elu":
+        return F.elu(z, slope)
+    if name == "gelu_tanh":
+        return F.gelu(z, approximate="tanh")
+    return getattr(F, name)(z) if name not in ("sigmoid", "tanh") else getattr(torch, name)(z)
+
+
+def _forward(x, y, edge, value, rowptr, col, eid, act, slope):
+    N, E = rowptr.numel() - 1, col.numel()
+    row = torch.repeat_interleave(torch.arange(N, device=col.device), rowptr.diff().long(), output_size=E)
+    z = x[col.long()]
+    z = z if y is None else z + y[row]
+    z = z if edge is None else z + (edge if eid is None else edge[eid.long()])
+    m = activate(z, act, slope)
+    m = m if value is None else m * value[col.long()]
+    return m.new_zeros(N, x.shape[1]).index_add(0, row, m)
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def edge_act(x, y, edge, value, rowptr, col, eid, colptr, row_t, eid_t, act, slope):
+    operands = [None if t is None else t.to(_wide(x.dtype)) for t in (x, y, edge, value)]
+    return _forward(*operands, rowptr, col, eid, act, slope).to(x.dtype)
+
+
+def edge_act_bwd(x, y, edge, value, grad, rowptr, col, eid, colptr, row_t, eid_t, act, slope):
+    wide = _wide(x.dtype)
+    leaves = [None if t is None else t.detach().to(wide).requires_grad_() for t in (x, y, edge, value)]
+    with torch.enable_grad():
+        out = _forward(*leaves, rowptr, col, eid, act, slope)
+        found = iter(torch.autograd.grad(out, [t for t in leaves if t is not None], grad.to(wide)))
+    return tuple(x.new_zeros(0) if t is None else next(found).to(x.dtype) for t in leaves)

@@ -1,0 +1,148 @@
+"""Activations of the sum of both ends: values, gradients of every order, extremes, identities."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from cases import FLOATS, INTEGERS, generator, random_coo, to_csr
+from compare import assert_close
+from structops import Graph, spmm
+from structops._ladder import with_reverse
+from structops.kernels import codes as C
+from structops.sparse import add_act_reduce
+from torch import Tensor
+from torch.autograd import gradcheck, gradgradcheck
+from torch.nn import functional as F
+
+raw, raw_bwd = torch.ops.structops.edge_act, torch.ops.structops.edge_act_bwd
+N, M = 24, 19
+COO = random_coo(M, N, 130, hub=40)
+E = COO.shape[1]
+SRC, DST = COO
+FUNCTIONS = {
+    "identity": lambda z: z,
+    "relu": F.relu,
+    "leaky_relu": lambda z: F.leaky_relu(z, 0.3),
+    "elu": lambda z: F.elu(z, 0.3),
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "silu": F.silu,
+    "softplus": F.softplus,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda z: F.gelu(z, approximate="tanh"),
+}
+
+
+def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
+    return torch.randn(shape, generator=generator(seed), dtype=torch.float64).bfloat16().to(dtype)
+
+
+def dense(x, y, edge, value, activation: str) -> Tensor:
+    """By a loop over destinations."""
+    z = x[SRC] if y is None else x[SRC] + y[DST]
+    m = FUNCTIONS[activation](z if edge is None else z + edge)
+    m = m if value is None else m * value[SRC]
+    return torch.stack([m[v == DST].sum(0) for v in range(N)])
+
+
+def test_every_activation_is_here() -> None:
+    assert list(FUNCTIONS) == list(C.EDGE_ACTS)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poison: None, on_threads) -> None:
+    for n, (width, present) in enumerate([(1, (1, 1, 1)), (17, (1, 0, 0)), (64, (0, 1, 1)), (83, (1, 1, 0)), (130, (1, 0, 1))]):
+        rows = (N, E, M)
+        operands = [randn(M, width, dtype=dtype)] + [
+            randn(r, width, seed=k + 1, dtype=dtype) if p else None for k, (r, p) in enumerate(zip(rows, present, strict=True))
+        ]
+        grad = randn(N, width, seed=9, dtype=dtype)
+        leaves = [None if t is None else t.double().requires_grad_() for t in operands]
+        want = dense(*leaves, activation)
+        wanted = iter(torch.autograd.grad(want, [t for t in leaves if t is not None], grad.double()))
+        s = to_csr(COO, N, INTEGERS[n % 2])
+        back = with_reverse((*s, None, None, None), M)[3:]
+        act = C.EDGE_ACTS[activation]
+        out = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3))  # noqa: B023
+        assert_close(out, want, dtype, terms=60, magnitude=6.0, what=width)
+        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3))  # noqa: B023
+        for name, operand, got in zip(("x", "y", "edge", "value"), operands, found, strict=True):
+            if operand is None:
+                assert got.numel() == 0
+            else:
+                assert_close(got, next(wanted), dtype, terms=60, magnitude=20.0, what=(name, width))
+
+
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_derivatives(activation: str) -> None:
+    graph = Graph(COO, num_src=M, num_dst=N)
+    operands = tuple((randn(r, 3, seed=k) + 0.013).requires_grad_() for k, r in enumerate((M, N, E, M)))
+
+    def function(x, y, edge, value):
+        return add_act_reduce(graph, x, y, edge, activation=activation, value=value, reduce="mean")
+
+    assert gradcheck(function, operands, fast_mode=True)
+    assert gradgradcheck(function, operands, fast_mode=True)
+
+
+@pytest.mark.parametrize("reduce", ["min", "max"])
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_extremes(activation: str, reduce: str) -> None:
+    graph = Graph(COO, num_src=M, num_dst=N)
+    x, y, edge = (randn(r, 4, seed=k).requires_grad_() for k, r in enumerate((M, N, E)))
+    for extra in (None, edge):
+        z = x[SRC] + y[DST] if extra is None else x[SRC] + y[DST] + extra
+        m = FUNCTIONS[activation](z)
+        rows = [getattr(m[v == DST], f"a{reduce}")(0) if bool((v == DST).any()) else m.new_zeros(4) for v in range(N)]
+        want = torch.stack(rows)
+        got = add_act_reduce(graph, x, y, extra, activation=activation, reduce=reduce, slope=0.3)
+        torch.testing.assert_close(got, want)
+        leaves = (y,) if extra is None else (x, y, edge)  # parallel edges tie in x
+        for a, b in zip(torch.autograd.grad(got.sum(), leaves), torch.autograd.grad(want.sum(), leaves), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_identities() -> None:
+    """The identity is deg * y + A x; without a destination's part relu is the sum of relus."""
+    graph = Graph(COO, num_src=M, num_dst=N)
+    x, y = randn(M, 2, 5), randn(N, 2, 5, seed=1)
+    degree = graph.in_degrees().double()[:, None, None]
+    torch.testing.assert_close(add_act_reduce(graph, x, y, activation="identity"), degree * y + spmm(graph, x))
+    torch.testing.assert_close(add_act_reduce(graph, x), spmm(graph, torch.relu(x)))
+
+
+def test_nan_and_empty(isa: str) -> None:
+    graph = Graph(torch.tensor([[0, 1], [0, 0]]), num_src=2, num_dst=2)
+    for activation in FUNCTIONS:
+        out = add_act_reduce(graph, torch.tensor([[float("nan"), 1.0], [1.0, 1.0]]), activation=activation)
+        assert out[0, 0].isnan() and out[0, 1].isfinite() and not out[1].any()
+    empty = Graph(torch.zeros(2, 0, dtype=torch.int64), num_src=3, num_dst=4)
+    x = torch.ones(3, 5, requires_grad=True)
+    assert not torch.autograd.grad(add_act_reduce(empty, x, torch.ones(4, 5)).sum(), x)[0].any()
+    assert add_act_reduce(graph, torch.ones(2, 0)).shape == (2, 0)
+
+
+def test_nothing_of_the_edges_is_kept() -> None:
+    graph = Graph(COO, num_src=M, num_dst=N)
+    x, y = randn(M, 8).requires_grad_(), randn(N, 8).requires_grad_()
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        add_act_reduce(graph, x, y, activation="gelu")
+    assert all(t.numel() <= max(x.numel(), y.numel()) and (t.dim() < 2 or t.shape[0] != E) for t in kept)
+
+
+@pytest.mark.parametrize(
+    "call, kind, text",
+    [
+        (lambda g: add_act_reduce(COO, torch.ones(M, 2)), TypeError, "graph"),
+        (lambda g: add_act_reduce(g, torch.ones(M + 1, 2)), ValueError, "x_src"),
+        (lambda g: add_act_reduce(g, torch.ones(M, 2), torch.ones(N, 3)), ValueError, "x_dst"),
+        (lambda g: add_act_reduce(g, torch.ones(M, 2), edge=torch.ones(E, 2).double()), TypeError, "edge"),
+        (lambda g: add_act_reduce(g, torch.ones(M, 2), activation="mish"), ValueError, "activation"),
+        (lambda g: add_act_reduce(g, torch.ones(M, 2), reduce="prod"), ValueError, "reduce"),
+    ],
+)
+def test_bad_input(call, kind, text: str) -> None:
+    with pytest.raises(kind, match=text):
+        call(Graph(COO, num_src=M, num_dst=N))
