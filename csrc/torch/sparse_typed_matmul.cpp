@@ -81,7 +81,7 @@ Tensor typed_matmul(Tensor x, Tensor weight, OptTensor bias, OptTensor scale, Op
   a.N = weight.size(2);
   a.w = matrix(op, "weight", weight, x, {a.R, a.K, a.N});
   STRUCTOPS_CHECK(types || a.S == a.R, op, ": ", a.S, " segments for ", a.R, " types");
-  STRUCTOPS_CHECK(!bias || !blocks, op, ": bias is for stored rows");
+  STRUCTOPS_CHECK(!bias || (!blocks && !types), op, ": bias is for stored rows of segments in the order of the types");
   if (bias) a.bias = matrix(op, "bias", *bias, x, {a.R, a.N});
   Tensor out = new_empty(x, {rows, a.N}, x.scalar_type());
   a.out = out.mutable_data_ptr();
