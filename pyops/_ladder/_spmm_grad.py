@@ -97,8 +97,8 @@ class Cotangent:
         u, j = common.lookup(col, k, -1), common.lookup(eid, k, -1) if eid is not None else common.masked(k, self.edges)
         x, e = common.three(self.x), common.three(self.e)
         feature = torch.arange(F, device=g.device)
-        fx = common.bcast_row(self.bcast, 0) if self.bcast is not None else feature if x.shape[-1] == F else feature * 0
-        fe = common.bcast_row(self.bcast, 1) if self.bcast is not None else feature if e.shape[-1] == F else feature * 0
+        fx = (common.bcast_row(self.bcast, 0) if self.bcast is not None else feature if x.shape[-1] == F else feature * 0)
+        fe = (common.bcast_row(self.bcast, 1) if self.bcast is not None else feature if e.shape[-1] == F else feature * 0)
         ix, ie = common.flat_index(u, x, fx), common.flat_index(j, e, fe)
         xs = select(x.reshape(-1, 1), ix).reshape(B, N, F)
         es = select(e.reshape(-1, 1), ie).reshape(B, N, F)
@@ -195,7 +195,7 @@ class Cotangent:
         ee = common.wide_e(e, F, self.bcast)
         if xe.dim() == 1 and ee.dim() > 1:
             xe = xe[:, None]
-        messages = xe + ee if m == C.ADD else xe - ee if m == C.SUB else xe * ee if m == C.MUL else xe / ee
+        messages = (xe + ee if m == C.ADD else xe - ee if m == C.SUB else xe * ee if m == C.MUL else xe / ee)
         dm = cotangent(messages.contiguous())
         dx = de = None
         if self.wants_x:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .._dispatch import define
@@ -27,12 +26,12 @@ def _transposed(w: Tensor) -> Tensor:
     return w.transpose(1, 2).contiguous()
 
 
-def _typed_fake(x, weight, bias, *rest):
+def _typed_fake(x, weight, *rest):
     return x.new_empty([rest[-1], weight.shape[2]])
 
 
 def _typed_setup(ctx, inputs, output):
-    x, weight, bias, *rest = inputs
+    x, weight, _bias, *rest = inputs
     ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight if ctx.needs_input_grad[0] else None, *rest[:-1])
     ctx.x_rows, ctx.types = x.shape[0], weight.shape[0]
 

@@ -41,7 +41,9 @@ def _contiguous(t: Tensor | None) -> Tensor | None:
 
 
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply consecutive rows by the matrix of their segment: ``out[i] = x[i] @ weight[t] + bias[t]`` for ``ptr[t] <= i < ptr[t + 1]``.
+    """Multiply consecutive rows by the matrix of their segment.
+
+    ``out[i] = x[i] @ weight[t] + bias[t]`` for ``ptr[t] <= i < ptr[t + 1]``.
 
     Args:
         x: ``[M, K]``; float32, float64, bfloat16 or float16 (accumulated in float32, float64 for float64).
@@ -79,7 +81,9 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor, bias: Tensor | None =
 def typed_matmul(
     x: Tensor, weight: Tensor, types: Tensor | TypePlan, gather: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
-    """Multiply gathered rows by the matrix of their type, in any order of types: ``out[i] = x[gather[i]] @ weight[types[i]] + bias[types[i]]``.
+    """Multiply gathered rows by the matrix of their type, in any order of types.
+
+    ``out[i] = x[gather[i]] @ weight[types[i]] + bias[types[i]]``.
 
     Rows are gathered tile by tile inside the product; neither ``x[gather]`` nor ``weight[types]`` is made.
 
@@ -212,7 +216,9 @@ def _compact_is_less(plan: RelationPlan, K: int, N: int) -> bool:
 
 
 def edge_conditioned_matmul(graph: Graph, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Sum of neighbours, each through a matrix that its edge combines: ``out[v] = sum over edges k: u -> v of x[u] @ (sum_j h[k, j] weight[j] + bias)``.
+    """Sum of neighbours, each through a matrix that its edge combines.
+
+    ``out[v] = sum over edges k: u -> v of x[u] @ (sum_j h[k, j] weight[j] + bias)``.
 
     No matrix of an edge is made: the outer products ``h[k] x[u]`` of a row are summed tile by tile and multiplied once.
 
@@ -235,7 +241,8 @@ def edge_conditioned_matmul(graph: Graph, x: Tensor, h: Tensor, weight: Tensor, 
     >>> import torch, structops
     >>> from structops.sparse import edge_conditioned_matmul
     >>> graph = structops.Graph(torch.tensor([[0, 1], [1, 1]]), num_nodes=2)
-    >>> edge_conditioned_matmul(graph, torch.tensor([[1.], [2.]]), torch.tensor([[1., 0.], [1., 1.]]), torch.tensor([[[1.]], [[10.]]]))
+    >>> h, w = torch.tensor([[1., 0.], [1., 1.]]), torch.tensor([[[1.]], [[10.]]])
+    >>> edge_conditioned_matmul(graph, torch.tensor([[1.], [2.]]), h, w)
     tensor([[ 0.],
             [23.]])
     """

@@ -91,6 +91,8 @@ def _run(graph, x, edge, message, reduce, fill_value) -> Tensor:
                 check_gradient(operand, uses, name, message_grad, step, step_grad)
     scalar = numba.float32 if like.dtype == torch.float32 else numba.float64
     functions = compiled(message, message_grad, step, step_grad, uses, scalar)
-    tables = tuple(np.zeros(0, np.int32) if t is None else table(tuple(t.shape[1:]), features) for t in (x, edge))
+    tables = tuple(
+        np.zeros(0, np.int32) if t is None else table(tuple(t.shape[1:]), features) for t in (x, edge)
+    )
     job = Job(graph, functions, name, identity, fill, tables, features)
     return Aggregate.apply(x, edge, job)

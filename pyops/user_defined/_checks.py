@@ -97,11 +97,15 @@ def check_gradient(operand, uses, name, message_grad, step, step_grad) -> None:
     rest = "; give it, or call under torch.no_grad()"
     if message_grad is None:
         result = {"xe": "fn(x, e, g) -> (dx, de)", "x": "fn(x, g) -> dx", "e": "fn(e, g) -> de"}[uses]
-        raise NotImplementedError(f"{OP}: {operand} requires a gradient, which needs message.grad = {result}{rest}")
+        raise NotImplementedError(
+            f"{OP}: {operand} requires a gradient, which needs message.grad = {result}{rest}"
+        )
     if name == "prod":
         raise NotImplementedError(
             f"{OP}: {operand} requires a gradient, which reduce prod over message functions has not; "
             "give (fn(acc, m), 1) with fn.grad, or call under torch.no_grad()"
         )
     if step is not None and step_grad is None:
-        raise NotImplementedError(f"{OP}: {operand} requires a gradient, which needs reduce_fn.grad = fn(acc, m, g) -> dm{rest}")
+        raise NotImplementedError(
+            f"{OP}: {operand} requires a gradient, which needs reduce_fn.grad = fn(acc, m, g) -> dm{rest}"
+        )

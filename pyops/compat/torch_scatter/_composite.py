@@ -50,7 +50,9 @@ def log_softmax(op: str, src: Tensor, index: Tensor, dim: int, eps: float, dim_s
     return result - g.spread(_log_sum(g, plan, eps)[1])
 
 
-def logsumexp(op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float) -> Tensor:
+def logsumexp(
+    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float
+) -> Tensor:
     _floating(op, src)
     if out is not None:
         dim_size = checked_out(op, out, src, dim)
@@ -63,7 +65,9 @@ def logsumexp(op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None,
     return result if out is None else out.copy_(result)
 
 
-def std(op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool) -> Tensor:
+def std(
+    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool
+) -> Tensor:
     if not src.is_floating_point():
         src = src.to(torch.get_default_dtype())
     if out is not None:

@@ -32,7 +32,9 @@ def _coo_size(op: str, index: Tensor, dim_size: int | None) -> int:
     return dim_size
 
 
-def segment_coo_linear(op: str, code: int, src: Tensor, index: Tensor, out: Tensor | None, dim_size: int | None) -> Tensor:
+def segment_coo_linear(
+    op: str, code: int, src: Tensor, index: Tensor, out: Tensor | None, dim_size: int | None
+) -> Tensor:
     if out is None and _coo_plain(src, index):
         size = _coo_size(op, index, dim_size)
         if src.requires_grad and torch.is_grad_enabled():

@@ -71,7 +71,9 @@ class Groups:
         return high + 1 if dim_size is None else dim_size
 
     def reduce(self, code: int, return_arg: bool = False):
-        result = scatter_rows(self.op, self.rows, self.index, self.groups, code, self.axis, None, return_arg, True, True)
+        result = scatter_rows(
+            self.op, self.rows, self.index, self.groups, code, self.axis, None, return_arg, True, True
+        )
         return (self.values(result[0]), self.positions(result[1])) if return_arg else self.values(result)
 
     def plan(self) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,9 @@ from ._groups import Groups, checked_out
 from ._short import explain, group_count, plain, with_grad
 
 
-def scatter_reduce(op: str, code: int, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None) -> Tensor:
+def scatter_reduce(
+    op: str, code: int, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None
+) -> Tensor:
     if out is None and plain(src, index, dim):
         size = group_count(op, index, dim_size)
         try:

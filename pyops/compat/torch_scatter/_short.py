@@ -125,7 +125,9 @@ def segment_sum(src: Tensor, indptr: Tensor, code: int = C.SUM) -> Tensor:
 
 def segment_gather(src: Tensor, indptr: Tensor, elements: int) -> Tensor:
     F = 1 if src.dim() == 1 else src.shape[-1]
-    return ladder.sddmm(src, None, indptr, None, None, None, None, None, None, C.EDGE_COPY, C.V, C.V, elements, F, 1)
+    return ladder.sddmm(
+        src, None, indptr, None, None, None, None, None, None, C.EDGE_COPY, C.V, C.V, elements, F, 1
+    )
 
 
 class SegmentLinear(torch.autograd.Function):

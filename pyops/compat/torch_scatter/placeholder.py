@@ -33,7 +33,9 @@ def segment_coo_placeholder(src: Tensor, index: Tensor, out: Tensor | None, dim_
     raise ImportError("torch_scatter: no compiled operator")
 
 
-def segment_coo_arg_placeholder(src: Tensor, index: Tensor, out: Tensor | None, dim_size: int | None) -> tuple[Tensor, Tensor]:
+def segment_coo_arg_placeholder(
+    src: Tensor, index: Tensor, out: Tensor | None, dim_size: int | None
+) -> tuple[Tensor, Tensor]:
     raise ImportError("torch_scatter: no compiled operator")
 
 

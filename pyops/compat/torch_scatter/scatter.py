@@ -7,26 +7,34 @@ from ...kernels import codes as C
 from . import _scatter as core
 
 
-def scatter_sum(src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+def scatter_sum(
+    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None
+) -> Tensor:
     """Sums ``[*, dim_size, *]`` of ``src [*, E, *]``; added to ``out`` if given."""
     if torch.jit.is_scripting():
         return torch.ops.torch_scatter.scatter_sum(src, index, dim, out, dim_size)
     return core.scatter_reduce("scatter_sum", C.SUM, src, index, dim, out, dim_size)
 
 
-def scatter_add(src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+def scatter_add(
+    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None
+) -> Tensor:
     """:func:`scatter_sum`."""
     return scatter_sum(src, index, dim, out, dim_size)
 
 
-def scatter_mul(src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+def scatter_mul(
+    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None
+) -> Tensor:
     """Products ``[*, dim_size, *]``, 1 for empty groups; multiplied into ``out`` if given. Exact gradient at zeros."""
     if torch.jit.is_scripting():
         return torch.ops.torch_scatter.scatter_mul(src, index, dim, out, dim_size)
     return core.scatter_reduce("scatter_mul", C.PROD, src, index, dim, out, dim_size)
 
 
-def scatter_mean(src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None) -> Tensor:
+def scatter_mean(
+    src: Tensor, index: Tensor, dim: int = -1, out: Tensor | None = None, dim_size: int | None = None
+) -> Tensor:
     """Means ``[*, dim_size, *]``; ``(out + sum) / count`` in ``out`` if given. Integers round down."""
     if torch.jit.is_scripting():
         return torch.ops.torch_scatter.scatter_mean(src, index, dim, out, dim_size)

@@ -26,21 +26,27 @@ def segment_mean_coo(src: Tensor, index: Tensor, out: Tensor | None = None, dim_
     return core.segment_coo_linear("segment_mean_coo", C.MEAN, src, index, out, dim_size)
 
 
-def segment_min_coo(src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None) -> tuple[Tensor, Tensor]:
+def segment_min_coo(
+    src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Minima and their positions, both ``[*, dim_size, *]``; ``out`` is the starting value."""
     if torch.jit.is_scripting():
         return torch.ops.torch_scatter.segment_min_coo(src, index, out, dim_size)
     return core.segment_coo_extreme("segment_min_coo", C.MIN, src, index, out, dim_size)
 
 
-def segment_max_coo(src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None) -> tuple[Tensor, Tensor]:
+def segment_max_coo(
+    src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None
+) -> tuple[Tensor, Tensor]:
     """Maxima and their positions, both ``[*, dim_size, *]``; ``out`` is the starting value."""
     if torch.jit.is_scripting():
         return torch.ops.torch_scatter.segment_max_coo(src, index, out, dim_size)
     return core.segment_coo_extreme("segment_max_coo", C.MAX, src, index, out, dim_size)
 
 
-def segment_coo(src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None, reduce: str = "sum") -> Tensor:
+def segment_coo(
+    src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None, reduce: str = "sum"
+) -> Tensor:
     """The reduction named ``reduce``: sum, add, mean, min or max; values only."""
     if reduce == "sum" or reduce == "add":
         return segment_sum_coo(src, index, out, dim_size)

@@ -274,7 +274,8 @@ class DepTree(Struct):
 
 
 def convert(logits: Tensor) -> Tensor:
-    """[b, N, N(, L)] with root scores on the diagonal -> [b, N + 1, N + 1(, L)] (head, child), root 0; -1e9 where there is no arc."""
+    """[b, N, N(, L)] with root scores on the diagonal -> [b, N + 1, N + 1(, L)] (head, child), root 0; -1e9 where there is no arc.
+    """
     arcs = arcs_from_diagonal(logits).transpose(1, 2)
     position = torch.arange(arcs.shape[1], device=logits.device)
     none = (position[:, None] == position) | (position == 0)

@@ -13,7 +13,9 @@ def scatter_softmax(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | N
     return core.softmax("scatter_softmax", src, index, dim, dim_size)
 
 
-def scatter_log_softmax(src: Tensor, index: Tensor, dim: int = -1, eps: float = 1e-12, dim_size: int | None = None) -> Tensor:
+def scatter_log_softmax(
+    src: Tensor, index: Tensor, dim: int = -1, eps: float = 1e-12, dim_size: int | None = None
+) -> Tensor:
     """``src - max - log(sum(exp(src - max)) + eps)`` by group, ``[*, E, *]``; a group of only -inf gives NaN."""
     if torch.jit.is_scripting():
         return torch.ops.structops_torch_scatter.scatter_log_softmax(src, index, dim, eps, dim_size)
