@@ -150,7 +150,7 @@ def implementation(op: str, device: str = "cpu") -> Callable:
         if fn is not None:
             return fn
     gpu: tuple[str, ...] = ("cpp", "triton", "reference") if native and native.cuda_compiled() else ("triton", "reference")
-    if op in so2.TRITON_FIRST:
+    if op in so2.TRITON_FIRST or op in sparse.TRITON_FIRST:
         gpu = ("triton", *(b for b in gpu if b != "triton"))
     for backend in ("cpp", "numba", "reference") if device == "cpu" else gpu:
         fn = _implementation(op, backend)

@@ -24,6 +24,7 @@ from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segme
 from structops.kernels import codes as C
 from torch import Tensor
 from tree_samples import tree_samples
+from typed_matmul_samples import typed_matmul_samples
 
 ROOT = Path(__file__).resolve().parent.parent
 ops = torch.ops.structops
@@ -99,6 +100,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         **block_spmm_samples(leaf),
         **poly_samples(leaf),
         **rspmm_samples(leaf),
+        **typed_matmul_samples(leaf),
         **tree_samples(leaf),
         # rotations
         **so2_samples(leaf),

@@ -1,7 +1,7 @@
 // SO(2) linear maps of one tile of edges, for instruction-set files. The mathematics is in so2_conv.h.
 #pragma once
 #include "core/memory.h"
-#include "so2/gemm.h"
+#include "core/gemm.h"
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 

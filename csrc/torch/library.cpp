@@ -52,6 +52,20 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
         "-> (Tensor, Tensor, Tensor)");
 
+  // *_t: the lists of the derivative by x (ptr_t null: the same with gather and scatter exchanged), read by the backward only.
+  m.def("typed_matmul(Tensor x, Tensor weight, Tensor? bias, Tensor? scale, Tensor? scale_t, "
+        "Tensor ptr, Tensor? types, Tensor? blocks, Tensor? block_rows, Tensor? gptr, Tensor? gather, Tensor? scatter, "
+        "Tensor? ptr_t, Tensor? types_t, Tensor? blocks_t, Tensor? block_rows_t, Tensor? gptr_t, Tensor? gather_t, Tensor? scatter_t, int rows) -> Tensor");
+  m.def("typed_matmul_wgrad(Tensor x, Tensor grad, Tensor? scale, Tensor? scale_t, "
+        "Tensor ptr, Tensor? types, Tensor? blocks, Tensor? block_rows, Tensor? gptr, Tensor? gather, Tensor? scatter, "
+        "Tensor? ptr_t, Tensor? types_t, Tensor? blocks_t, Tensor? block_rows_t, Tensor? gptr_t, Tensor? gather_t, Tensor? scatter_t, int num_types) -> Tensor");
+  m.def("edge_matmul(Tensor x, Tensor h, Tensor weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t) -> Tensor");
+  m.def("edge_matmul_hgrad(Tensor x, Tensor y, Tensor weight, Tensor rowptr, Tensor col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t) -> Tensor");
+  m.def("edge_matmul_wgrad(Tensor x, Tensor h, Tensor y, Tensor rowptr, Tensor col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t) -> Tensor");
+
   // tree
   m.def("chart_logz(Tensor score, Tensor? sib, Tensor lengths, int kind) -> Tensor");
   m.def("chart_marginals(Tensor score, Tensor? sib, Tensor lengths, Tensor? weight, int kind) -> (Tensor, Tensor, Tensor)");

@@ -27,4 +27,12 @@ OPS = {
     "poly_filter_bwd": "poly",
     "relational_spmm": "rspmm",
     "relational_spmm_bwd": "rspmm",
+    "typed_matmul": "typed_matmul",
+    "typed_matmul_wgrad": "typed_matmul",
+    "edge_matmul": "edge_matmul",
+    "edge_matmul_hgrad": "edge_matmul",
+    "edge_matmul_wgrad": "edge_matmul",
 }
+
+# Operators whose GPU kernels are Triton's, whatever else was built.
+TRITON_FIRST = ("typed_matmul", "typed_matmul_wgrad", "edge_matmul", "edge_matmul_hgrad", "edge_matmul_wgrad")

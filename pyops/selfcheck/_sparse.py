@@ -11,7 +11,7 @@ from .._ladder import with_reverse
 from ..kernels import backends
 from ..kernels import codes as C
 from ..kernels.sparse import attention_ref
-from . import _sparse_block_spmm, _sparse_poly, _sparse_rspmm, _sparse_segment_order
+from . import _sparse_block_spmm, _sparse_poly, _sparse_rspmm, _sparse_segment_order, _sparse_typed_matmul
 from ._common import DTYPES
 
 
@@ -37,6 +37,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if op in _sparse_block_spmm.OPS:
         yield from _sparse_block_spmm.cases(op, g)
     yield from _sparse_poly.cases(op, g)
+    yield from _sparse_typed_matmul.cases(op, g)
     if op.startswith("relational_spmm"):
         yield from _sparse_rspmm.cases(op, g)
     if op == "segment_order":

@@ -22,6 +22,8 @@ from ._segment import segment_gather, segment_reduce, segment_softmax
 from ._segment_order import segment_median, segment_quantile, segment_topk
 from ._sheaf import SheafGraph, inverse_sqrt_psd, sheaf_laplacian
 from ._spmm import spmm
+from ._typed_matmul import edge_conditioned_matmul, rgcn_aggregate, segment_matmul, typed_matmul
+from ._typed_plan import RelationPlan, TypePlan
 
 __all__ = [
     "DagSchedule",
@@ -73,3 +75,4 @@ __all__ = [
     "total_variation",
     "weisfeiler_lehman",
 ]
+__all__ += ["RelationPlan", "TypePlan", "edge_conditioned_matmul", "rgcn_aggregate", "segment_matmul", "typed_matmul"]

@@ -1,7 +1,7 @@
-// Small dense products for tiles of edges: C += alpha A B on one core, blocks held in registers.
+// Small dense products for tiles of rows: C += alpha A B on one core, blocks held in registers.
 //
 // A micro-kernel computes kMR x kNR numbers of C. B is packed in panels of kNR columns, [panel][k][kNR], zero beyond N; A is
-// read in place, row-major (rows are edges) or k-major (its transpose, for weight gradients, where B is read in place too).
+// read in place, row-major (rows are edges or nodes) or k-major (its transpose, for weight gradients, where B is read in place too).
 // Every row sums over k in the same order whatever its place in the tile: an edge's result does not depend on its neighbours.
 // Include only from *_cpu.cpp.
 #pragma once
@@ -113,14 +113,14 @@ void gemm_transposed(int64_t M, int64_t N, int64_t K, const A* a, int64_t lda, c
 }
 
 // Packs panel p of B[k, n] = alpha w[n * ldn + k * ldk].
-template <class A>
-void pack_panel(A* packed, int64_t p, int64_t K, int64_t N, const A* w, int64_t ldn, int64_t ldk, A alpha, int64_t k_begin,
+template <class A, class T>
+void pack_panel(A* packed, int64_t p, int64_t K, int64_t N, const T* w, int64_t ldn, int64_t ldk, A alpha, int64_t k_begin,
                 int64_t k_total) {
   constexpr int NR = kNR<A>;
   const int64_t n0 = p * NR, n = N - n0 < NR ? N - n0 : NR;
   A* const out = packed + (p * k_total + k_begin) * NR;
   for (int64_t k = 0; k < K; ++k)
-    for (int64_t j = 0; j < NR; ++j) out[k * NR + j] = j < n ? alpha * w[(n0 + j) * ldn + k * ldk] : A(0);
+    for (int64_t j = 0; j < NR; ++j) out[k * NR + j] = j < n ? alpha * widen(w[(n0 + j) * ldn + k * ldk]) : A(0);
 }
 
 }  // namespace
