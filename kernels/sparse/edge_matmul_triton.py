@@ -139,8 +139,8 @@ def edge_matmul(x, h, weight, rowptr, col, eid, colptr, row_t, eid_t):
     BO = block(O, 64)
     columns = triton.cdiv(O, BO)
     ct.launch(
-        edge_fwd, "edge_matmul", x, triton.cdiv(N, BV) * columns, x, h, weight, rowptr, col, col if eid is None else eid, out, N, K, I,
-        O, columns, **constants, BC=block(K * I, 32), BO=BO,
+        edge_fwd, "edge_matmul", x, triton.cdiv(N, BV) * columns, x, h, weight, rowptr, col, col if eid is None else eid, out, N, K,
+        I, O, columns, **constants, BC=block(K * I, 32), BO=BO,
     )  # fmt: skip
     return out
 

@@ -1,7 +1,8 @@
 """GPU typed matmul and the gradient of its matrices, in tiles on tensor cores. The contract is csrc/sparse/typed_matmul.h.
 
 A program owns a tile of stored rows, or one block of rows that it adds to, and some columns; it gathers, sums and multiplies
-tile by tile. Weight gradients: a program owns a tile of one type's matrix and a fixed part of the rows of every segment. No atomics.
+tile by tile. Weight gradients: a program owns a tile of one type's matrix and a fixed part of the rows of every segment. No
+atomics.
 """
 
 from __future__ import annotations
