@@ -4,7 +4,7 @@
 // x[u] that is loaded feeds P multiply-adds. block_sddmm: a tile of P x Q dots shares its loads.
 #include "core/simd.h"
 #include "sparse/block_spmm.h"
-#include "sparse/spmm.h"
+#include "sparse/row_pieces.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -202,25 +202,11 @@ template <class T> void small(const BlockMatmulArgs& a, int64_t first, int64_t l
   }
 }
 
-// fn(first row, last row) over pieces of about equal numbers of rows and edges.
-template <class Args, class Fn> void by_rows(const Args& a, const ParallelFor& pf, int64_t edge_work, Fn fn) {
-  const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
-  auto first_row = [&](int64_t item) {  // of the rows that begin in the item
-    const Cut c = spmm_cut(a.rowptr, a.N, a.E, chunk, item);
-    return c.row < a.N && c.k > a.rowptr[c.row] ? c.row + 1 : c.row;
-  };
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) fn(first_row(item), first_row(item + 1));
-  };
-  const int64_t work = (a.N + a.E) / items * edge_work + 1;
-  parallel_for(pf, items, (32768 + work - 1) / work, body);
-}
-
 }  // namespace
 
 void block_spmm_fwd(const BlockSpmmArgs& a, const ParallelFor& pf) {
   if (a.N == 0 || a.p == 0 || a.f == 0) return;
-  by_rows(a, pf, a.p * a.q * a.f, [&](int64_t first, int64_t last) __attribute__((always_inline)) {
+  for_row_pieces(a.rowptr, a.N, a.E, a.p * a.q * a.f, pf, [&](int64_t, int64_t first, int64_t last) __attribute__((always_inline)) {
     with_dtype(a.dtype, [&](auto* t) {
       using T = Pointee<decltype(t)>;
       if constexpr (is_float_storage<T>) product<T>(a, first, last);
@@ -230,7 +216,7 @@ void block_spmm_fwd(const BlockSpmmArgs& a, const ParallelFor& pf) {
 
 void block_sddmm_fwd(const BlockSddmmArgs& a, const ParallelFor& pf) {
   if (a.E == 0 || a.p == 0 || a.q == 0) return;
-  by_rows(a, pf, a.p * a.q * a.f, [&](int64_t first, int64_t last) __attribute__((always_inline)) {
+  for_row_pieces(a.rowptr, a.N, a.E, a.p * a.q * a.f, pf, [&](int64_t, int64_t first, int64_t last) __attribute__((always_inline)) {
     with_dtype(a.dtype, [&](auto* t) {
       using T = Pointee<decltype(t)>;
       if constexpr (is_float_storage<T>) outer<T>(a, first, last);

@@ -1,7 +1,7 @@
 // CPU powers of differences. The contract is difference.h.
 #include "core/vmath.h"
 #include "sparse/difference.h"
-#include "sparse/spmm.h"
+#include "sparse/row_pieces.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -99,34 +99,25 @@ template <class T, Power P> void edges(const DifferenceArgs& a, bool odd, int64_
   }
 }
 
-template <class T, bool by_edge, Power P> void parity(const DifferenceArgs& a, int64_t first, int64_t last) {
+template <class T, bool by_edge, Power P> void walk(const DifferenceArgs& a, int64_t first, int64_t last) {
   if constexpr (by_edge) edges<T, P>(a, a.odd, first, last); else rows<T, P>(a, a.odd, first, last);
 }
 
 template <class T, bool by_edge> void power(const DifferenceArgs& a, int64_t first, int64_t last) {
-  if (a.power == 0) return parity<T, by_edge, Power::zero>(a, first, last);
-  if (a.power == 1) return parity<T, by_edge, Power::one>(a, first, last);
-  if (a.power == 2) return parity<T, by_edge, Power::two>(a, first, last);
-  parity<T, by_edge, Power::any>(a, first, last);
+  if (a.power == 0) return walk<T, by_edge, Power::zero>(a, first, last);
+  if (a.power == 1) return walk<T, by_edge, Power::one>(a, first, last);
+  if (a.power == 2) return walk<T, by_edge, Power::two>(a, first, last);
+  walk<T, by_edge, Power::any>(a, first, last);
 }
 
 template <bool by_edge> void launch(const DifferenceArgs& a, const ParallelFor& pf) {
-  const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
-  auto first_row = [&](int64_t item) {  // of the rows that begin in the item
-    const Cut c = spmm_cut(a.rowptr, a.N, a.E, chunk, item);
-    return c.row < a.N && c.k > a.rowptr[c.row] ? c.row + 1 : c.row;
-  };
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const int64_t r0 = first_row(item), r1 = first_row(item + 1);
-      with_dtype(a.dtype, [&](auto* t) {
-        using T = Pointee<decltype(t)>;
-        if constexpr (is_float_storage<T>) power<T, by_edge>(a, r0, r1);
-      });
-    }
-  };
-  const int64_t work = (a.N + a.E) / items * a.F * (a.power == 0 || a.power == 1 || a.power == 2 ? 1 : 8) + 1;
-  parallel_for(pf, items, (32768 + work - 1) / work, body);
+  const int64_t cost = a.F * (a.power == 0 || a.power == 1 || a.power == 2 ? 1 : 8);
+  for_row_pieces(a.rowptr, a.N, a.E, cost, pf, [&](int64_t, int64_t first, int64_t last) {
+    with_dtype(a.dtype, [&](auto* t) {
+      using T = Pointee<decltype(t)>;
+      if constexpr (is_float_storage<T>) power<T, by_edge>(a, first, last);
+    });
+  });
 }
 
 }  // namespace

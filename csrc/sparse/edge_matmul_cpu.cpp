@@ -4,7 +4,7 @@
 // row, and fit the second-level cache; then they meet the packed matrices.
 #include "sparse/edge_matmul.h"
 #include "sparse/product_tile.h"
-#include "sparse/spmm.h"
+#include "sparse/row_pieces.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -29,10 +29,7 @@ Plan plan(const EdgeMatmulArgs& a) {
 
 // The first row that begins at or after piece i of n pieces of equal rows plus edges.
 int64_t first_row(const EdgeMatmulArgs& a, int64_t i, int64_t n) {
-  const int64_t chunk = (a.N + a.E + n - 1) / n;
-  if (i * chunk >= a.N + a.E) return a.N;
-  const Cut c = spmm_cut(a.rowptr, a.N, a.E, chunk, i);
-  return c.row < a.N && c.k > a.rowptr[c.row] ? c.row + 1 : c.row;
+  return piece_row(a.rowptr, a.N, a.E, (a.N + a.E + n - 1) / n, i);
 }
 
 template <class T>

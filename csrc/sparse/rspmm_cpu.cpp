@@ -161,25 +161,20 @@ template <class T, class Op> void rows(const RspmmArgs& a, int64_t b, int64_t r0
 
 void rspmm_fwd(const RspmmArgs& a, const ParallelFor& pf) {
   if (a.B == 0 || a.N == 0 || a.F == 0) return;
-  const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t b = task / items, item = task % items;
-      const int64_t r0 = first_row(a.rowptr, a.N, a.E, chunk, item), r1 = first_row(a.rowptr, a.N, a.E, chunk, item + 1);
-      with_dtype(a.dtype, [&](auto* t) {
-        using T = Pointee<decltype(t)>;
-        using A = Acc<T>;
-        if constexpr (is_float_storage<T>) {
-          if (a.reduce == RelReduce::pna) rows<T, Pna<A>>(a, b, r0, r1);
-          else if (a.reduce == RelReduce::logsumexp) rows<T, Lse<A>>(a, b, r0, r1);
-          else if (rspmm_extreme(a.reduce)) rows<T, Extreme<A>>(a, b, r0, r1);
-          else rows<T, Sum<A>>(a, b, r0, r1);
-        }
-      });
-    }
+  const auto piece = [&](int64_t task, int64_t first, int64_t last) {
+    const int64_t b = task / row_pieces(a.N, a.E);
+    with_dtype(a.dtype, [&](auto* t) {
+      using T = Pointee<decltype(t)>;
+      using A = Acc<T>;
+      if constexpr (is_float_storage<T>) {
+        if (a.reduce == RelReduce::pna) rows<T, Pna<A>>(a, b, first, last);
+        else if (a.reduce == RelReduce::logsumexp) rows<T, Lse<A>>(a, b, first, last);
+        else if (rspmm_extreme(a.reduce)) rows<T, Extreme<A>>(a, b, first, last);
+        else rows<T, Sum<A>>(a, b, first, last);
+      }
+    });
   };
-  const int64_t work = (a.N + a.E) / items * a.F + 1;
-  parallel_for(pf, a.B * items, (32768 + work - 1) / work, body);
+  for_row_pieces(a.rowptr, a.N, a.E, a.F, pf, piece, a.B);
 }
 
 }  // namespace structops::STRUCTOPS_ISA

@@ -306,7 +306,7 @@ template <class T> void backward(const RspmmArgs& a, const ParallelFor& pf) {
     if (inverse) parallel_for(pf, a.N, 8192, invert);
     const int64_t chunk = (a.M + a.E + parts - 1) / parts;
     auto one = [&](int64_t part, int64_t b) {
-      const int64_t r0 = first_row(a.colptr, a.M, a.E, chunk, part), r1 = first_row(a.colptr, a.M, a.E, chunk, part + 1);
+      const int64_t r0 = piece_row(a.colptr, a.M, a.E, chunk, part), r1 = piece_row(a.colptr, a.M, a.E, chunk, part + 1);
       if (job.partial) __builtin_memset(job.partial + (part * a.B + b) * a.R * a.F, 0, size_t(a.R * a.F) * sizeof(A));
       switch (a.reduce) {
         case RelReduce::logsumexp: return part_of<T, lse>(job, b, part, r0, r1);

@@ -1,8 +1,8 @@
 // What the forward and the backward of relational_spmm share on the CPU.
 #pragma once
 #include "core/vmath.h"
+#include "sparse/row_pieces.h"
 #include "sparse/rspmm.h"
-#include "sparse/spmm.h"
 
 namespace structops::STRUCTOPS_ISA {
 
@@ -13,12 +13,6 @@ template <class A, bool product> STRUCTOPS_INLINE Vec<A> combine(RelMul m, Vec<A
   if (m == RelMul::copy) return x;
   const Vec<A> low = x < r ? x : r;
   return x != x ? x : low;
-}
-
-// The rows that begin in item `item` of `chunk` edges and rows.
-inline int64_t first_row(const Index& ptr, int64_t rows, int64_t E, int64_t chunk, int64_t item) {
-  const Cut c = spmm_cut(ptr, rows, E, chunk, item);
-  return c.row < rows && c.k > ptr[c.row] ? c.row + 1 : c.row;
 }
 
 }  // namespace structops::STRUCTOPS_ISA

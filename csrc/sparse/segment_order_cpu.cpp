@@ -6,8 +6,8 @@
 #include <cstdlib>
 
 #include "core/simd.h"
+#include "sparse/row_pieces.h"
 #include "sparse/segment_order.h"
-#include "sparse/spmm.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -161,24 +161,16 @@ template <class T, class O> bool rows(const SegmentOrderArgs& a, int64_t batch, 
 
 bool segment_order_fwd(const SegmentOrderArgs& a, const ParallelFor& pf) {
   if (a.B == 0 || a.N == 0 || a.F == 0 || a.K == 0) return true;
-  const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
-  auto first_row = [&](int64_t item) {
-    const Cut c = spmm_cut(a.rowptr, a.N, a.E, chunk, item);
-    return c.row < a.N && c.k > a.rowptr[c.row] ? c.row + 1 : c.row;
-  };
   bool failed = false;
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t r0 = first_row(task % items), r1 = first_row(task % items + 1);
-      with_dtype(a.dtype, [&](auto* t) {
-        using T = Pointee<decltype(t)>;
-        const bool ok = a.rowptr.wide ? rows<T, int64_t>(a, task / items, r0, r1) : rows<T, int32_t>(a, task / items, r0, r1);
-        if (!ok) failed = true;
-      });
-    }
+  const auto piece = [&](int64_t task, int64_t first, int64_t last) {
+    const int64_t batch = task / row_pieces(a.N, a.E);
+    with_dtype(a.dtype, [&](auto* t) {
+      using T = Pointee<decltype(t)>;
+      const bool ok = a.rowptr.wide ? rows<T, int64_t>(a, batch, first, last) : rows<T, int32_t>(a, batch, first, last);
+      if (!ok) __atomic_store_n(&failed, true, __ATOMIC_RELAXED);
+    });
   };
-  const int64_t work = (a.N + a.E) / items * a.F * 8 + 1;
-  parallel_for(pf, a.B * items, (32768 + work - 1) / work, body);
+  for_row_pieces(a.rowptr, a.N, a.E, a.F * 8, pf, piece, a.B);
   return !failed;
 }
 

@@ -5,7 +5,7 @@
 // features walks the row.
 #include "core/vmath.h"
 #include "sparse/softmax.h"
-#include "sparse/spmm.h"
+#include "sparse/row_pieces.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -135,22 +135,13 @@ template <class T, bool backward> void rows(const SoftmaxArgs& a, int64_t batch,
 
 template <bool backward> void launch(const SoftmaxArgs& a, const ParallelFor& pf) {
   if (a.B == 0 || a.E == 0 || a.F == 0) return;
-  const int64_t chunk = spmm_chunk(a.N, a.E), items = (a.N + a.E + chunk - 1) / chunk;
-  auto first_row = [&](int64_t item) {  // of the rows that begin in the item
-    const Cut c = spmm_cut(a.rowptr, a.N, a.E, chunk, item);
-    return c.row < a.N && c.k > a.rowptr[c.row] ? c.row + 1 : c.row;
+  const auto piece = [&](int64_t task, int64_t first, int64_t last) {
+    with_dtype(a.dtype, [&](auto* t) {
+      using T = Pointee<decltype(t)>;
+      if constexpr (is_float_storage<T>) rows<T, backward>(a, task / row_pieces(a.N, a.E), first, last);
+    });
   };
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t r0 = first_row(task % items), r1 = first_row(task % items + 1);
-      with_dtype(a.dtype, [&](auto* t) {
-        using T = Pointee<decltype(t)>;
-        if constexpr (is_float_storage<T>) rows<T, backward>(a, task / items, r0, r1);
-      });
-    }
-  };
-  const int64_t work = (a.N + a.E) / items * a.F * 8 + 1;
-  parallel_for(pf, a.B * items, (32768 + work - 1) / work, body);
+  for_row_pieces(a.rowptr, a.N, a.E, a.F * 8, pf, piece, a.B);
 }
 
 }  // namespace

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .._dispatch import define
 from ..kernels import codes as C
-from . import _composed
-from ._csr import csr_build
+from ..kernels.sparse.rspmm_ref import combine
+from . import _composed, _csr
 from ._spmm import spmm
 
 _SPMM = {
@@ -18,10 +18,8 @@ _SPMM = {
 
 def with_reverse(rowptr: Tensor, col: Tensor, eid: Tensor | None, kind: Tensor, num_src: int) -> tuple[Tensor, ...]:
     """(colptr, row_t, eid_t, type_t) of the reversed edges."""
-    colptr, position = csr_build(col, num_src)
-    rows = torch.arange(rowptr.numel() - 1, dtype=rowptr.dtype, device=rowptr.device)
-    row = torch.repeat_interleave(rows, rowptr.diff(), output_size=col.numel())
-    return colptr, row[position], (eid[position] if eid is not None else position), kind[position]
+    colptr, row_t, position = _csr.with_reverse((rowptr, col, None, None, None, None), num_src)[3:]
+    return colptr, row_t, (position if eid is None else eid[position]), kind[position]
 
 
 def _shape(x: Tensor, rowptr: Tensor, planes: int) -> list:
@@ -61,20 +59,6 @@ def _backward(ctx, g, _):
     grads = [d if wanted >> i & 1 and t is not None and not (i == 1 and mul == C.REL_COPY) else None
              for i, (d, t) in enumerate(zip(found, (x, rel, weight), strict=True))]  # fmt: skip
     return *grads, *(None,) * 12
-
-
-def combine(mul: int, rel: Tensor | None, x: Tensor) -> Tensor:
-    if mul == C.REL_COPY:
-        return x
-    assert rel is not None
-    if mul == C.REL_MUL:
-        return rel * x
-    if mul == C.REL_ADD:
-        return rel + x
-    if mul == C.REL_MIN:
-        return torch.minimum(rel, x)
-    (a, b), (c, d) = x.chunk(2, -1), rel.chunk(2, -1)
-    return torch.cat([a * c - b * d, a * d + b * c], -1)
 
 
 def composed(x, rel, weight, mask, rowptr, col, eid, kind, mul: int, reduce: int) -> Tensor:

@@ -71,6 +71,8 @@ def check(op: str, device: str = "cpu", seed: int = 0) -> Result:
         for g, w in pairs:
             found, allowed = _error(g, w)
             worst, ok = max(worst, found), ok and found <= allowed
+    if count == 0:
+        return Result(op, device, 0, float("inf"), False, "no case")
     return Result(op, device, count, worst, ok, note)
 
 

@@ -7,41 +7,38 @@ from collections.abc import Iterator
 
 import torch
 
-from .._ladder import with_reverse
 from ..kernels import backends
 from ..kernels import codes as C
-from ..kernels.sparse import attention_ref
-from . import _sparse_block_spmm, _sparse_poly, _sparse_rspmm, _sparse_segment_order, _sparse_typed_matmul
-from ._common import DTYPES
+from . import (
+    _sparse_attention,
+    _sparse_block_spmm,
+    _sparse_edge_act,
+    _sparse_poly,
+    _sparse_rspmm,
+    _sparse_segment_order,
+    _sparse_typed_matmul,
+)
+from ._common import DTYPES, structure
 
-
-def structure(generator: torch.Generator, N: int, M: int, E: int, itype: torch.dtype) -> tuple:
-    """(rowptr, col, eid) with empty rows, a row of a third of the edges, parallel edges and shuffled edge numbers."""
-    dst = torch.randint(0, N - 3, (E,), generator=generator)
-    dst[: E // 3] = 5
-    src = torch.randint(0, M, (E,), generator=generator)
-    order = torch.argsort(dst, stable=True)
-    rowptr = torch.zeros(N + 1, dtype=torch.int64)
-    rowptr[1:] = torch.bincount(dst, minlength=N).cumsum(0)
-    return rowptr.to(itype), src[order].to(itype), torch.randperm(E, generator=generator).to(itype)
+# Stem of an operator -> module of its cases, where they are not below.
+MODULES = {
+    "attention": _sparse_attention,
+    "block_spmm": _sparse_block_spmm,
+    "difference": _sparse_block_spmm,
+    "edge_act": _sparse_edge_act,
+    "edge_matmul": _sparse_typed_matmul,
+    "poly": _sparse_poly,
+    "rspmm": _sparse_rspmm,
+    "segment_order": _sparse_segment_order,
+    "typed_matmul": _sparse_typed_matmul,
+}
 
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
-    if backends.OPS[op] == "sparse.attention":
-        yield from attention_cases(op, g)
-        return
-    if backends.OPS[op] == "sparse.edge_act":
-        yield from edge_act_cases(op, g)
-        return
-    if op in _sparse_block_spmm.OPS:
-        yield from _sparse_block_spmm.cases(op, g)
-    yield from _sparse_poly.cases(op, g)
-    yield from _sparse_typed_matmul.cases(op, g)
-    if op.startswith("relational_spmm"):
-        yield from _sparse_rspmm.cases(op, g)
-    if op == "segment_order":
-        yield from _sparse_segment_order.cases(g)
+    stem = backends.OPS[op].partition(".")[2]
+    if stem in MODULES:
+        yield from MODULES[stem].cases(op, g)
         return
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 400
@@ -85,32 +82,3 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield (index,)
             yield (index.sort().values,)
 
-
-def attention_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
-    N, M, E, H = 20, 15, 400, 3
-    for n, dtype in enumerate(DTYPES):
-        rowptr, col, eid = structure(g, N, M, E, (torch.int32, torch.int64)[n % 2])
-        back = with_reverse((rowptr, col, eid, None, None, None), M)[3:]
-        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: E731
-        for score, K in ((C.ADDITIVE, 1), (C.GATV2, 19), (C.DOT, 33)):
-            edge = rand(E, H, K) if score == C.GATV2 else rand(E, H)
-            args = rand(M, H, K), rand(N, H, K), rand(M, H, 21), edge, rand(H, K) if score == C.GATV2 else None
-            tail = score, 0.2, 0.25
-            if op == "attention":
-                yield *args, rowptr, col, eid, None, None, None, *tail
-            else:
-                out, lse = attention_ref.attention(*args, rowptr, col, eid, None, None, None, *tail)
-                yield *args, out, lse, rand(N, H, 21), rowptr, col, eid, *back, *tail
-
-
-def edge_act_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
-    N, M, E, F = 20, 15, 400, 83
-    for (n, dtype), act in itertools.product(enumerate(DTYPES), C.EDGE_ACTS.values()):
-        rowptr, col, eid = structure(g, N, M, E, (torch.int32, torch.int64)[n % 2])
-        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: E731
-        args = rand(M, F), rand(N, F), rand(E, F) if act % 2 else None, rand(M, F) if act % 3 else None
-        if op == "edge_act":
-            yield *args, rowptr, col, eid, None, None, None, act, 0.3
-        else:
-            back = with_reverse((rowptr, col, eid, None, None, None), M)[3:]
-            yield *args, rand(N, F), rowptr, col, eid, *back, act, 0.3

@@ -7,15 +7,11 @@ from collections.abc import Iterator
 
 import torch
 
-from ._common import DTYPES
-
-OPS = ("block_spmm", "block_sddmm", "block_matmul", "difference_rows", "difference_edges")
+from ._common import DTYPES, structure
 
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
-    from ._sparse import structure
-
     rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
     N, M, E = 20, 15, 200
     none = (None, None, None)

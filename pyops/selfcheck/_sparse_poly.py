@@ -11,8 +11,6 @@ from ._common import DTYPES
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
-    if op not in ("poly_filter", "poly_filter_bwd"):
-        return
     N, E, K = 20, 120, 3
     src, dst = torch.randint(0, N, (2, E), generator=g)
 

@@ -10,13 +10,11 @@ import torch
 from .. import _ladder as ladder
 from .._ladder._rspmm import with_reverse
 from ..kernels import codes as C
-from ._common import DTYPES
+from ._common import DTYPES, structure
 
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
-    from ._sparse import structure
-
     N, R, E, F = 20, 5, 300, 22
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
         rand = lambda *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: B023, E731

@@ -9,7 +9,7 @@ import torch
 from ._common import DTYPES
 
 
-def cases(g: torch.Generator) -> Iterator[tuple]:
+def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator: ties, empty rows, a long row."""
     rowptr = torch.tensor([0, 3, 3, 10, 300, 400])
     for dtype in (*DTYPES, torch.int32, torch.int64):

@@ -8,24 +8,19 @@ from collections.abc import Iterator
 import torch
 
 from ..graph import Graph
-from ..kernels import backends
-from ._common import DTYPES
+from ._common import DTYPES, structure
 
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
     from ..sparse._typed_plan import NOTHING, RelationPlan, TypePlan
-    from ._sparse import structure
 
-    stem = backends.OPS[op]
-    if stem not in ("sparse.typed_matmul", "sparse.edge_matmul"):
-        return
     N, M, E, R = 20, 15, 400, 5
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
         rand = lambda *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) - 0.5).to(dtype)  # noqa: B023, E731
         rowptr, col, eid = structure(g, N, M, E, itype)
         for K, O in ((24, 40), (7, 3)):
-            if stem == "sparse.edge_matmul":
+            if op.startswith("edge_matmul"):
                 s = (rowptr, col, eid, None, None, None)
                 x, h, w, y = rand(M, K), rand(E, 6), rand(6, K, O), rand(N, O)
                 yield {"edge_matmul": (x, h, w), "edge_matmul_hgrad": (x, y, w), "edge_matmul_wgrad": (x, h, y)}[op] + s

@@ -10,6 +10,7 @@ from torch import Tensor
 from .. import _check as check
 from ..graph import Graph
 from ._segment import segment_reduce
+from ._spmm import spmm
 
 # Odd multipliers of a 64-bit finaliser, as signed numbers: integer arithmetic wraps.
 _MULTIPLIERS = (-4658895280553007687, -7723592293110705685)
@@ -65,8 +66,7 @@ def multiset_hash(structure: Graph | Tensor, colours: Tensor, *, words: int = 1)
         if isinstance(structure, Graph):
             if colours.shape[0] != structure.num_src:
                 check.fail(ValueError, op, f"colours of shape [{structure.num_src}]", list(colours.shape))
-            # spmm takes floating operands; reading sources into the order of the rows gives a segment sum of integers.
-            found.append(cast(Tensor, segment_reduce(mixed[structure.col.long()], structure.rowptr)))
+            found.append(cast(Tensor, spmm(structure, mixed)))
         else:
             found.append(cast(Tensor, segment_reduce(mixed, structure)))
     return found[0] if words == 1 else torch.stack(found, 1)
