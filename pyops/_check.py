@@ -40,6 +40,19 @@ def dense(op: str, name: str, t: Any, integers: bool = False) -> Tensor:
     fail(TypeError, op, f"{name} of dtype {kinds}", t.dtype)
 
 
+def shaped(op: str, name: str, t: Any, shape: tuple[int | None, ...], like: Tensor | None = None) -> Tensor:
+    """A dense floating tensor of a shape (None: any size), on the device and of the dtype of ``like``."""
+    dense(op, name, t)
+    if t.dim() != len(shape) or any(s is not None and a != s for a, s in zip(t.shape, shape, strict=True)):
+        wanted = ", ".join("*" if s is None else str(s) for s in shape)
+        fail(ValueError, op, f"{name} of shape [{wanted}]", list(t.shape))
+    if like is not None and t.device != like.device:
+        fail(ValueError, op, f"{name} on {like.device}", t.device)
+    if like is not None and t.dtype != like.dtype:
+        fail(TypeError, op, f"{name} of dtype {like.dtype}", t.dtype)
+    return t
+
+
 def index(op: str, name: str, t: Any, like: Tensor | None = None) -> Tensor:
     tensor(op, name, t)
     if t.dtype not in INDICES:

@@ -209,6 +209,14 @@ class Graph:
         return f"Graph(num_src={self.num_src}, num_dst={self.num_dst}, num_edges={self.num_edges}, device={self.device})"
 
 
+def checked_graph(op: str, graph: Any, square: bool = False) -> Graph:
+    if not isinstance(graph, Graph):
+        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    if square and graph.num_src != graph.num_dst:
+        check.fail(ValueError, op, "a square graph", f"{graph.num_src} sources and {graph.num_dst} destinations")
+    return graph
+
+
 def checked_indptr(op: str, name: str, indptr: Tensor, total: int) -> None:
     """``indptr`` must be non-decreasing from 0 to ``total``."""
     low, high, ascending = ladder.index_range(indptr)

@@ -123,14 +123,18 @@ EdgeMatmulArgs edges(const char* op, const Tensor& x, const Tensor& rowptr, cons
   return a;
 }
 
-template <bool cuda>
-Tensor edge_matmul(Tensor x, Tensor h, Tensor weight, Tensor rowptr, Tensor col, OptTensor eid, OptTensor, OptTensor, OptTensor) {
-  const char* const op = "edge_matmul";
-  EdgeMatmulArgs a = edges(op, x, rowptr, col, eid);
+void set_weight(const char* op, const Tensor& weight, const Tensor& x, EdgeMatmulArgs& a) {
   STRUCTOPS_CHECK(weight.dim() == 3, op, ": weight must be [K, I, O]");
   a.K = weight.size(0);
   a.O = weight.size(2);
   a.w = matrix(op, "weight", weight, x, {a.K, a.I, a.O});
+}
+
+template <bool cuda>
+Tensor edge_matmul(Tensor x, Tensor h, Tensor weight, Tensor rowptr, Tensor col, OptTensor eid, OptTensor, OptTensor, OptTensor) {
+  const char* const op = "edge_matmul";
+  EdgeMatmulArgs a = edges(op, x, rowptr, col, eid);
+  set_weight(op, weight, x, a);
   a.h = matrix(op, "h", h, x, {a.E, a.K});
   Tensor out = new_empty(x, {a.N, a.O}, x.scalar_type());
   a.out = out.mutable_data_ptr();
@@ -142,10 +146,7 @@ template <bool cuda>
 Tensor edge_matmul_hgrad(Tensor x, Tensor y, Tensor weight, Tensor rowptr, Tensor col, OptTensor eid, OptTensor, OptTensor, OptTensor) {
   const char* const op = "edge_matmul_hgrad";
   EdgeMatmulArgs a = edges(op, x, rowptr, col, eid);
-  STRUCTOPS_CHECK(weight.dim() == 3, op, ": weight must be [K, I, O]");
-  a.K = weight.size(0);
-  a.O = weight.size(2);
-  a.w = matrix(op, "weight", weight, x, {a.K, a.I, a.O});
+  set_weight(op, weight, x, a);
   a.y = matrix(op, "y", y, x, {a.N, a.O});
   Tensor out = new_empty(x, {a.E, a.K}, x.scalar_type());
   a.out = out.mutable_data_ptr();

@@ -2,6 +2,7 @@
 // grand.h; the passes are those of the CPU, in grand_sum.h and grand_tree.h. Charts lie in global memory.
 #include "tree/cuda.h"
 #include "tree/grand_tree.h"
+#include "tree/widened.cuh"
 
 namespace structops::cuda {
 namespace {
@@ -154,14 +155,31 @@ template <class A> void chart_bytes(const GrandArgs& a, bool posts, bool dual, s
   *second = sizeof(A) == 4 ? room.template bytes<double>() : 0;
 }
 
-template <bool dual> void sum(const char* op, const GrandArgs& a, const CudaContext& ctx) {
+Widened widened(const char* op, const CudaContext& ctx, GrandArgs& a) {
+  Widened w(op, ctx, a.dtype);
+  const int64_t plane = a.B * a.N * a.N, cube = plane * a.N;
+  w.in(a.arc, plane);
+  w.in(a.grand, cube);
+  w.in(a.sib, cube);
+  w.in(a.v, plane);
+  w.in(a.v_grand, cube);
+  w.in(a.v_sib, cube);
+  w.out(a.post, plane);
+  w.out(a.post_grand, cube);
+  w.out(a.post_sib, cube);
+  return w;
+}
+
+template <bool dual> void sum(const char* op, GrandArgs a, const CudaContext& ctx) {
   if (a.B == 0) return;
-  with_float(op, a.dtype, [&](auto* p) {
+  const Widened w = widened(op, ctx, a);
+  with_wide(a.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     size_t first, second;
-    chart_bytes<Acc<T>>(a, a.post != nullptr, dual, &first, &second);
+    chart_bytes<T>(a, a.post != nullptr, dual, &first, &second);
     launch_grand(op, ctx, a, grand_sum<T, dual>, a, first, second, false);
   });
+  w.narrow();
 }
 
 }  // namespace
@@ -170,38 +188,43 @@ void grand_logz(const GrandArgs& a, const CudaContext& ctx) { sum<false>("grand_
 void grand_marginals(const GrandArgs& a, const CudaContext& ctx) { sum<false>("grand_marginals", a, ctx); }
 void grand_hvp(const GrandArgs& a, const CudaContext& ctx) { sum<true>("grand_hvp", a, ctx); }
 
-void grand_best(const GrandTreeArgs& t, const CudaContext& ctx) {
+void grand_best(const GrandTreeArgs& args, const CudaContext& ctx) {
+  GrandTreeArgs t = args;
   if (t.in.B == 0) return;
-  with_float("grand_best", t.in.dtype, [&](auto* p) {
+  widened("grand_best", ctx, t.in);
+  with_wide(t.in.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
-    using A = Acc<T>;
     size_t first, second;
-    chart_bytes<A>(t.in, false, false, &first, &second);
+    chart_bytes<T>(t.in, false, false, &first, &second);
     if (t.K == 1) {
       launch_grand("grand_best", ctx, t.in, grand_best<T, false>, t, first, 0, true);
       return;
     }
     const int64_t n = t.in.N - 1, cells = (n + 1) * (n + 2) / 2 * ((n + 32) / 32 * 32);
-    launch_grand("grand_best", ctx, t.in, grand_best<T, true>, t, size_t(kGrandItems * cells * t.K) * sizeof(Derivation<A>), 0, true);
+    launch_grand("grand_best", ctx, t.in, grand_best<T, true>, t, size_t(kGrandItems * cells * t.K) * sizeof(Derivation<T>), 0, true);
   });
 }
 
-void grand_sample(const GrandTreeArgs& t, const CudaContext& ctx) {
+void grand_sample(const GrandTreeArgs& args, const CudaContext& ctx) {
+  GrandTreeArgs t = args;
   if (t.in.B == 0 || t.K == 0) return;
-  with_float("grand_sample", t.in.dtype, [&](auto* p) {
+  widened("grand_sample", ctx, t.in);
+  with_wide(t.in.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     size_t first, second;
-    chart_bytes<Acc<T>>(t.in, false, false, &first, &second);
+    chart_bytes<T>(t.in, false, false, &first, &second);
     launch_grand("grand_sample", ctx, t.in, grand_sample<T>, t, first, second, true);
   });
 }
 
-void grand_max_marginals(const GrandMaxArgs& x, const CudaContext& ctx) {
+void grand_max_marginals(const GrandMaxArgs& args, const CudaContext& ctx) {
+  GrandMaxArgs x = args;
   if (x.in.B == 0) return;
-  with_float("grand_max_marginals", x.in.dtype, [&](auto* p) {
+  widened("grand_max_marginals", ctx, x.in);
+  with_wide(x.in.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     size_t first, second;
-    chart_bytes<Acc<T>>(x.in, true, false, &first, &second);
+    chart_bytes<T>(x.in, true, false, &first, &second);
     launch_grand("grand_max_marginals", ctx, x.in, grand_max<T>, x, first, 0, false);
   });
 }

@@ -3,6 +3,7 @@
 #include "tree/cuda.h"
 #include "tree/pcfg_outside.h"
 #include "tree/pcfg_tree.h"
+#include "tree/widened.cuh"
 
 namespace structops::cuda {
 namespace {
@@ -112,12 +113,30 @@ template <class T, class Args> void launch_pcfg(const char* op, const CudaContex
   launch(op, ctx, kernel, dim3(unsigned(grid)), 32, args, q);
 }
 
-template <bool dual> void sum(const char* op, const PcfgArgs& a, const CudaContext& ctx) {
+Widened widened(const char* op, const CudaContext& ctx, PcfgArgs& a) {
+  Widened w(op, ctx, a.dtype);
+  const int64_t terms = a.B * a.N * a.T, S = a.NT + a.T, rule = a.NT * S * S, rules = (a.shared ? 1 : a.B) * rule, roots = a.B * a.NT;
+  w.in(a.term, terms);
+  w.in(a.rule, rules);
+  w.in(a.root, roots);
+  w.in(a.v_term, terms);
+  w.in(a.v_rule, rules);
+  w.in(a.v_root, roots);
+  w.out(a.post_term, terms);
+  w.out(a.post_rule, a.B * rule);
+  w.out(a.post_root, roots);
+  w.out(a.post_span, roots * (a.N + 1) * (a.N + 1));
+  return w;
+}
+
+template <bool dual> void sum(const char* op, PcfgArgs a, const CudaContext& ctx) {
   if (a.B == 0) return;
-  with_float(op, a.dtype, [&](auto* p) {
+  const Widened w = widened(op, ctx, a);
+  with_wide(a.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     launch_pcfg<T>(op, ctx, a, pcfg_sum<T, dual>, a, a.post_term != nullptr, dual, true, false);
   });
+  w.narrow();
 }
 
 }  // namespace
@@ -126,17 +145,21 @@ void pcfg_logz(const PcfgArgs& a, const CudaContext& ctx) { sum<false>("pcfg_log
 void pcfg_marginals(const PcfgArgs& a, const CudaContext& ctx) { sum<false>("pcfg_marginals", a, ctx); }
 void pcfg_hvp(const PcfgArgs& a, const CudaContext& ctx) { sum<true>("pcfg_hvp", a, ctx); }
 
-void pcfg_best(const PcfgTreeArgs& t, const CudaContext& ctx) {
+void pcfg_best(const PcfgTreeArgs& args, const CudaContext& ctx) {
+  PcfgTreeArgs t = args;
   if (t.in.B == 0) return;
-  with_float("pcfg_best", t.in.dtype, [&](auto* p) {
+  widened("pcfg_best", ctx, t.in);
+  with_wide(t.in.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     launch_pcfg<T>("pcfg_best", ctx, t.in, pcfg_best<T>, t, false, false, false, true);
   });
 }
 
-void pcfg_sample(const PcfgTreeArgs& t, const CudaContext& ctx) {
+void pcfg_sample(const PcfgTreeArgs& args, const CudaContext& ctx) {
+  PcfgTreeArgs t = args;
   if (t.in.B == 0 || t.K == 0) return;
-  with_float("pcfg_sample", t.in.dtype, [&](auto* p) {
+  widened("pcfg_sample", ctx, t.in);
+  with_wide(t.in.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     launch_pcfg<T>("pcfg_sample", ctx, t.in, pcfg_sample<T>, t, false, false, true, true);
   });

@@ -15,6 +15,27 @@ def _scaled(h, factor: float, t):
     return t if h is None else h * t
 
 
+def _gradients(needs, x, y, weight, hv, hu, structure, num_edges, a, odd):
+    """By each of x, y, weight, hv, hu that is needed, of the sum over edges and features of weight hv hu t."""
+    s = tuple(structure)
+    dx = dy = dw = dhv = dhu = None
+    if needs[0] or needs[4]:
+        s = block.both_ways(s, x.shape[0])
+        back = common.reverse(s)
+        # The reversed edges see -d: odd functions change sign there.
+        if needs[0] and a != 0:
+            dx = _scaled(hu, -a if odd else a, difference_rows(y, x, weight, hv, *back, a - 1, not odd))
+        if needs[4]:
+            dhu = _scaled(None, -1 if odd else 1, difference_rows(y, x, weight, hv, *back, a, odd))
+    if needs[1] and a != 0:
+        dy = _scaled(hv, a, difference_rows(x, y, weight, hu, *s, a - 1, not odd))
+    if needs[2]:
+        dw = difference_edges(x, y, hv, hu, *s, num_edges, a, odd)
+    if needs[3]:
+        dhv = difference_rows(x, y, weight, hu, *s, a, odd)
+    return dx, dy, dw, dhv, dhu
+
+
 def _rows_fake(x, y, weight, h, rowptr, col, eid, colptr, row_t, eid_t, power, odd):
     return x.new_empty([rowptr.shape[0] - 1, x.shape[1]])
 
@@ -26,20 +47,10 @@ def _rows_setup(ctx, inputs, output):
 
 def _rows_backward(ctx, g):
     x, y, weight, h, *structure = ctx.saved_tensors
-    s, g, a, odd = tuple(structure), g.contiguous(), ctx.power, ctx.odd
-    dx = dy = dw = dh = None
-    if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
-        s = block.both_ways(s, x.shape[0])
-        back = common.reverse(s)
-        # The reversed edges see -d: odd functions change sign there.
-        if ctx.needs_input_grad[0] and a != 0:
-            dx = _scaled(h, -a if odd else a, difference_rows(y, x, weight, g, *back, a - 1, not odd))
-        if ctx.needs_input_grad[3]:
-            dh = _scaled(None, -1 if odd else 1, difference_rows(y, x, weight, g, *back, a, odd))
-    if ctx.needs_input_grad[1] and a != 0:
-        dy = _scaled(g, a, difference_rows(x, y, weight, h, *s, a - 1, not odd))
-    if ctx.needs_input_grad[2]:
-        dw = difference_edges(x, y, g, h, *s, weight.shape[0], a, odd)
+    nx, ny, nw, nh, *_ = ctx.needs_input_grad
+    num_edges = None if weight is None else weight.shape[0]
+    needs = nx, ny, nw, False, nh
+    dx, dy, dw, _, dh = _gradients(needs, x, y, weight, g.contiguous(), h, structure, num_edges, ctx.power, ctx.odd)
     return dx, dy, dw, dh, *(None,) * 8
 
 
@@ -54,19 +65,9 @@ def _edges_setup(ctx, inputs, output):
 
 def _edges_backward(ctx, g):
     x, y, hv, hu, *structure = ctx.saved_tensors
-    s, g, a, odd = tuple(structure), g.contiguous(), ctx.power, ctx.odd
-    dx = dy = dhv = dhu = None
-    if ctx.needs_input_grad[0] or ctx.needs_input_grad[3]:
-        s = block.both_ways(s, x.shape[0])
-        back = common.reverse(s)
-        if ctx.needs_input_grad[0] and a != 0:
-            dx = _scaled(hu, -a if odd else a, difference_rows(y, x, g, hv, *back, a - 1, not odd))
-        if ctx.needs_input_grad[3]:
-            dhu = _scaled(None, -1 if odd else 1, difference_rows(y, x, g, hv, *back, a, odd))
-    if ctx.needs_input_grad[1] and a != 0:
-        dy = _scaled(hv, a, difference_rows(x, y, g, hu, *s, a - 1, not odd))
-    if ctx.needs_input_grad[2]:
-        dhv = difference_rows(x, y, g, hu, *s, a, odd)
+    nx, ny, nv, nu, *_ = ctx.needs_input_grad
+    needs = nx, ny, False, nv, nu
+    dx, dy, _, dhv, dhu = _gradients(needs, x, y, g.contiguous(), hv, hu, structure, None, ctx.power, ctx.odd)
     return dx, dy, dhv, dhu, *(None,) * 9
 
 

@@ -79,29 +79,30 @@ typed_matmul_wgrad = define("typed_matmul_wgrad", _wgrad_fake, _wgrad_setup, _wg
 # ---- a matrix per edge: T(h, x, w, y), see csrc/sparse/edge_matmul.h -------------------------------------------------
 
 
-def _by_x(y: Tensor, h: Tensor, w: Tensor, s: tuple, sources: int) -> Tensor:
-    return edge_matmul(y, h, _transposed(w), *common.reverse(_csr.with_reverse(s, sources)))
+def _gradients(needs, x, h, w, y, structure):
+    """By each of x, h, w, y that is needed, of T."""
+    s = tuple(structure)
+    dx = None
+    if needs[0]:
+        dx = edge_matmul(y, h, _transposed(w), *common.reverse(_csr.with_reverse(s, x.shape[0])))
+    dh = edge_matmul_hgrad(x, y, w, *s) if needs[1] else None
+    dw = edge_matmul_wgrad(x, h, y, *s) if needs[2] else None
+    dy = edge_matmul(x, h, w, *s) if needs[3] else None
+    return dx, dh, dw, dy
 
 
-def _save(ctx, operands: tuple, structure: tuple) -> None:
-    ctx.save_for_backward(*operands, *structure)
+def _edge_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
 
 
 def _edge_fake(x, h, weight, rowptr, *rest):
     return x.new_empty([rowptr.shape[0] - 1, weight.shape[2]])
 
 
-def _edge_setup(ctx, inputs, output):
-    _save(ctx, inputs[:3], inputs[3:])
-
-
 def _edge_backward(ctx, g):
     x, h, w, *s = ctx.saved_tensors
-    g = g.contiguous()
-    needs = ctx.needs_input_grad
-    dx = _by_x(g, h, w, tuple(s), x.shape[0]) if needs[0] else None
-    dh = edge_matmul_hgrad(x, g, w, *s) if needs[1] else None
-    dw = edge_matmul_wgrad(x, h, g, *s) if needs[2] else None
+    nx, nh, nw, *_ = ctx.needs_input_grad
+    dx, dh, dw, _ = _gradients((nx, nh, nw, False), x, h, w, g.contiguous(), s)
     return dx, dh, dw, *(None,) * 6
 
 
@@ -111,11 +112,8 @@ def _hgrad_fake(x, y, weight, rowptr, col, *rest):
 
 def _hgrad_backward(ctx, g):
     x, y, w, *s = ctx.saved_tensors
-    g = g.contiguous()
-    needs = ctx.needs_input_grad
-    dx = _by_x(y, g, w, tuple(s), x.shape[0]) if needs[0] else None
-    dy = edge_matmul(x, g, w, *s) if needs[1] else None
-    dw = edge_matmul_wgrad(x, g, y, *s) if needs[2] else None
+    nx, ny, nw, *_ = ctx.needs_input_grad
+    dx, _, dw, dy = _gradients((nx, False, nw, ny), x, g.contiguous(), w, y, s)
     return dx, dy, dw, *(None,) * 6
 
 
@@ -125,11 +123,8 @@ def _edge_wgrad_fake(x, h, y, *rest):
 
 def _edge_wgrad_backward(ctx, g):
     x, h, y, *s = ctx.saved_tensors
-    g = g.contiguous()
-    needs = ctx.needs_input_grad
-    dx = _by_x(y, h, g, tuple(s), x.shape[0]) if needs[0] else None
-    dh = edge_matmul_hgrad(x, y, g, *s) if needs[1] else None
-    dy = edge_matmul(x, h, g, *s) if needs[2] else None
+    nx, nh, ny, *_ = ctx.needs_input_grad
+    dx, dh, _, dy = _gradients((nx, nh, False, ny), x, h, g.contiguous(), y, s)
     return dx, dh, dy, *(None,) * 6
 
 

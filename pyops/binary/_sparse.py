@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..sparse import segment_reduce, spmm
 from ._masks import _members, _topk_mask
 
@@ -48,8 +48,7 @@ def sparse_linear(x: Tensor, graph: Graph, values: Tensor, bias: Tensor | None =
     op = "sparse_linear"
     check.dense(op, "x", x)
     check.dense(op, "values", values)
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a Graph", type(graph).__name__)
+    checked_graph(op, graph)
     if x.dim() < 1 or x.shape[-1] != graph.num_src:
         check.fail(ValueError, op, f"x [.., {graph.num_src}]", list(x.shape))
     if tuple(values.shape) != (graph.num_edges,):
@@ -79,8 +78,7 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
     op = "block_sparse_linear"
     check.dense(op, "x", x)
     check.dense(op, "blocks", blocks)
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a Graph", type(graph).__name__)
+    checked_graph(op, graph)
     if blocks.dim() != 3 or blocks.shape[0] != graph.num_edges:
         check.fail(ValueError, op, f"blocks [{graph.num_edges}, a, b]", list(blocks.shape))
     a, b = blocks.shape[1:]

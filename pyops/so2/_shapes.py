@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._check import shaped as shaped
 
 MAX_L = 8
 
@@ -21,19 +22,6 @@ def degrees(op: str, lmax: Any, mmax: Any) -> tuple[int, int]:
     if mmax > lmax:
         check.fail(ValueError, op, f"mmax <= lmax = {lmax}", mmax)
     return lmax, mmax
-
-
-def shaped(op: str, name: str, t: Any, shape: tuple, like: Tensor | None = None) -> Tensor:
-    """A dense floating tensor of a shape (None: any size), on the device and of the dtype of ``like``."""
-    check.dense(op, name, t)
-    if t.dim() != len(shape) or any(s is not None and a != s for a, s in zip(t.shape, shape, strict=True)):
-        wanted = ", ".join("*" if s is None else str(s) for s in shape)
-        check.fail(ValueError, op, f"{name} of shape [{wanted}]", list(t.shape))
-    if like is not None and t.device != like.device:
-        check.fail(ValueError, op, f"{name} on {like.device}", t.device)
-    if like is not None and t.dtype != like.dtype:
-        check.fail(TypeError, op, f"{name} of dtype {like.dtype}", t.dtype)
-    return t
 
 
 def computing(*tensors: Tensor | None) -> list[Tensor | None]:

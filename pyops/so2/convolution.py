@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels.so2.wigner_ref import order
 from . import _block_ops as block
 from ._conv_ops import so2_conv, weight_numel
@@ -159,8 +159,7 @@ def edge_block(
     lmax, mmax = degrees(op, lmax, mmax)
     shaped(op, "x", x, (None, (lmax + 1) ** 2, None))
     N, _, C = x.shape
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     if graph.num_src != N or graph.num_dst != N:
         check.fail(ValueError, op, f"graph of {N} nodes, as x", f"{graph.num_src} sources, {graph.num_dst} destinations")
     if graph.device != x.device:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _check as check
 from .. import _ladder as ladder
 from .._dispatch import is_eager
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ._irreps import Irreps
 from ._product import ALONE, Instruction, Spec
 
@@ -172,8 +172,7 @@ def tp_conv(graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None, product: 
     torch.Size([2, 16])
     """
     op = "tp_conv"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     if not isinstance(product, TensorProduct):
         check.fail(TypeError, op, "product to be a structops.so2.TensorProduct", type(product).__name__)
     spec = product.spec

@@ -10,34 +10,21 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels import codes as C
+from ._operands import analyse
 from ._sddmm import sddmm
 
 
-def _graph(op: str, graph: Any) -> None:
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
-
-
 def _operand(op: str, name: str, t: Any, shape: tuple[int | None, ...], like: Tensor | None = None) -> Tensor:
-    """A dense tensor of ``shape``, None standing for any size, with the dtype and device of ``like``."""
-    check.dense(op, name, t)
-    if t.dim() != len(shape) or any(want is not None and got != want for got, want in zip(t.shape, shape, strict=True)):
-        check.fail(ValueError, op, f"{name} of shape [{', '.join('*' if n is None else str(n) for n in shape)}]", list(t.shape))
-    if like is not None and t.dtype != like.dtype:
-        check.fail(TypeError, op, f"{name} of dtype {like.dtype}, as the values", t.dtype)
-    if like is not None and t.device != like.device:
-        check.fail(ValueError, op, f"{name} on {like.device}", t.device)
-    return t.contiguous()
+    return check.shaped(op, name, t, shape, like).contiguous()
 
 
 def _run(op, graph, key, query, value, edge, att, score, slope, scale, return_weights):
     if value.device != graph.device:
         check.fail(ValueError, op, f"values on {graph.device}, as the graph", value.device)
     check.fits(op, value.dtype, graph.num_dst, *value.shape[1:])
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (key, query, value, edge, att)):
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    analyse(graph, key, query, value, edge, att)
     out, _ = ladder.attention(key, query, value, edge, att, *graph.structure, score, float(slope), float(scale))
     return (out, _weights(graph, key, query, edge, att, score, slope, scale)) if return_weights else out
 
@@ -93,7 +80,7 @@ def gat_attention(
     [5.0, 2.0, 0.0]
     """
     op = "gat_attention"
-    _graph(op, graph)
+    checked_graph(op, graph)
     value = _operand(op, "value", value, (graph.num_src, None, None))
     H = value.shape[1]
     src_score = _operand(op, "src_score", src_score, (graph.num_src, H), value)[..., None]
@@ -137,7 +124,7 @@ def gatv2_attention(
     [0.0, 0.0, 2.0, 0.0]
     """
     op = "gatv2_attention"
-    _graph(op, graph)
+    checked_graph(op, graph)
     x_src = _operand(op, "x_src", x_src, (graph.num_src, None, None))
     H, K = x_src.shape[1:]
     x_dst = _operand(op, "x_dst", x_dst, (graph.num_dst, H, K), x_src)
@@ -179,7 +166,7 @@ def dot_attention(
     [0.0, 2.0]
     """
     op = "dot_attention"
-    _graph(op, graph)
+    checked_graph(op, graph)
     value = _operand(op, "value", value, (graph.num_src, None, None))
     H = value.shape[1]
     key = _operand(op, "key", key, (graph.num_src, H, None), value)
@@ -214,7 +201,7 @@ def edge_softmax(graph: Graph, logits: Tensor, norm_by: str = "dst") -> Tensor:
     [0.5, 0.5, 1.0]
     """
     op = "edge_softmax"
-    _graph(op, graph)
+    checked_graph(op, graph)
     check.dense(op, "logits", logits)
     if logits.dim() < 1 or logits.shape[0] != graph.num_edges:
         check.fail(ValueError, op, f"logits of shape [{graph.num_edges}, *]", list(logits.shape))

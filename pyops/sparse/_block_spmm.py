@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .. import _check as check
 from .._ladder import _block_spmm as ladder
-from ..graph import Graph
-from ._operands import operand
+from ..graph import Graph, checked_graph
+from ._operands import analyse, operand
 from ._spmm import spmm
 
 
@@ -46,8 +46,7 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
             [22., 11.]])
     """
     op = "block_spmm"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     check.flags(op, transpose=transpose)
     operand(op, "blocks", blocks, graph, graph.num_edges, 0)
     operand(op, "x", x, graph, graph.num_src, 0)
@@ -63,8 +62,7 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
     if x.dim() < 2 or x.shape[1] != q:
         check.fail(ValueError, op, f"x of shape [{graph.num_src}, {q}, *features]", list(x.shape))
     features = x.shape[2:]
-    if torch.is_grad_enabled() and (x.requires_grad or blocks.requires_grad):
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    analyse(graph, x, blocks)
     out = ladder.block_spmm(
         x.reshape(graph.num_src, q, math.prod(features)).contiguous(), blocks.contiguous(), None, *graph.structure, 1.0, transpose
     )  # fmt: skip
@@ -94,8 +92,7 @@ def block_sddmm(graph: Graph, lhs: Tensor, rhs: Tensor) -> Tensor:
              [6., 8.]]])
     """
     op = "block_sddmm"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     operand(op, "lhs", lhs, graph, graph.num_dst, 0)
     operand(op, "rhs", rhs, graph, graph.num_src, 0)
     if lhs.dtype != rhs.dtype:
@@ -108,8 +105,7 @@ def block_sddmm(graph: Graph, lhs: Tensor, rhs: Tensor) -> Tensor:
             f"{list(lhs.shape)} and {list(rhs.shape)}",
         )
     f = math.prod(lhs.shape[2:])
-    if torch.is_grad_enabled() and (lhs.requires_grad or rhs.requires_grad):
-        graph.reversed_structure  # noqa: B018
+    analyse(graph, lhs, rhs)
     lhs, rhs = (t.reshape(*t.shape[:2], f).contiguous() for t in (lhs, rhs))
     return ladder.block_sddmm(lhs, rhs, *graph.structure, graph.num_edges, 1.0, False)
 

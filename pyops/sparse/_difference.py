@@ -9,8 +9,8 @@ from torch import Tensor
 
 from .. import _check as check
 from .._ladder import _difference as ladder
-from ..graph import Graph
-from ._operands import operand
+from ..graph import Graph, checked_graph
+from ._operands import analyse, operand
 from ._sddmm import sddmm
 
 
@@ -36,7 +36,6 @@ def graph_gradient(graph: Graph, x: Tensor, weight: Tensor | None = None) -> Ten
     tensor([-2., -5.])
     """
     op = "graph_gradient"
-    _square(op, graph)
     x, weight = _operands(op, graph, x, weight)
     d = sddmm(graph, x, x, "sub", "u", "v")
     return d if weight is None else d * weight.reshape(-1, *(1,) * (x.dim() - 1))
@@ -69,9 +68,8 @@ def total_variation(graph: Graph, x: Tensor, weight: Tensor | None = None, p: fl
     op = "total_variation"
     p = _exponent(op, p)
     check.flags(op, per_feature=per_feature)
-    _square(op, graph)
     x, weight = _operands(op, graph, x, weight)
-    _analyse(graph, x, weight)
+    analyse(graph, x, weight)
     flat = _flat(x)
     if per_feature:
         return ladder.difference_rows(flat, flat, weight, None, *graph.structure, p, False).sum(0).reshape(x.shape[1:])
@@ -105,18 +103,15 @@ def lp_distance(graph: Graph, x: Tensor, y: Tensor | None = None, p: float = 2.0
     op = "lp_distance"
     p = _exponent(op, p)
     check.flags(op, root=root)
-    if y is None:
-        _square(op, graph)
-        y = x
-    elif not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph, square=y is None)
+    y = x if y is None else y
     operand(op, "x", x, graph, graph.num_src, 0)
     operand(op, "y", y, graph, graph.num_dst, 0)
     if x.dtype != y.dtype:
         check.fail(TypeError, op, f"y of dtype {x.dtype}, as x", y.dtype)
     if x.shape[1:] != y.shape[1:]:
         check.fail(ValueError, op, f"y with the features of x, {list(x.shape[1:])}", list(y.shape[1:]))
-    _analyse(graph, x, y)
+    analyse(graph, x, y)
     total = ladder.difference_edges(_flat(x), _flat(y), None, None, *graph.structure, graph.num_edges, p, False)
     return _power(total, 1 / p) if root and p != 1 else total
 
@@ -152,9 +147,8 @@ def p_laplacian(graph: Graph, x: Tensor, weight: Tensor | None = None, p: float 
     op = "p_laplacian"
     p = _exponent(op, p)
     check.choice(op, "norm", norm, ("feature", "vector"))
-    _square(op, graph)
     x, weight = _operands(op, graph, x, weight)
-    _analyse(graph, x, weight)
+    analyse(graph, x, weight)
     flat = _flat(x)
     if norm == "vector" and p != 2:
         squared = ladder.difference_edges(flat, flat, None, None, *graph.structure, graph.num_edges, 2.0, False)
@@ -198,7 +192,6 @@ def difference_step(
         check.fail(ValueError, op, "eps > 0", eps)
     if isinstance(step, bool) or not isinstance(step, (int, float)):
         check.fail(TypeError, op, "step to be a number", type(step).__name__)
-    _square(op, graph)
     x, weight = _operands(op, graph, x, weight)
     length = lp_distance(graph, x, p=p).clamp(min=eps)
     scale = length.reciprocal() if weight is None else weight / length
@@ -227,26 +220,9 @@ def _exponent(op: str, p: float) -> float:
     return float(p)
 
 
-def _square(op: str, graph: Graph) -> None:
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
-    if graph.num_src != graph.num_dst:
-        check.fail(ValueError, op, "a square graph", f"{graph.num_src} sources and {graph.num_dst} destinations")
-
-
 def _operands(op: str, graph: Graph, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    checked_graph(op, graph, square=True)
     operand(op, "x", x, graph, graph.num_dst, 0)
     if weight is None:
         return x, None
-    operand(op, "weight", weight, graph, graph.num_edges, 0)
-    if weight.dim() != 1:
-        check.fail(ValueError, op, f"weight of shape [{graph.num_edges}]", list(weight.shape))
-    if weight.dtype != x.dtype:
-        check.fail(TypeError, op, f"weight of dtype {x.dtype}, as x", weight.dtype)
-    return x, weight.contiguous()
-
-
-def _analyse(graph: Graph, *tensors: Tensor | None) -> None:
-    """Builds the reversed edges once here rather than in every backward."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        graph.reversed_structure  # noqa: B018
+    return x, check.shaped(op, "weight", weight, (graph.num_edges,), x).contiguous()

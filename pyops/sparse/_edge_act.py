@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
-import torch
 from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels import codes as C
+from ._operands import analyse, operand
 from ._sddmm import sddmm
 from ._spmm import spmm
 
 # Non-decreasing for a slope >= 0: the extreme of the activations is the activation of the extreme.
 MONOTONE = ("identity", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus")
-
-
-def _operand(op: str, name: str, t: Any, rows: int, features: tuple[int, ...] | None, like: Tensor | None) -> Tensor:
-    check.dense(op, name, t)
-    if t.dim() < 1 or t.shape[0] != rows or (features is not None and tuple(t.shape[1:]) != features):
-        wanted = "*features" if features is None else ", ".join(map(str, features))
-        check.fail(ValueError, op, f"{name} of shape [{rows}, {wanted}]", list(t.shape))
-    if like is not None and t.dtype != like.dtype:
-        check.fail(TypeError, op, f"{name} of dtype {like.dtype}, as x_src", t.dtype)
-    return t
 
 
 def add_act_reduce(
@@ -71,26 +61,21 @@ def add_act_reduce(
     [[0.0], [3.0]]
     """
     op = "add_act_reduce"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     act = C.EDGE_ACTS[check.choice(op, "activation", activation, C.EDGE_ACTS)]
     check.choice(op, "reduce", reduce, ("sum", "mean", "min", "max"))
-    x_src = _operand(op, "x_src", x_src, graph.num_src, None, None)
+    operand(op, "x_src", x_src, graph, graph.num_src, 0)
     features = tuple(x_src.shape[1:])
-    x_dst = None if x_dst is None else _operand(op, "x_dst", x_dst, graph.num_dst, features, x_src)
-    edge = None if edge is None else _operand(op, "edge", edge, graph.num_edges, features, x_src)
-    value = None if value is None else _operand(op, "value", value, graph.num_src, features, x_src)
+    for name, t, rows in (("x_dst", x_dst, graph.num_dst), ("edge", edge, graph.num_edges), ("value", value, graph.num_src)):
+        if t is not None:
+            check.shaped(op, name, t, (rows, *features), x_src)
     operands = (x_src, x_dst, edge, value)
-    for name, t in zip(("x_src", "x_dst", "edge", "value"), operands, strict=True):
-        if t is not None and t.device != graph.device:
-            check.fail(ValueError, op, f"{name} on {graph.device}, as the graph", t.device)
     slope = float((1.0 if activation == "elu" else 0.01) if slope is None else slope)
     if reduce in ("min", "max"):
         return _extreme(graph, *operands, activation, act, reduce, slope)
     F = math.prod(features)
     check.fits(op, x_src.dtype, graph.num_dst, F)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    analyse(graph, *operands)
     flat = [None if t is None else t.reshape(t.shape[0], F).contiguous() for t in operands]
     out = ladder.edge_act(*flat, *graph.structure, act, slope)
     if reduce == "mean":

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ._segment import segment_reduce
 from ._spmm import spmm
 
@@ -93,10 +93,7 @@ def weisfeiler_lehman(graph: Graph, colours: Tensor, rounds: int, *, words: int 
     (True, True, False)
     """
     op = "weisfeiler_lehman"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
-    if graph.num_src != graph.num_dst:
-        check.fail(ValueError, op, "a square graph", f"{graph.num_src} sources and {graph.num_dst} destinations")
+    checked_graph(op, graph, square=True)
     rounds = check.size(op, "rounds", rounds)
     if not isinstance(colours, Tensor) or colours.dtype != torch.int64 or colours.shape != (graph.num_src,):
         check.fail(ValueError, op, f"colours int64 of shape [{graph.num_src}]", check.describe(colours))

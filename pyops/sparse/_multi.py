@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ._spmm import spmm
 
 AGGREGATORS = ("sum", "mean", "min", "max", "std", "var")
@@ -58,8 +58,7 @@ def multi_aggregate(
     [[0.0, 0.0, 0.0], [4.0, 2.0, 3.0]]
     """
     op = "multi_aggregate"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     for name, given, known in (("aggregators", aggregators, AGGREGATORS), ("scalers", scalers, SCALERS)):
         if isinstance(given, str) or not given:
             check.fail(ValueError, op, f"{name} to be a sequence of names", repr(given))

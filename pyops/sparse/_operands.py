@@ -28,6 +28,12 @@ def operand(
     return t
 
 
+def analyse(graph: Any, *tensors: Tensor | None) -> None:
+    """Builds the reversed edges, kept with the graph, once here rather than in every backward."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        graph.reversed_structure  # noqa: B018
+
+
 def has_batch(edge: Tensor, rows: int, batch_dims: int, x: Tensor | None) -> bool:
     if edge.dim() <= batch_dims or edge.shape[batch_dims] != rows:
         return False

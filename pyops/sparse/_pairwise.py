@@ -9,7 +9,7 @@ import torch.utils.checkpoint
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ._spmm import spmm
 
 _BLOCK = 1 << 22  # elements of an edge block [edges, C, C] at most
@@ -45,8 +45,7 @@ def pairwise_log_messages(graph: Graph, unary: Tensor, pairwise: Tensor, scale: 
     [0.0, 0.0]
     """
     op = "pairwise_log_messages"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     _operands(op, graph, unary, pairwise, scale)
     C = unary.shape[1]
     if C == 0:

@@ -10,16 +10,14 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
+from ._operands import analyse
 from ._poly_bases import BASES, DAMPINGS, bernstein_to_chebyshev, gibbs_damping, recurrence
 
 
 def _inputs(op: str, graph: Any, x: Any, weight: Any) -> tuple[Tensor, Tensor | None]:
     """x as [N, C] and the weights in its dtype, checked."""
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
-    if graph.num_src != graph.num_dst:
-        check.fail(ValueError, op, "a graph with as many sources as destinations", f"{graph.num_src} and {graph.num_dst}")
+    checked_graph(op, graph, square=True)
     check.dense(op, "x", x)
     if x.dim() < 1 or x.shape[0] != graph.num_dst:
         check.fail(ValueError, op, f"x of shape [{graph.num_dst}, *features]", list(x.shape))
@@ -56,8 +54,7 @@ def _coefficients(op: str, name: str, t: Any, rows: int | None, channels: int, l
 
 
 def _run(graph: Graph, x: Tensor, weight: Tensor | None, alpha: Tensor, recur: Tensor, gate: Tensor | None = None) -> Tensor:
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, weight, alpha, recur, gate)):
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    analyse(graph, x, weight, alpha, recur, gate)
     return ladder.poly_filter(x, weight, *graph.structure, alpha, recur, None, gate)[0]
 
 

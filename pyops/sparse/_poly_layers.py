@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels import codes as C
+from ._operands import analyse
 from ._poly import _coefficients, _inputs, polynomial_filter
 from ._poly_bases import BASES, bernstein_to_chebyshev, recurrence
 
@@ -41,8 +42,7 @@ def normalized_adjacency(
     [0.5, 1.0, 1.0, 0.5]
     """
     op = "normalized_adjacency"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     check.choice(op, "kind", kind, ("sym", "rw", "col"))
     if dtype not in check.FLOATS:
         check.fail(TypeError, op, "dtype float32, float64, bfloat16 or float16", dtype)
@@ -195,8 +195,7 @@ def optimal_basis_filter(
 
 
 def _product(graph: Graph, h: Tensor, w: Tensor | None) -> Tensor:
-    if torch.is_grad_enabled() and (h.requires_grad or (w is not None and w.requires_grad)):
-        graph.reversed_structure  # noqa: B018
+    analyse(graph, h, w)
     message = C.COPY_U if w is None else C.MUL
     e = None if w is None else w[:, None]
     return ladder.spmm(h.contiguous(), e, *graph.structure, None, message, C.SUM, C.ARG_NONE, 0.0, False, True)[0]
@@ -254,8 +253,7 @@ def polynomial_conv(
     if basis == "bernstein":
         matrices = torch.tensordot(bernstein_to_chebyshev(K).to(matrices), matrices, 1)
     a, b, c = recurrence(basis, K, (float(jacobi[0]), float(jacobi[1])) if basis == "jacobi" else (0.0, 0.0))
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, matrices, weight)):
-        graph.reversed_structure  # noqa: B018
+    analyse(graph, x, matrices, weight)
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
     step = lambda k: torch.tensor([[[a[k]]], [[b[k]]], [[0.0]]], dtype=acc, device=x.device)  # noqa: E731
     pick = torch.tensor([[0.0], [1.0]], dtype=acc, device=x.device)

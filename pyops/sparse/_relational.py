@@ -14,6 +14,7 @@ from .. import _ladder as ladder
 from .._ladder import _rspmm
 from ..graph import Graph
 from ..kernels import codes as C
+from ._operands import analyse
 
 PNA = ("mean", "max", "min", "std")
 _FROM_PNA = ("sum", "mean", "var", "std", "max", "min")
@@ -192,8 +193,7 @@ def relational_spmm(
     if fill_value is not None and parts:
         check.fail(ValueError, op, "fill_value unset with several reductions", fill_value)
     fill = check.fill(op, fill_value, x.dtype, float("-inf") if code == C.REL_LSE else 0.0)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, relation, weight)):
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    analyse(graph, x, relation, weight)
     out, _ = ladder.relational_spmm(x, relation, weight, mask, *graph.structure, kind, code, fill)
     return _several(graph, mask, out, parts) if parts else out
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels import codes as C
 from ._operands import kernel_layout, operand
 
@@ -53,8 +53,7 @@ def sddmm(
             [ 7.]])
     """
     name = "sddmm"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, name, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(name, graph)
     check.choice(name, "op", op, ("dot", *C.EDGE_OPS))
     lt = C.TARGETS[check.choice(name, "lhs_target", lhs_target, C.TARGETS)]
     rt = C.TARGETS[check.choice(name, "rhs_target", rhs_target, C.TARGETS)]

@@ -11,7 +11,7 @@ from torch import Tensor
 from .. import _check as check
 from .._ladder import _block_spmm as ladder
 from ..graph import Graph
-from ._operands import operand
+from ._operands import analyse, operand
 from ._sddmm import sddmm
 from ._spmm import spmm
 
@@ -126,8 +126,7 @@ def sheaf_laplacian(graph: SheafGraph, maps: Tensor, x: Tensor, normalised: bool
         maps = ladder.block_matmul(maps, spread, None, False, False, False, False)
     own = _own_blocks(g, maps)
     between = ladder.block_matmul(maps, maps, pair, False, True, True, False)
-    if torch.is_grad_enabled() and (x.requires_grad or maps.requires_grad):
-        g.reversed_structure  # noqa: B018  built once here rather than in every backward
+    analyse(g, x, maps)
     flat = x.reshape(g.num_dst, d, math.prod(x.shape[2:])).contiguous()
     return ladder.block_spmm(flat, between, own, *g.structure, -1.0, False).reshape(x.shape)
 

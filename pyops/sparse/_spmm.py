@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels import codes as C
 from ._groups import EXTREMES, no_arg
 from ._operands import broadcast, has_batch, kernel_layout, operand
@@ -72,8 +72,7 @@ def spmm(
             [ 0.]])
     """
     op = "spmm"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     defaults = edge is None and not batch_dims and fill_value is None
     if isinstance(reduce, str) and defaults and _is_plain(graph, x, message, reduce, return_arg, unbiased, skip_nan):
         return _copy_reduce(graph, x, C.REDUCES[reduce])

@@ -8,32 +8,17 @@ from torch import Tensor
 from .. import _check as check
 from .. import _ladder as ladder
 from .._ladder import _typed_matmul as products
-from ..graph import Graph, checked_indptr
+from ..graph import Graph, checked_graph, checked_indptr
 from ..kernels import codes as C
+from ._operands import analyse
 from ._typed_plan import NOTHING, RelationPlan, TypePlan
 
 
 def _matrices(op: str, x: Tensor, weight: Tensor, bias: Tensor | None, rows: int | None, types: int | None) -> None:
-    check.dense(op, "x", x)
-    if x.dim() != 2 or (rows is not None and x.shape[0] != rows):
-        check.fail(ValueError, op, f"x of shape [{'M' if rows is None else rows}, K]", list(x.shape))
-    check.dense(op, "weight", weight)
-    count = "R" if types is None else types
-    if weight.dim() != 3 or weight.shape[1] != x.shape[1] or (types is not None and weight.shape[0] != types):
-        check.fail(ValueError, op, f"weight of shape [{count}, {x.shape[1]}, N]", list(weight.shape))
-    _same(op, "weight", weight, x)
+    check.shaped(op, "x", x, (rows, None))
+    check.shaped(op, "weight", weight, (types, x.shape[1], None), x)
     if bias is not None:
-        check.dense(op, "bias", bias)
-        if list(bias.shape) != [weight.shape[0], weight.shape[2]]:
-            check.fail(ValueError, op, f"bias of shape {[weight.shape[0], weight.shape[2]]}", list(bias.shape))
-        _same(op, "bias", bias, x)
-
-
-def _same(op: str, name: str, t: Tensor, x: Tensor) -> None:
-    if t.dtype != x.dtype:
-        check.fail(TypeError, op, f"{name} of dtype {x.dtype}, as x", t.dtype)
-    if t.device != x.device:
-        check.fail(ValueError, op, f"{name} on {x.device}, as x", t.device)
+        check.shaped(op, "bias", bias, (weight.shape[0], weight.shape[2]), x)
 
 
 def _contiguous(t: Tensor | None) -> Tensor | None:
@@ -169,8 +154,7 @@ def rgcn_aggregate(
             [32.]])
     """
     op = "rgcn_aggregate"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     check.choice(op, "form", form, ("auto", "direct", "compact"))
     _matrices(op, x, weight, None, graph.num_src, None)
     if isinstance(edge_type, RelationPlan):
@@ -183,10 +167,7 @@ def rgcn_aggregate(
     if x.device != graph.device:
         check.fail(ValueError, op, f"x on {graph.device}, as the graph", x.device)
     if isinstance(norm, Tensor):
-        check.dense(op, "norm", norm)
-        if norm.dim() != 1 or norm.numel() != graph.num_edges:
-            check.fail(ValueError, op, f"norm of shape [{graph.num_edges}]", list(norm.shape))
-        _same(op, "norm", norm, x)
+        check.shaped(op, "norm", norm, (graph.num_edges,), x)
     elif norm is not None:
         check.choice(op, "norm", norm, ("mean",))
     x, weight = x.contiguous(), weight.contiguous()
@@ -247,24 +228,17 @@ def edge_conditioned_matmul(graph: Graph, x: Tensor, h: Tensor, weight: Tensor, 
             [23.]])
     """
     op = "edge_conditioned_matmul"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
-    check.dense(op, "h", h)
-    if h.dim() != 2 or h.shape[0] != graph.num_edges:
-        check.fail(ValueError, op, f"h of shape [{graph.num_edges}, J]", list(h.shape))
+    checked_graph(op, graph)
+    check.shaped(op, "h", h, (graph.num_edges, None))
     _matrices(op, x, weight, None, graph.num_src, h.shape[1])
-    _same(op, "h", h, x)
+    check.shaped(op, "h", h, tuple(h.shape), x)
     if x.device != graph.device:
         check.fail(ValueError, op, f"x on {graph.device}, as the graph", x.device)
     x = x.contiguous()
-    if torch.is_grad_enabled() and x.requires_grad:
-        graph.reversed_structure  # noqa: B018  kept with the graph
+    analyse(graph, x)
     out = products.edge_matmul(x, h.contiguous(), weight.contiguous(), *graph.structure)
     if bias is None:
         return out
-    check.dense(op, "bias", bias)
-    if bias.shape != weight.shape[1:]:
-        check.fail(ValueError, op, f"bias of shape {list(weight.shape[1:])}", list(bias.shape))
-    _same(op, "bias", bias, x)
+    check.shaped(op, "bias", bias, tuple(weight.shape[1:]), x)
     total = ladder.spmm(x, None, *graph.structure, None, C.COPY_U, C.SUM, C.ARG_NONE, 0.0, False, True)[0]
     return out + total @ bias

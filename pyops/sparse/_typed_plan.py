@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 
 ROWS_OF_A_SEGMENT = 64  # wanted of the segments of a block, so that tiles are full
 LEAST_BLOCK, LARGEST_BLOCK = 4096, 32768  # edges and rows of a block
@@ -156,8 +156,7 @@ class RelationPlan:
 
     def __init__(self, graph: Graph, edge_type: Tensor, num_relations: int | None = None):
         op = "RelationPlan"
-        if not isinstance(graph, Graph):
-            check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+        checked_graph(op, graph)
         self.num_relations = kinds(op, "edge_type", edge_type, graph.num_edges, num_relations, graph.device)
         self.graph = graph
         with torch.inference_mode(False):
