@@ -42,6 +42,9 @@ def cases(level: str) -> Iterator[Case]:
             build = partial(_build_act, graph, F, direction, small)
             targets = {"best": 8.0} if direction == BOTH else {}
             yield Case("act(u + v), sum", direction, graph, e.shape(F), F, build, traffic, targets)
+            traffic = Traffic(passes * (nodes + index + e.num_edges * 4), passes * (gathered + nodes), passes * e.num_edges * F * 10)
+            build = partial(_build_act, graph, F, direction, small, rank_one=True)
+            yield Case("act(u + v + d w), sum", direction, graph, e.shape(F), F, build, traffic, targets)
             traffic = Traffic(passes * (nodes * 4 + index), passes * (4 * gathered + 12 * nodes), passes * e.num_edges * F * 6)
             build = partial(_build_pna, graph, F, direction, small)
             targets = {"PyG aggregation": 15.0} if direction == BOTH and graph != data.TINY else {}
@@ -55,30 +58,38 @@ def _inputs(graph: str, F: int, small: bool, device: str):
     return e, x, y, data.gradient(e.num_dst, F, device=device)
 
 
+def _message(e: data.Edges, x: Tensor, y: Tensor, scalar: Tensor | None = None, direction: Tensor | None = None) -> Tensor:
+    z = x.index_select(0, e.src) + y.index_select(0, e.dst)
+    return functional.silu(z if scalar is None else z + scalar[:, None] * direction)
+
+
 def _composed_act(e: data.Edges):
-    def run(x: Tensor, y: Tensor) -> Tensor:
-        m = functional.silu(x.index_select(0, e.src) + y.index_select(0, e.dst))
+    def run(x: Tensor, y: Tensor, *rank_one: Tensor) -> Tensor:
+        m = _message(e, x, y, *rank_one)
         return m.new_zeros(e.num_dst, m.shape[1]).index_add(0, e.dst, m)
 
     return run
 
 
-def _build_act(graph: str, F: int, direction: str, small: bool, device: str) -> Prepared:
+def _build_act(graph: str, F: int, direction: str, small: bool, device: str, rank_one: bool = False) -> Prepared:
     e, x, y, grad = _inputs(graph, F, small, device)
-    leaves = tuple(t.detach().requires_grad_(direction == BOTH) for t in (x, y))
+    extra = (data.features(e.num_edges, 1, device=device)[:, 0], data.features(F, 1, device=device)[:, 0]) if rank_one else ()
+    leaves = tuple(t.detach().requires_grad_(direction == BOTH) for t in (x, y, *extra))
     do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, grad)  # noqa: E731
     plan = structops.Graph(torch.stack([e.src, e.dst]), num_src=e.num_src, num_dst=e.num_dst)
-    ours = Provider(OURS, do(lambda x, y: structops.sparse.add_act_reduce(plan, x, y, activation="silu")))
+    names = ("scalar", "direction")[: len(extra)]
+    act = partial(structops.sparse.add_act_reduce, plan, activation="silu")
+    ours = Provider(OURS, do(lambda x, y, *more: act(x, y, **dict(zip(names, more, strict=True)))))
     peers = [Provider("gather-act-scatter", do(_composed_act(e)))]
     module, reason = load("torch_scatter")
 
-    def scattered(x: Tensor, y: Tensor) -> Tensor:
-        return module.segment_csr(functional.silu(x.index_select(0, e.src) + y.index_select(0, e.dst)), e.indptr, reduce="sum")
+    def scattered(*operands: Tensor) -> Tensor:
+        return module.segment_csr(_message(e, *operands), e.indptr, reduce="sum")
 
     peers.append(Provider("torch_scatter", module and do(scattered), reason))
 
     def reference() -> tuple[Tensor, ...]:
-        doubles = [t.double().requires_grad_() for t in (x, y)]
+        doubles = [t.double().requires_grad_() for t in (x, y, *extra)]
         out = _composed_act(e)(*doubles)
         return (out.detach(), *torch.autograd.grad(out, doubles, grad.double()))
 

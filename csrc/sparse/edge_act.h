@@ -1,13 +1,14 @@
 // Sums over incoming edges of an activation of the sum of both ends.
 //
-//   z[k, f]   = x[u, f] + y[v, f] + edge[k, f]            edge k: u -> v; y and edge may be absent
+//   z[k, f]   = x[u, f] + y[v, f] + edge[k, f] + scalar[k] direction[f]     edge k: u -> v; all but x may be absent
 //   out[v, f] = sum_k act(z[k, f]) * value[u, f]          value absent: 1
 //
 // identity z; relu; leaky z > 0 ? z : slope z; elu z > 0 ? z : slope (exp(z) - 1); sigmoid; tanh; silu z sigmoid(z);
 // softplus log(1 + exp(z)); gelu z Phi(z); gelu_tanh its tanh form. Slopes at 0 are those of the branch z <= 0, as in torch.
 //
 // With g the gradient of out and d = act'(z) g value: the gradient of y is the sum of d over the row, of edge d itself, of x the sum of
-// d over the source's edges, of value that of act(z) g. z is computed again; nothing of size E is kept.
+// d over the source's edges, of value that of act(z) g; of scalar the sum of d direction over features, of direction that of scalar d over
+// all edges, left to the caller as a sum per row. z is computed again; nothing of size E is kept.
 //
 // Edges are added in the order of the structure. A row without edges gives 0. NaN propagates within its feature.
 //
@@ -33,6 +34,8 @@ struct EdgeActArgs {
   const void* y;      // [N, F] or null
   const void* edge;   // [E, F] or null
   const void* value;  // [M, F] or null
+  const void* scalar;     // [E] or null
+  const void* direction;  // [F], with scalar
   void* out;          // [N, F], forward
   // backward
   const void* grad;  // [N, F]
@@ -40,6 +43,8 @@ struct EdgeActArgs {
   void* d_y;         // [N, F] or null
   void* d_edge;      // [E, F] or null
   void* d_value;     // [M, F] or null
+  void* d_scalar;    // [E] accumulator dtype, or null
+  void* d_direction; // [N, F] accumulator dtype, with d_scalar: of every row by itself
 };
 
 void edge_act_fwd(const EdgeActArgs& a, const ParallelFor& pf);

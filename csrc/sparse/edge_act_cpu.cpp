@@ -63,22 +63,27 @@ template <class T, Act act, Pass pass, int V> void block(const EdgeActArgs& a, i
   auto at = [&](const void* p, int64_t row) { return static_cast<const T*>(p) + row * F + f; };
   auto to = [&](void* p, int64_t row) { return static_cast<T*>(p) + row * F + f; };
   auto vector = [&](const T* p, int v) __attribute__((always_inline)) { return V == 1 ? get(p, left) : load(p + v * L); };
-  Vec<A> held[V], extra[V], sum[V] = {}, sum_value[V] = {};  // extra: rows g[v]; sources value[u]
+  // extra: rows g[v]; sources value[u]
+  Vec<A> held[V], extra[V], direction[V], sum[V] = {}, sum_value[V] = {}, sum_direction[V] = {};
   const void *const own = by_row ? a.y : a.x, *const far = by_row ? a.x : a.y;
   const void* const more = pass == Pass::rows ? a.grad : pass == Pass::sources ? a.value : nullptr;
   for (int v = 0; v < V; ++v) {
     held[v] = own ? vector(at(own, r), v) : Vec<A>{};
     extra[v] = more ? vector(at(more, r), v) : splat(A(1));
+    direction[v] = a.scalar ? vector(at(a.direction, 0), v) : Vec<A>{};
   }
   const Index &ptr = by_row ? a.rowptr : a.colptr, &other = by_row ? a.col : a.row_t, &eid = by_row ? a.eid : a.eid_t;
   const int64_t end = ptr[r + 1];
   for (int64_t k = ptr[r]; k < end; ++k) {
-    const int64_t o = other[k], e = a.edge ? (eid ? eid[k] : k) : 0;
+    const int64_t o = other[k], e = a.edge || a.scalar ? (eid ? eid[k] : k) : 0;
+    const Vec<A> scalar = splat(a.scalar ? A(widen(static_cast<const T*>(a.scalar)[e])) : A(0));
+    Vec<A> along{};
     if (k + 8 < end) __builtin_prefetch(at(far ? far : a.x, other[k + 8]));
     for (int v = 0; v < V; ++v) {
       Vec<A> z = held[v];
       if (far) z += vector(at(far, o), v);
       if (a.edge) z += vector(at(a.edge, e), v);
+      if (a.scalar) z += scalar * direction[v];
       if constexpr (pass == Pass::forward) {
         const Vec<A> m = activate<A, act, false>(z, slope);
         sum[v] += a.value ? m * vector(at(a.value, o), v) : m;
@@ -87,11 +92,19 @@ template <class T, Act act, Pass pass, int V> void block(const EdgeActArgs& a, i
         if (a.value) d *= vector(at(a.value, o), v);
         sum[v] += d;
         if (a.d_edge) put(to(a.d_edge, e) + v * L, d, V == 1 ? left : L);
+        if (a.d_scalar) {
+          along += d * direction[v];
+          sum_direction[v] += d * scalar;
+        }
       } else {
         const Vec<A> g = vector(at(a.grad, o), v);
         sum[v] += activate<A, act, true>(z, slope) * g;
         if (a.value) sum_value[v] += activate<A, act, false>(z, slope) * g;
       }
+    }
+    if (pass == Pass::rows && a.d_scalar) {
+      A& d = static_cast<A*>(a.d_scalar)[e];  // blocks of features of one row come one after another
+      d = f == 0 ? hsum<A>(along) : d + hsum<A>(along);
     }
   }
   for (int v = 0; v < V; ++v) {
@@ -99,6 +112,7 @@ template <class T, Act act, Pass pass, int V> void block(const EdgeActArgs& a, i
     if constexpr (pass == Pass::forward) put(to(a.out, r) + v * L, sum[v], n);
     if constexpr (pass == Pass::rows) {
       if (a.d_y) put(to(a.d_y, r) + v * L, sum[v], n);
+      if (a.d_scalar) put(static_cast<A*>(a.d_direction) + r * F + f + v * L, sum_direction[v], n);
     }
     if constexpr (pass == Pass::sources) {
       put(to(a.d_x, r) + v * L, sum[v] * extra[v], n);
@@ -121,7 +135,9 @@ template <class T, Act act, Pass pass> void walk(const EdgeActArgs& a, const Par
 
 template <class T, Act act> void run(const EdgeActArgs& a, bool backward, const ParallelFor& pf) {
   if (!backward) return walk<T, act, Pass::forward>(a, pf);
-  if (a.d_y || a.d_edge) walk<T, act, Pass::rows>(a, pf);
+  if (a.d_scalar && a.F == 0)
+    for (int64_t e = 0; e < a.E; ++e) static_cast<Acc<T>*>(a.d_scalar)[e] = 0;
+  if (a.d_y || a.d_edge || a.d_scalar) walk<T, act, Pass::rows>(a, pf);
   walk<T, act, Pass::sources>(a, pf);
 }
 

@@ -5,7 +5,6 @@
 namespace structops::torch_layer {
 namespace {
 
-ScalarType accumulator(const Tensor& t) { return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
 
 // [C] of the accumulator's dtype, or null.
 const void* vector(const char* op, const OptTensor& v, const Tensor& like, int64_t C) {

@@ -38,6 +38,9 @@ inline Dtype dtype_of(const Tensor& t) {
   }
 }
 
+// What sums over values of this dtype are kept in.
+inline ScalarType accumulator(const Tensor& t) { return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
+
 inline Index index_of(const Tensor& t) {
   const ScalarType s = t.scalar_type();
   STRUCTOPS_CHECK(s == ScalarType::Int || s == ScalarType::Long, "indices must be int32 or int64");

@@ -17,11 +17,13 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("segment_order(Tensor src, Tensor rowptr, Tensor? rank, int k, bool largest) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
-  // x and value [M, F], y [N, F], edge [E, F]. The gradients of absent operands are empty.
-  m.def("edge_act(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
+  // x and value [M, F], y [N, F], edge [E, F], scalar [E], direction [F]. The gradients of absent operands are empty, that of direction
+  // [N, F], of every row by itself; both that and scalar's in the accumulator's dtype.
+  m.def("edge_act(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
         "Tensor? row_t, Tensor? eid_t, int act, float slope) -> Tensor");
-  m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor grad, Tensor rowptr, Tensor? col, Tensor? eid, "
-        "Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor grad, Tensor rowptr, "
+        "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) "
+        "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
   m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
         "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");

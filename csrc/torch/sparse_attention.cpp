@@ -48,7 +48,6 @@ AttentionArgs arguments(const Tensor& key, const Tensor& query, const Tensor& va
   return a;
 }
 
-ScalarType accumulator(const Tensor& t) { return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
 
 template <bool cuda>
 std::tuple<Tensor, Tensor> attention(Tensor key, Tensor query, Tensor value, OptTensor edge, OptTensor att, Tensor rowptr,

@@ -12,8 +12,15 @@ const void* matrix(const char* name, const OptTensor& t, const Tensor& x, int64_
   return t->const_data_ptr();
 }
 
-EdgeActArgs arguments(const Tensor& x, const OptTensor& y, const OptTensor& edge, const OptTensor& value, const Tensor& rowptr,
-                      const OptTensor& col, const OptTensor& eid, int64_t act, double slope) {
+const void* vector(const char* name, const Tensor& t, const Tensor& x, int64_t n) {
+  STRUCTOPS_CHECK(t.dim() == 1 && t.size(0) == n && t.is_contiguous() && t.scalar_type() == x.scalar_type(), "edge_act: ", name,
+                  " must be contiguous, of ", n, " entries and of the dtype of x");
+  return t.const_data_ptr();
+}
+
+EdgeActArgs arguments(const Tensor& x, const OptTensor& y, const OptTensor& edge, const OptTensor& value, const OptTensor& scalar,
+                      const OptTensor& direction, const Tensor& rowptr, const OptTensor& col, const OptTensor& eid, int64_t act,
+                      double slope) {
   EdgeActArgs a{};
   STRUCTOPS_CHECK(act >= 0 && act < kActs, "edge_act: unknown activation");
   a.act = Act(act);
@@ -30,13 +37,18 @@ EdgeActArgs arguments(const Tensor& x, const OptTensor& y, const OptTensor& edge
   a.y = matrix("y", y, x, a.N);
   a.edge = matrix("edge", edge, x, a.E);
   a.value = matrix("value", value, x, a.M);
+  STRUCTOPS_CHECK(bool(scalar) == bool(direction), "edge_act: scalar and direction come together");
+  if (scalar) {
+    a.scalar = vector("scalar", *scalar, x, a.E);
+    a.direction = vector("direction", *direction, x, a.F);
+  }
   return a;
 }
 
 template <bool cuda>
-Tensor edge_act(Tensor x, OptTensor y, OptTensor edge, OptTensor value, Tensor rowptr, OptTensor col, OptTensor eid, OptTensor,
-                OptTensor, OptTensor, int64_t act, double slope) {
-  EdgeActArgs a = arguments(x, y, edge, value, rowptr, col, eid, act, slope);
+Tensor edge_act(Tensor x, OptTensor y, OptTensor edge, OptTensor value, OptTensor scalar, OptTensor direction, Tensor rowptr, OptTensor col,
+                OptTensor eid, OptTensor, OptTensor, OptTensor, int64_t act, double slope) {
+  EdgeActArgs a = arguments(x, y, edge, value, scalar, direction, rowptr, col, eid, act, slope);
   Tensor out = new_empty(x, {a.N, a.F}, x.scalar_type());
   a.out = out.mutable_data_ptr();
   launch<cuda>(x, a, [](auto& s, auto pf) { edge_act_fwd(s, pf); }, [](auto& s, auto ctx) { cuda::edge_act_fwd(s, ctx); });
@@ -44,10 +56,11 @@ Tensor edge_act(Tensor x, OptTensor y, OptTensor edge, OptTensor value, Tensor r
 }
 
 template <bool cuda>
-std::tuple<Tensor, Tensor, Tensor, Tensor> edge_act_bwd(Tensor x, OptTensor y, OptTensor edge, OptTensor value, Tensor grad,
-                                                        Tensor rowptr, OptTensor col, OptTensor eid, Tensor colptr, Tensor row_t,
-                                                        OptTensor eid_t, int64_t act, double slope) {
-  EdgeActArgs a = arguments(x, y, edge, value, rowptr, col, eid, act, slope);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> edge_act_bwd(Tensor x, OptTensor y, OptTensor edge, OptTensor value,
+                                                                        OptTensor scalar, OptTensor direction, Tensor grad, Tensor rowptr,
+                                                                        OptTensor col, OptTensor eid, Tensor colptr, Tensor row_t,
+                                                                        OptTensor eid_t, int64_t act, double slope) {
+  EdgeActArgs a = arguments(x, y, edge, value, scalar, direction, rowptr, col, eid, act, slope);
   a.grad = matrix("grad", grad, x, a.N);
   a.colptr = index_of(colptr); a.row_t = index_of(row_t); a.eid_t = index_of(eid_t);
   STRUCTOPS_CHECK(colptr.size(0) == a.M + 1 && row_t.size(0) == a.E && (!eid_t || eid_t->size(0) == a.E), "edge_act_bwd: reversed edges");
@@ -60,8 +73,15 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> edge_act_bwd(Tensor x, OptTensor y, O
     return t;
   };
   Tensor d_x = make(true, a.M, a.d_x), d_y = make(a.y, a.N, a.d_y), d_edge = make(a.edge, a.E, a.d_edge), d_value = make(a.value, a.M, a.d_value);
+  const ScalarType wide = accumulator(x);
+  Tensor d_scalar = a.scalar ? new_empty(x, {a.E}, wide) : new_empty(x, {0}, wide);
+  Tensor d_direction = a.scalar ? new_empty(x, {a.N, a.F}, wide) : new_empty(x, {0}, wide);
+  if (a.scalar) {
+    a.d_scalar = d_scalar.mutable_data_ptr();
+    a.d_direction = d_direction.mutable_data_ptr();
+  }
   launch<cuda>(x, a, [](auto& s, auto pf) { edge_act_bwd(s, pf); }, [](auto& s, auto ctx) { cuda::edge_act_bwd(s, ctx); });
-  return {d_x, d_y, d_edge, d_value};
+  return {d_x, d_y, d_edge, d_value, d_scalar, d_direction};
 }
 
 template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {

@@ -26,7 +26,6 @@ const void* matrix(const char* name, const OptTensor& t, const Tensor& like, int
   return t->const_data_ptr();
 }
 
-ScalarType accumulator(const Tensor& x) { return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
 
 PolyArgs arguments(const Tensor& x, const OptTensor& weight, const Tensor& rowptr, const Tensor& col, const OptTensor& eid,
                    const Tensor& alpha, const Tensor& recur, const OptTensor& gate) {

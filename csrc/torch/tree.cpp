@@ -7,10 +7,6 @@ namespace {
 
 using Triple = std::tuple<Tensor, Tensor, Tensor>;
 
-ScalarType accumulator(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 ChartArgs chart_args(const char* op, const Tensor& score, const OptTensor& sib, const Tensor& lengths, int64_t kind) {
   ChartArgs a{};
   STRUCTOPS_CHECK(kind >= 0 && kind <= 2, op, ": unknown kind of chart");

@@ -13,10 +13,6 @@ struct Scores {
   OptTensor segment, duration, trans, start, end;
 };
 
-ScalarType accumulator(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 const void* pointer(const char* op, const char* name, const OptTensor& t, const Tensor& like, std::initializer_list<int64_t> sizes) {
   if (!t) return nullptr;
   bool fits = t->dim() == int64_t(sizes.size()) && t->scalar_type() == like.scalar_type() && t->is_contiguous();

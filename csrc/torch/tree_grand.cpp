@@ -7,10 +7,6 @@ namespace {
 
 using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-ScalarType accumulator(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 const void* cube(const char* op, const char* name, const Tensor& t, const Tensor& arc) {
   const int64_t N = arc.size(1);
   STRUCTOPS_CHECK(t.dim() == 4 && t.size(0) == arc.size(0) && t.size(1) == N && t.size(2) == N && t.size(3) == N &&

@@ -7,10 +7,6 @@ namespace {
 
 using Five = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-ScalarType accumulator(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 const void* checked(const char* op, const char* name, const Tensor& t, const Tensor& term, const std::vector<int64_t>& sizes) {
   bool same = t.dim() == int64_t(sizes.size()) && t.scalar_type() == term.scalar_type() && t.is_contiguous();
   for (size_t i = 0; same && i < sizes.size(); ++i) same = t.size(int64_t(i)) == sizes[i];

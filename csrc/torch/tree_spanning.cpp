@@ -7,10 +7,6 @@ namespace {
 
 using Pair = std::tuple<Tensor, Tensor>;
 
-ScalarType accumulator(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 const int64_t* checked_lengths(const char* op, const Tensor& lengths, const Tensor& like, int64_t B, int64_t N) {
   STRUCTOPS_CHECK(lengths.dim() == 1 && lengths.size(0) == B && lengths.scalar_type() == ScalarType::Long && lengths.is_contiguous(),
                   op, ": lengths must be a contiguous int64 [B]");

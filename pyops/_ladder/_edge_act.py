@@ -11,13 +11,13 @@ from . import _csr, _spmm
 from ._composed import gradients
 
 
-def _fake(x, y, edge, value, rowptr, *rest):
+def _fake(x, y, edge, value, scalar, direction, rowptr, *rest):
     return x.new_empty([rowptr.shape[0] - 1, x.shape[1]])
 
 
 def _setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:10])
-    ctx.args = inputs[10:]
+    ctx.save_for_backward(*inputs[:12])
+    ctx.args = inputs[12:]
 
 
 def _composed(s: tuple, act: int, slope: float):
@@ -26,10 +26,12 @@ def _composed(s: tuple, act: int, slope: float):
     E, N = col.numel(), rowptr.numel() - 1
     row = torch.repeat_interleave(torch.arange(N, device=col.device), rowptr.diff(), output_size=E)
 
-    def function(x, y, edge, value):
+    def function(x, y, edge, value, scalar, direction):
         z = x.index_select(0, col)
         z = z if y is None else z + y.index_select(0, row)
         z = z if edge is None else z + (edge if eid is None else edge.index_select(0, eid))
+        if scalar is not None:
+            z = z + (scalar if eid is None else scalar.index_select(0, eid))[:, None] * direction
         m = activate(z, act, slope)
         m = m if value is None else m * value.index_select(0, col)
         return _spmm.aggregate((rowptr, None, None, None, None, None), None, m.contiguous(), C.COPY_E)
@@ -39,17 +41,23 @@ def _composed(s: tuple, act: int, slope: float):
 
 def _backward(ctx, g):
     tensors = ctx.saved_tensors
-    operands, s, needs = tensors[:4], tensors[4:], ctx.needs_input_grad[:4]
+    operands, s, needs = tensors[:6], tensors[6:], ctx.needs_input_grad[:6]
     if torch.is_grad_enabled():
         return *gradients(_composed(s, *ctx.args), operands, needs, [g]), *(None,) * 8
     rowptr, col, eid, *back = _csr.with_reverse(s, operands[0].shape[0])
-    found = edge_act_bwd(*operands, g.contiguous(), rowptr, col, eid, *back, *ctx.args)
+    *found, d_scalar, d_direction = edge_act_bwd(*operands, g.contiguous(), rowptr, col, eid, *back, *ctx.args)
+    dtype = operands[0].dtype
+    found += d_scalar.to(dtype), d_direction.sum(0).to(dtype)
     return *(d if n else None for d, n in zip(found, needs, strict=True)), *(None,) * 8
 
 
-def _bwd_fake(x, y, edge, value, *rest):
-    return tuple(x.new_empty([0]) if t is None else torch.empty_like(t) for t in (x, y, edge, value))
+def _bwd_fake(x, y, edge, value, scalar, direction, grad, *rest):
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    plain = (x.new_empty([0]) if t is None else torch.empty_like(t) for t in (x, y, edge, value))
+    if scalar is None:
+        return *plain, x.new_empty([0], dtype=wide), x.new_empty([0], dtype=wide)
+    return *plain, torch.empty_like(scalar, dtype=wide), torch.empty_like(grad, dtype=wide)
 
 
-edge_act = define("edge_act", _fake, _setup, _backward, (0, 1, 2, 3))
+edge_act = define("edge_act", _fake, _setup, _backward, (0, 1, 2, 3, 4, 5))
 edge_act_bwd = define("edge_act_bwd", _bwd_fake, None, None, ())

@@ -28,10 +28,12 @@ def add_act_reduce(
     activation: str = "relu",
     reduce: str = "sum",
     value: Tensor | None = None,
+    scalar: Tensor | None = None,
+    direction: Tensor | None = None,
     slope: float | None = None,
 ) -> Tensor:
-    """For every destination, reduce ``activation(x_src[u] + x_dst[v] + edge[k]) * value[u]`` over its incoming edges, without
-    storing the messages.
+    """For every destination, reduce ``activation(x_src[u] + x_dst[v] + edge[k] + scalar[k] * direction) * value[u]`` over its
+    incoming edges, without storing the messages.
 
     Args:
         graph: the structure.
@@ -40,6 +42,8 @@ def add_act_reduce(
             other factor of a gate. Absent ones count as 0, 0 and 1.
         activation: identity, relu, leaky_relu, elu, sigmoid, tanh, silu, softplus, gelu or gelu_tanh.
         reduce: sum, mean, min or max.
+        scalar, direction: ``[E]`` and ``[*features]``, given together: an edge term of rank one, such as the column of the distance in
+            a linear layer on concatenated ends and distance. Nothing of size E x features is formed for it by sum and mean.
         slope: of leaky_relu (default 0.01), alpha of elu (default 1).
 
     Returns:
@@ -47,12 +51,13 @@ def add_act_reduce(
 
     Differentiable in all tensors to any order. sum and mean keep nothing beyond the operands: the sums are formed again in the
     backward. min and max of activations that do not decrease go through the extreme of the sums and keep its winners; with silu,
-    gelu, gelu_tanh or ``value``, and in second and higher orders, messages ``[E, F]`` are held. Deterministic.
+    gelu, gelu_tanh, ``value`` or ``scalar``, and in second and higher orders, messages ``[E, F]`` are held. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, before any kernel runs.
 
-    Source: the messages of SIR-GCN and, with ``value``, of gated graph convolutions (arXiv:1711.07553).
+    Source: the messages of SIR-GCN; with ``value``, of gated graph convolutions (arXiv:1711.07553); with ``scalar``, of EGNN's first
+    layer (arXiv:2102.09844).
 
     >>> import torch, structops
     >>> g = structops.Graph(torch.tensor([[0, 1], [1, 1]]), num_nodes=2)
@@ -69,15 +74,23 @@ def add_act_reduce(
     for name, t, rows in (("x_dst", x_dst, graph.num_dst), ("edge", edge, graph.num_edges), ("value", value, graph.num_src)):
         if t is not None:
             check.shaped(op, name, t, (rows, *features), x_src)
-    operands = (x_src, x_dst, edge, value)
+    if (scalar is None) != (direction is None):
+        check.fail(ValueError, op, "scalar and direction together", f"only {'direction' if scalar is None else 'scalar'}")
+    if scalar is not None:
+        check.shaped(op, "scalar", scalar, (graph.num_edges,), x_src)
+        check.shaped(op, "direction", direction, features, x_src)
     slope = float((1.0 if activation == "elu" else 0.01) if slope is None else slope)
     if reduce in ("min", "max"):
-        return _extreme(graph, *operands, activation, act, reduce, slope)
+        if scalar is not None:
+            term = scalar.reshape(-1, *(1,) * len(features)) * direction
+            edge = term if edge is None else edge + term
+        return _extreme(graph, x_src, x_dst, edge, value, activation, act, reduce, slope)
     F = math.prod(features)
     check.fits(op, x_src.dtype, graph.num_dst, F)
-    analyse(graph, *operands)
-    flat = [None if t is None else t.reshape(t.shape[0], F).contiguous() for t in operands]
-    out = ladder.edge_act(*flat, *graph.structure, act, slope)
+    analyse(graph, x_src, x_dst, edge, value, scalar, direction)
+    flat = [None if t is None else t.reshape(t.shape[0], F).contiguous() for t in (x_src, x_dst, edge, value)]
+    vectors = (None, None) if scalar is None else (scalar.contiguous(), direction.reshape(F).contiguous())
+    out = ladder.edge_act(*flat, *vectors, *graph.structure, act, slope)
     if reduce == "mean":
         out = out / graph.in_degrees().clamp(min=1)[:, None].to(out.dtype)
     return out.reshape(graph.num_dst, *features)

@@ -37,10 +37,11 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(shape, generator=generator(seed), dtype=torch.float64).bfloat16().to(dtype)
 
 
-def dense(x, y, edge, value, activation: str) -> Tensor:
+def dense(x, y, edge, value, scalar, direction, activation: str) -> Tensor:
     """By a loop over destinations."""
     z = x[SRC] if y is None else x[SRC] + y[DST]
-    m = FUNCTIONS[activation](z if edge is None else z + edge)
+    z = z if edge is None else z + edge
+    m = FUNCTIONS[activation](z if scalar is None else z + scalar[:, None] * direction)
     m = m if value is None else m * value[SRC]
     return torch.stack([m[v == DST].sum(0) for v in range(N)])
 
@@ -57,6 +58,7 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
         operands = [randn(M, width, dtype=dtype)] + [
             randn(r, width, seed=k + 1, dtype=dtype) if p else None for k, (r, p) in enumerate(zip(rows, present, strict=True))
         ]
+        operands += [randn(E, seed=5, dtype=dtype), randn(width, seed=6, dtype=dtype)] if n % 2 == 0 else [None, None]
         grad = randn(N, width, seed=9, dtype=dtype)
         leaves = [None if t is None else t.double().requires_grad_() for t in operands]
         want = dense(*leaves, activation)
@@ -67,7 +69,8 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
         out = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3))  # noqa: B023
         assert_close(out, want, dtype, terms=60, magnitude=6.0, what=width)
         found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3))  # noqa: B023
-        for name, operand, got in zip(("x", "y", "edge", "value"), operands, found, strict=True):
+        found = *found[:5], found[5].sum(0) if operands[5] is not None else found[5]
+        for name, operand, got in zip(("x", "y", "edge", "value", "scalar", "direction"), operands, found, strict=True):
             if operand is None:
                 assert got.numel() == 0
             else:
@@ -77,10 +80,12 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
 @pytest.mark.parametrize("activation", FUNCTIONS)
 def test_derivatives(activation: str) -> None:
     graph = Graph(COO, num_src=M, num_dst=N)
-    operands = tuple((randn(r, 3, seed=k) + 0.013).requires_grad_() for k, r in enumerate((M, N, E, M)))
+    shapes = (M, 3), (N, 3), (E, 3), (M, 3), (E,), (3,)
+    operands = tuple((randn(*s, seed=k) + 0.013).requires_grad_() for k, s in enumerate(shapes))
 
-    def function(x, y, edge, value):
-        return add_act_reduce(graph, x, y, edge, activation=activation, value=value, reduce="mean")
+    def function(x, y, edge, value, scalar, direction):
+        more = {"value": value, "scalar": scalar, "direction": direction}
+        return add_act_reduce(graph, x, y, edge, activation=activation, reduce="mean", **more)
 
     assert gradcheck(function, operands, fast_mode=True)
     assert gradgradcheck(function, operands, fast_mode=True)
@@ -101,6 +106,24 @@ def test_extremes(activation: str, reduce: str) -> None:
         leaves = (y,) if extra is None else (x, y, edge)  # parallel edges tie in x
         for a, b in zip(torch.autograd.grad(got.sum(), leaves), torch.autograd.grad(want.sum(), leaves), strict=True):
             torch.testing.assert_close(a, b)
+
+
+def test_scalar_is_a_rank_one_edge_term() -> None:
+    graph = Graph(COO, num_src=M, num_dst=N)
+    x, y, edge, value = (randn(r, 2, 5, seed=k) for k, r in enumerate((M, N, E, M)))
+    scalar, direction = randn(E, seed=7), randn(2, 5, seed=8)
+    term = scalar[:, None, None] * direction
+    for reduce in ("sum", "mean", "min", "max"):
+        for e, v in ((None, None), (edge, value)):
+            got = add_act_reduce(graph, x, y, e, value=v, reduce=reduce, scalar=scalar, direction=direction)
+            torch.testing.assert_close(got, add_act_reduce(graph, x, y, term if e is None else e + term, value=v, reduce=reduce))
+    with pytest.raises(ValueError, match="together"):
+        add_act_reduce(graph, x, scalar=scalar)
+    with pytest.raises(ValueError, match="direction of shape"):
+        add_act_reduce(graph, x, scalar=scalar, direction=randn(10))
+    leaf = scalar.requires_grad_()
+    no_features = add_act_reduce(graph, x[..., :0], scalar=leaf, direction=direction[:, :0])
+    assert not torch.autograd.grad(no_features.sum(), leaf)[0].any()
 
 
 def test_identities() -> None:
