@@ -7,6 +7,8 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
+constexpr Act kChosen = Act(kActs);
+
 template <class A> STRUCTOPS_INLINE Vec<A> sigmoid(Vec<A> z) { return A(1) / (A(1) + vexp<A>(-z)); }
 template <class A> STRUCTOPS_INLINE Vec<A> vabs(Vec<A> z) { return z < 0 ? -z : z; }
 
@@ -15,35 +17,43 @@ template <class A> STRUCTOPS_INLINE Vec<A> erf(Vec<A> z) {
   return z;
 }
 
-// The activation, or its derivative.
-template <class A, Act act, bool slope_of> STRUCTOPS_INLINE Vec<A> activate(Vec<A> z, A slope) {
+// The activation, or its derivative. Those of a few instructions have loops of their own; the others choose inside the loop.
+template <class A, Act fixed, bool slope_of> STRUCTOPS_INLINE Vec<A> activate(Act chosen, Vec<A> z, A slope) {
   const Vec<A> one = splat(A(1));
-  if constexpr (act == Act::identity) return slope_of ? one : z;
-  if constexpr (act == Act::relu) return z > 0 ? (slope_of ? one : z) : z != z ? z : Vec<A>{};
-  if constexpr (act == Act::leaky) return z > 0 ? (slope_of ? one : z) : slope_of ? splat(slope) : slope * z;
-  if constexpr (act == Act::elu) {
-    const Vec<A> e = slope * vexp<A>(z);
-    return z > 0 ? (slope_of ? one : z) : slope_of ? e : e - slope;
+  switch (fixed == kChosen ? chosen : fixed) {
+    case Act::identity: return slope_of ? one : z;
+    case Act::relu: return z > 0 ? (slope_of ? one : z) : z != z ? z : Vec<A>{};
+    case Act::leaky: return z > 0 ? (slope_of ? one : z) : slope_of ? splat(slope) : slope * z;
+    case Act::elu: {
+      const Vec<A> e = slope * vexp<A>(z);
+      return z > 0 ? (slope_of ? one : z) : slope_of ? e : e - slope;
+    }
+    case Act::sigmoid: {
+      const Vec<A> s = sigmoid<A>(z);
+      return slope_of ? s * (one - s) : s;
+    }
+    case Act::tanh: {
+      const Vec<A> s = sigmoid<A>(A(2) * z);
+      return slope_of ? A(4) * s * (one - s) : A(2) * s - one;
+    }
+    case Act::silu: {
+      const Vec<A> s = sigmoid<A>(z);
+      return slope_of ? s * (one + z * (one - s)) : z * s;
+    }
+    case Act::softplus:
+      if constexpr (slope_of) return sigmoid<A>(z);
+      return (z > 0 ? z : z != z ? z : Vec<A>{}) + vlog<A>(one + vexp<A>(-vabs<A>(z)));
+    case Act::gelu: {
+      const Vec<A> phi = A(0.5) * (one + erf<A>(z * A(0.70710678118654752440)));
+      return slope_of ? phi + z * A(0.39894228040143267794) * vexp<A>(A(-0.5) * z * z) : z * phi;
+    }
+    case Act::gelu_tanh: {
+      const A c = A(0.79788456080286535588), k = A(0.044715);
+      const Vec<A> s = sigmoid<A>(A(2) * c * z * (one + k * z * z));
+      return slope_of ? s + z * s * (one - s) * A(2) * c * (one + A(3) * k * z * z) : z * s;
+    }
   }
-  if constexpr (act == Act::sigmoid || act == Act::silu || act == Act::tanh) {
-    const Vec<A> s = sigmoid<A>(act == Act::tanh ? A(2) * z : z);
-    if constexpr (act == Act::sigmoid) return slope_of ? s * (one - s) : s;
-    if constexpr (act == Act::silu) return slope_of ? s * (one + z * (one - s)) : z * s;
-    return slope_of ? A(4) * s * (one - s) : A(2) * s - one;
-  }
-  if constexpr (act == Act::softplus) {
-    if constexpr (slope_of) return sigmoid<A>(z);
-    return (z > 0 ? z : z != z ? z : Vec<A>{}) + vlog<A>(one + vexp<A>(-vabs<A>(z)));
-  }
-  if constexpr (act == Act::gelu) {
-    const Vec<A> phi = A(0.5) * (one + erf<A>(z * A(0.70710678118654752440)));
-    return slope_of ? phi + z * A(0.39894228040143267794) * vexp<A>(A(-0.5) * z * z) : z * phi;
-  }
-  if constexpr (act == Act::gelu_tanh) {
-    const A c = A(0.79788456080286535588), k = A(0.044715);
-    const Vec<A> s = sigmoid<A>(A(2) * c * z * (one + k * z * z));
-    return slope_of ? s + z * s * (one - s) * A(2) * c * (one + A(3) * k * z * z) : z * s;
-  }
+  return z;
 }
 
 template <class T> STRUCTOPS_INLINE Vec<Acc<T>> get(const T* p, int64_t n) { return n >= W<Acc<T>> ? load(p) : load_n(p, int(n)); }
@@ -85,10 +95,10 @@ template <class T, Act act, Pass pass, int V> void block(const EdgeActArgs& a, i
       if (a.edge) z += vector(at(a.edge, e), v);
       if (a.scalar) z += scalar * direction[v];
       if constexpr (pass == Pass::forward) {
-        const Vec<A> m = activate<A, act, false>(z, slope);
+        const Vec<A> m = activate<A, act, false>(a.act, z, slope);
         sum[v] += a.value ? m * vector(at(a.value, o), v) : m;
       } else if constexpr (pass == Pass::rows) {
-        Vec<A> d = activate<A, act, true>(z, slope) * extra[v];
+        Vec<A> d = activate<A, act, true>(a.act, z, slope) * extra[v];
         if (a.value) d *= vector(at(a.value, o), v);
         sum[v] += d;
         if (a.d_edge) put(to(a.d_edge, e) + v * L, d, V == 1 ? left : L);
@@ -98,8 +108,8 @@ template <class T, Act act, Pass pass, int V> void block(const EdgeActArgs& a, i
         }
       } else {
         const Vec<A> g = vector(at(a.grad, o), v);
-        sum[v] += activate<A, act, true>(z, slope) * g;
-        if (a.value) sum_value[v] += activate<A, act, false>(z, slope) * g;
+        sum[v] += activate<A, act, true>(a.act, z, slope) * g;
+        if (a.value) sum_value[v] += activate<A, act, false>(a.act, z, slope) * g;
       }
     }
     if (pass == Pass::rows && a.d_scalar) {
@@ -146,13 +156,7 @@ template <class T> void with_act(const EdgeActArgs& a, bool backward, const Para
     case Act::identity: return run<T, Act::identity>(a, backward, pf);
     case Act::relu: return run<T, Act::relu>(a, backward, pf);
     case Act::leaky: return run<T, Act::leaky>(a, backward, pf);
-    case Act::elu: return run<T, Act::elu>(a, backward, pf);
-    case Act::sigmoid: return run<T, Act::sigmoid>(a, backward, pf);
-    case Act::tanh: return run<T, Act::tanh>(a, backward, pf);
-    case Act::silu: return run<T, Act::silu>(a, backward, pf);
-    case Act::softplus: return run<T, Act::softplus>(a, backward, pf);
-    case Act::gelu: return run<T, Act::gelu>(a, backward, pf);
-    case Act::gelu_tanh: return run<T, Act::gelu_tanh>(a, backward, pf);
+    default: return run<T, kChosen>(a, backward, pf);
   }
 }
 
