@@ -3,6 +3,7 @@
 #include "core/vmath.h"
 #include "sparse/edge_act.h"
 #include "sparse/row_pieces.h"
+#include "sparse/row_vectors.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -44,11 +45,6 @@ template <class A, Act act, bool slope_of> STRUCTOPS_INLINE Vec<A> activate(Vec<
     const Vec<A> s = sigmoid<A>(A(2) * c * z * (one + k * z * z));
     return slope_of ? s + z * s * (one - s) * A(2) * c * (one + A(3) * k * z * z) : z * s;
   }
-}
-
-template <class T> STRUCTOPS_INLINE Vec<Acc<T>> get(const T* p, int64_t n) { return n >= W<Acc<T>> ? load(p) : load_n(p, int(n)); }
-template <class T> STRUCTOPS_INLINE void put(T* p, Vec<Acc<T>> v, int64_t n) {
-  if (n >= W<Acc<T>>) store(p, v); else store_n(p, v, int(n));
 }
 
 enum class Pass { forward, rows, sources };
