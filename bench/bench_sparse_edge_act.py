@@ -1,4 +1,4 @@
-"""Messages that need more than one pass elsewhere: activations of both ends (edge_act), several aggregations at once."""
+"""Activations of both ends (edge_act): messages that need more than one pass elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,6 @@ from . import data
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
 from .models import Traffic
 from .peers import load
-
-PNA = (
-    ("mean", "min", "max", "var"),  # PyG's std differs where it is below sqrt(1e-5)
-    ("identity", "amplification", "attenuation"),
-)
 
 
 def cases(level: str) -> Iterator[Case]:
@@ -45,10 +40,6 @@ def cases(level: str) -> Iterator[Case]:
             traffic = Traffic(passes * (nodes + index + e.num_edges * 4), passes * (gathered + nodes), passes * e.num_edges * F * 10)
             build = partial(_build_act, graph, F, direction, small, rank_one=True)
             yield Case("act(u + v + d w), sum", direction, graph, e.shape(F), F, build, traffic, targets)
-            traffic = Traffic(passes * (nodes * 4 + index), passes * (4 * gathered + 12 * nodes), passes * e.num_edges * F * 6)
-            build = partial(_build_pna, graph, F, direction, small)
-            targets = {"PyG aggregation": 15.0} if direction == BOTH and graph != data.TINY else {}
-            yield Case("PNA 4 aggregators x 3 scalers", direction, graph, e.shape(F), F, build, traffic, targets)
 
 
 @lru_cache(maxsize=1)
@@ -92,51 +83,6 @@ def _build_act(graph: str, F: int, direction: str, small: bool, device: str, ran
         doubles = [t.double().requires_grad_() for t in (x, y, *extra)]
         out = _composed_act(e)(*doubles)
         return (out.detach(), *torch.autograd.grad(out, doubles, grad.double()))
-
-    return Prepared(ours, peers, reference)
-
-
-def _composed_pna(e: data.Edges, delta: float):
-    """One scatter per sum and extreme, as PyG does without its library."""
-    degree = e.indptr.diff()
-
-    def run(x: Tensor) -> Tensor:
-        m = x.index_select(0, e.src)
-        count = degree.clamp(min=1).to(x.dtype)[:, None]
-        add = lambda t: t.new_zeros(e.num_dst, t.shape[1]).index_add(0, e.dst, t)  # noqa: E731
-        wide = e.dst[:, None].expand_as(m)
-        extreme = lambda how: m.new_zeros(e.num_dst, m.shape[1]).scatter_reduce(0, wide, m, how, include_self=False)  # noqa: E731
-        mean = add(m) / count
-        var = add((m - mean.index_select(0, e.dst)) ** 2) / count
-        together = torch.cat([mean, extreme("amin"), extreme("amax"), var], 1)
-        log = (degree + 1).to(x.dtype).log()[:, None]
-        low = (degree.clamp(min=1) + 1).to(x.dtype).log()[:, None]
-        return torch.cat([together, together * (log / delta), together * (delta / low)], 1)
-
-    return run
-
-
-def _build_pna(graph: str, F: int, direction: str, small: bool, device: str) -> Prepared:
-    e, x, _, grad = _inputs(graph, F, small, device)
-    degree = e.indptr.diff()
-    delta = float((degree + 1).double().log().mean())
-    wide = grad.repeat(1, 12) * torch.linspace(0.5, 1.5, 12 * F, device=device)
-    leaves = (x.detach().requires_grad_(direction == BOTH),)
-    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, wide)  # noqa: E731
-    plan = structops.Graph(torch.stack([e.src, e.dst]), num_src=e.num_src, num_dst=e.num_dst)
-    ours = Provider(OURS, do(lambda x: structops.sparse.multi_aggregate(plan, x, *PNA, delta=delta)))
-    peers = [Provider("torch composed", do(_composed_pna(e, delta)))]
-    aggr, reason = load("torch_geometric.nn.aggr")
-    layer = aggr and aggr.DegreeScalerAggregation(list(PNA[0]), list(PNA[1]), torch.bincount(degree.cpu())).to(device)
-    if layer is not None:
-        layer.avg_deg_log.fill_(delta)
-    pyg = layer and do(lambda x: layer(x.index_select(0, e.src), e.dst, dim_size=e.num_dst))
-    peers.append(Provider("PyG aggregation", pyg, reason))
-
-    def reference() -> tuple[Tensor, ...]:
-        leaf = x.double().requires_grad_()
-        out = _composed_pna(e, delta)(leaf)
-        return (out.detach(), *torch.autograd.grad(out, (leaf,), wide.double()))
 
     return Prepared(ours, peers, reference)
 

@@ -15,6 +15,7 @@ from block_spmm_samples import block_spmm_samples
 from cases import random_coo, to_csr, values
 from compare import assert_close
 from edge_act_samples import edge_act_samples
+from multi_reduce_samples import multi_reduce_samples
 from poly_samples import poly_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
 from rspmm_samples import rspmm_samples
@@ -97,6 +98,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
         **attention_samples(leaf),
         **edge_act_samples(leaf),
+        **multi_reduce_samples(leaf),
         **block_spmm_samples(leaf),
         **poly_samples(leaf),
         **rspmm_samples(leaf),
@@ -157,6 +159,9 @@ def functions() -> dict[str, tuple[Callable, tuple[Tensor, ...]]]:
         "log softmax": (lambda s: segment_softmax(s, PTR, log=True), (src,)),
         "scatter softmax": (lambda s: structops.scatter_softmax(s, PLAN), (src,)),
         "edge activation": (lambda x, y: structops.sparse.add_act_reduce(SORTED, x, y, activation="silu"), (x, y)),
+        "several aggregators": (
+            lambda x, y: structops.sparse.multi_aggregate(SORTED, x, ("mean", "max", "std"), ("identity", "linear"), x_dst=y), (x, y)
+        ),
         "fused attention": (lambda x, y: structops.sparse.dot_attention(SORTED, y[:, None], x[:, None], x[:, None]), (x, y)),
         "attention": (lambda x, y: spmm(SORTED, x, segment_softmax(sddmm(SORTED, x, y), SORTED.rowptr)), (x, y)),
     }

@@ -6,18 +6,12 @@
 #include "core/vmath.h"
 #include "sparse/attention.h"
 #include "sparse/row_pieces.h"
+#include "sparse/row_vectors.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
 constexpr int kTile = 32;
-
-template <class T> STRUCTOPS_INLINE Vec<Acc<T>> get(const T* p, int64_t n) {
-  return n >= W<Acc<T>> ? load(p) : load_n(p, int(n));
-}
-template <class T> STRUCTOPS_INLINE void put(T* p, Vec<Acc<T>> v, int64_t n) {
-  if (n >= W<Acc<T>>) store(p, v); else store_n(p, v, int(n));
-}
 
 // The lanes of each of four vectors added up, in the first four lanes.
 template <class A> STRUCTOPS_INLINE Vec<A> hsum4(Vec<A> v0, Vec<A> v1, Vec<A> v2, Vec<A> v3) {

@@ -9,6 +9,7 @@
 #include "sparse/block_spmm.h"
 #include "sparse/csr.h"
 #include "sparse/difference.h"
+#include "sparse/multi_reduce.h"
 #include "sparse/rspmm.h"
 #include "sparse/scatter.h"
 #include "sparse/sddmm.h"
@@ -25,6 +26,8 @@ void attention_fwd(const AttentionArgs& a, const CudaContext& ctx);
 void attention_bwd(const AttentionArgs& a, const CudaContext& ctx);
 void edge_act_fwd(const EdgeActArgs& a, const CudaContext& ctx);
 void edge_act_bwd(const EdgeActArgs& a, const CudaContext& ctx);
+void multi_reduce_fwd(const MultiReduceArgs& a, const CudaContext& ctx);
+void multi_reduce_bwd(const MultiReduceArgs& a, const CudaContext& ctx);
 void spmm_fwd(const SpmmArgs& a, const CudaContext& ctx);
 void sddmm_fwd(const SddmmArgs& a, const CudaContext& ctx);
 void softmax_fwd(const SoftmaxArgs& a, const CudaContext& ctx);

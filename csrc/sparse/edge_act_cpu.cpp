@@ -3,6 +3,7 @@
 #include "core/vmath.h"
 #include "sparse/edge_act.h"
 #include "sparse/row_pieces.h"
+#include "sparse/row_vectors.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -54,11 +55,6 @@ template <class A, Act fixed, bool slope_of> STRUCTOPS_INLINE Vec<A> activate(Ac
     }
   }
   return z;
-}
-
-template <class T> STRUCTOPS_INLINE Vec<Acc<T>> get(const T* p, int64_t n) { return n >= W<Acc<T>> ? load(p) : load_n(p, int(n)); }
-template <class T> STRUCTOPS_INLINE void put(T* p, Vec<Acc<T>> v, int64_t n) {
-  if (n >= W<Acc<T>>) store(p, v); else store_n(p, v, int(n));
 }
 
 enum class Pass { forward, rows, sources };

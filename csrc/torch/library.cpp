@@ -24,6 +24,14 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor grad, Tensor rowptr, "
         "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor grad, Tensor rowptr, Tensor? col, Tensor? eid, "
+        "Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) -> (Tensor, Tensor, Tensor, Tensor)");
+  // x [M, F], edge [E, F], y [N, F], scale [S, N]; see multi_reduce.h. keep: stat and arg for the backward are wanted.
+  m.def("multi_reduce(Tensor? x, Tensor? edge, Tensor? y, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
+        "Tensor? eid_t, Tensor? scale, int[] reduces, float eps, bool keep) -> (Tensor, Tensor, Tensor)");
+  // wanted: bit 0 the gradient of x, 1 of y, 2 of edge; empty where not wanted.
+  m.def("multi_reduce_bwd(Tensor? x, Tensor? edge, Tensor grad, Tensor stat, Tensor arg, Tensor rowptr, Tensor? col, Tensor? eid, "
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? scale, int[] reduces, int wanted) -> (Tensor, Tensor, Tensor)");
   // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
   m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
         "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");

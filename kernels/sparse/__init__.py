@@ -13,6 +13,8 @@ OPS = {
     "attention_bwd": "attention",
     "edge_act": "edge_act",
     "edge_act_bwd": "edge_act",
+    "multi_reduce": "multi_reduce",
+    "multi_reduce_bwd": "multi_reduce",
     "select": "select",
     "select_bwd": "select",
     "segment_order": "segment_order",

@@ -18,6 +18,7 @@ from ._common import lookup
 from ._csr import csr_build, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
 from ._edge_act import activate, edge_act
+from ._multi_reduce import multi_reduce
 from ._poly import poly_filter
 from ._rspmm import relational_spmm, relational_spmm_bwd
 from ._scatter import scatter
@@ -39,6 +40,7 @@ __all__ = [
     "index_range",
     "is_eager",
     "lookup",
+    "multi_reduce",
     "poly_filter",
     "relational_spmm",
     "relational_spmm_bwd",

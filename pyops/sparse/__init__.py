@@ -9,7 +9,7 @@ from ._difference import difference_step, graph_gradient, lp_distance, p_laplaci
 from ._edge_act import add_act_reduce
 from ._hash import multiset_hash, weisfeiler_lehman
 from ._hypergraph import Hypergraph, hypergraph_conv
-from ._multi import multi_aggregate
+from ._multi import multi_aggregate, segment_multi_aggregate
 from ._pairwise import pairwise_log_messages
 from ._poly import gated_filter, polynomial_filter, three_term_filter
 from ._poly_bases import chebyshev_coefficients, gibbs_damping, levy_coefficients
@@ -70,6 +70,7 @@ __all__ = [
     "segment_gather",
     "segment_matmul",
     "segment_median",
+    "segment_multi_aggregate",
     "segment_quantile",
     "segment_reduce",
     "segment_softmax",

@@ -1,16 +1,18 @@
-"""Several aggregations of the same neighbours at once, with degree scalers."""
+"""Several aggregations of the same messages in one pass, with degree scalers."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import Graph, checked_graph
-from ._spmm import spmm
+from .. import _ladder as ladder
+from ..graph import Graph, checked_graph, checked_indptr
+from ..kernels import codes as C
+from ._operands import analyse
 
 AGGREGATORS = ("sum", "mean", "min", "max", "std", "var")
 SCALERS = ("identity", "amplification", "attenuation", "linear", "inverse_linear")
@@ -18,7 +20,7 @@ SCALERS = ("identity", "amplification", "attenuation", "linear", "inverse_linear
 
 def multi_aggregate(
     graph: Graph,
-    x: Tensor,
+    x: Tensor | None,
     aggregators: Sequence[str] = ("mean", "min", "max", "std"),
     scalers: Sequence[str] = ("identity",),
     *,
@@ -27,25 +29,28 @@ def multi_aggregate(
     edge: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Principal neighbourhood aggregation: several reductions of the messages ``x[u] + x_dst[v] + edge[k]``, times degree scalers.
+    """Principal neighbourhood aggregation: several reductions of the messages ``x[u] + x_dst[v] + edge[k]``, times degree scalers,
+    in one pass over the edges.
 
     Args:
         graph: the structure.
-        x: ``[num_src, *, F]``; float32, float64, bfloat16 or float16.
-        aggregators: of sum, mean, min, max, std, var. var is that of the messages, divided by their number; std is
-            ``sqrt(var + eps)``. Both are computed about the mean, so a large offset costs no digits.
+        x: ``[num_src, *, F]``; float32, float64, bfloat16 or float16 (accumulated in float32, float64 for float64). None where the
+            messages are ``edge``.
+        aggregators: at most 16 of sum, mean, min, max, std, var. var is that of the messages, divided by their number; std is
+            ``sqrt(var + eps)``. Both are summed about a shift close to the mean, so a large offset costs no digits.
         scalers: of identity (1), amplification (log(d + 1) / delta), attenuation (delta / log(d + 1)), linear (d / delta),
             inverse_linear (delta / d), d being the in-degree, at least 1 in quotients.
         delta: mean of log(d + 1), or of d for the linear ones, over the training set; or both as {"log": .., "lin": ..}.
-        x_dst: ``[num_dst, *, F]``, added to every message of a destination; edge: ``[E, *, F]``.
-        eps: under the root of std.
+        x_dst: ``[num_dst, *, F]``, added to every message of a destination; edge: ``[E, *, F]`` in the graph's edge order.
+        eps: under the root of std, at least 0.
 
     Returns:
         ``[num_dst, *, len(scalers) * len(aggregators) * F]``: for every scaler the aggregators side by side, the order of PyG.
         Destinations without edges give 0 (std: sqrt(eps)).
 
-    Differentiable in x, x_dst and edge to any order; min and max through the first winner, whose number ``[num_dst, *, F]`` they
-    keep. No message is stored: the destination's part is added after the reduction. Deterministic.
+    Differentiable in x, x_dst and edge to any order; min and max through the first winner in CSR order. The backward is one pass
+    over the reversed edges whatever the aggregators; saved are the operands, mean (var, std), deviation (std) and winners (min,
+    max), ``[num_dst, *, F]`` each. No message is stored; higher orders run the aggregators one by one. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong name, dtype, shape or device, before any kernel runs.
@@ -59,54 +64,97 @@ def multi_aggregate(
     """
     op = "multi_aggregate"
     checked_graph(op, graph)
+    if x is None and edge is None:
+        check.fail(ValueError, op, "x, edge or both", "neither")
+    first = x if x is not None else edge
+    check.dense(op, "x" if x is not None else "edge", first)
+    if first.dim() < 2:
+        check.fail(ValueError, op, "messages of shape [.., *, F]", list(first.shape))
+    if first.device != graph.device:
+        check.fail(ValueError, op, f"messages on {graph.device}, as the graph", first.device)
+    for name, t, rows in (("x", x, graph.num_src), ("edge", edge, graph.num_edges), ("x_dst", x_dst, graph.num_dst)):
+        if t is not None:
+            check.shaped(op, name, t, (rows, *first.shape[1:]), first)
+    analyse(graph, x)
+    return _reduce(op, x, edge, x_dst, graph.structure, graph.in_degrees(), aggregators, scalers, delta, eps)
+
+
+def segment_multi_aggregate(
+    src: Tensor,
+    indptr: Tensor,
+    aggregators: Sequence[str] = ("mean", "min", "max", "std"),
+    scalers: Sequence[str] = ("identity",),
+    *,
+    delta: float | dict[str, float] = 1.0,
+    eps: float = 1e-5,
+) -> Tensor:
+    """The aggregations of :func:`multi_aggregate` of consecutive groups: group n is ``src[indptr[n]:indptr[n + 1]]``.
+
+    Args:
+        src: ``[E, *, F]``, dtypes as there; indptr: int32 or int64 ``[N + 1]``, non-decreasing from 0 to E, checked on every call.
+
+    Returns:
+        ``[N, *, len(scalers) * len(aggregators) * F]``. Differentiable in src to any order; saved are src and what is saved there.
+
+    Raises:
+        TypeError, ValueError: a wrong name, dtype, shape, order or device, before any kernel runs.
+
+    >>> import torch, structops
+    >>> structops.sparse.segment_multi_aggregate(torch.tensor([[1.], [3.], [5.]]), torch.tensor([0, 2, 3]), ("sum", "max")).tolist()
+    [[4.0, 3.0], [5.0, 5.0]]
+    """
+    op = "segment_multi_aggregate"
+    check.index(op, "indptr", indptr)
+    if indptr.dim() != 1 or indptr.numel() < 1:
+        check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
+    check.dense(op, "src", src)
+    if src.dim() < 2:
+        check.fail(ValueError, op, "src of shape [E, *, F]", list(src.shape))
+    check.index(op, "indptr", indptr, like=src)
+    indptr = indptr.contiguous()
+    if not torch.compiler.is_compiling():
+        checked_indptr(op, "indptr", indptr, src.shape[0])
+    return _reduce(op, None, src, None, (indptr, *(None,) * 5), indptr.diff(), aggregators, scalers, delta, eps)
+
+
+def _reduce(op: str, x, edge, x_dst, structure: tuple, degree: Tensor, aggregators, scalers, delta, eps) -> Tensor:
     for name, given, known in (("aggregators", aggregators, AGGREGATORS), ("scalers", scalers, SCALERS)):
         if isinstance(given, str) or not given:
             check.fail(ValueError, op, f"{name} to be a sequence of names", repr(given))
         for one in given:
             check.choice(op, name, one, known)
-    check.dense(op, "x", x)
-    if x.dim() < 2 or x.shape[0] != graph.num_src:
-        check.fail(ValueError, op, f"x of shape [{graph.num_src}, *, F]", list(x.shape))
-    if x_dst is not None:
-        check.dense(op, "x_dst", x_dst)
-        if x_dst.shape != (graph.num_dst, *x.shape[1:]):
-            check.fail(ValueError, op, f"x_dst of shape {[graph.num_dst, *x.shape[1:]]}", list(x_dst.shape))
-    message = "copy_u" if edge is None else "add"
-    degree = graph.in_degrees().to(x.dtype).reshape(-1, *(1,) * (x.dim() - 1))
-    found: dict[str, Tensor] = {}
-
-    def total(how: str) -> Tensor:
-        return cast(Tensor, spmm(graph, x, edge, message, how, unbiased=False))
-
-    def reduced(name: str) -> Tensor:
-        if name not in found:
-            if name == "std":
-                found[name] = (reduced("var") + eps).sqrt()
-            elif name == "sum":
-                found[name] = reduced("mean") * degree if "mean" in aggregators else total("sum")
-            else:
-                found[name] = total(name)
-        return found[name]
-
-    parts = []
-    for name in aggregators:
-        value = reduced(name)
-        if x_dst is not None and name not in ("std", "var"):
-            value = value + x_dst * (degree if name == "sum" else (degree > 0).to(x.dtype))
-        parts.append(value)
-    together = torch.cat(parts, -1)
-    return torch.cat([_scaled(op, together, degree, s, delta) for s in scalers], -1)
+    if len(aggregators) > 16:
+        check.fail(ValueError, op, "at most 16 aggregators", len(aggregators))
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not eps >= 0:
+        check.fail(ValueError, op, "eps >= 0", repr(eps))
+    like = x if x is not None else edge
+    lead, F, N = like.shape[1:-1], like.shape[-1], degree.shape[0]
+    P, parts = math.prod(lead), len(scalers) * len(aggregators)
+    check.fits(op, like.dtype, N, parts, P * F)
+    scale = None
+    if tuple(scalers) != ("identity",):
+        d = degree.to(torch.float64 if like.dtype == torch.float64 else torch.float32)
+        scale = torch.stack([_scale(op, d, one, delta) for one in scalers])
+    operands = [None if t is None else t.reshape(t.shape[0], P * F).contiguous() for t in (x, edge, x_dst)]
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands)
+    reduces = [C.REDUCES[a] for a in aggregators]
+    out, _, _ = ladder.multi_reduce(*operands, *structure, scale, reduces, float(eps), keep)
+    if P == 1:
+        return out.reshape(N, *lead, parts * F)
+    return out.reshape(N, parts, P, F).transpose(1, 2).reshape(N, *lead, parts * F)
 
 
-def _scaled(op: str, value: Tensor, degree: Tensor, scaler: str, delta: float | dict[str, float]) -> Tensor:
+def _scale(op: str, degree: Tensor, scaler: str, delta: float | dict[str, float]) -> Tensor:
+    """The factors ``[N]`` of a scaler."""
     if scaler == "identity":
-        return value
+        return torch.ones_like(degree)
     linear = scaler in ("linear", "inverse_linear")
     if isinstance(delta, dict):
-        missing = "lin" if linear else "log"
-        if missing not in delta:
-            check.fail(ValueError, op, f"delta to hold {missing!r} for the scaler {scaler}", sorted(delta))
-        delta = delta[missing]
+        kind = "lin" if linear else "log"
+        if kind not in delta:
+            check.fail(ValueError, op, f"delta to hold {kind!r} for the scaler {scaler}", sorted(delta))
+        delta = delta[kind]
     if scaler in ("amplification", "linear"):
-        return value * ((degree if linear else (degree + 1).log()) / delta)
-    return value * (delta / (degree.clamp(min=1) if linear else (degree.clamp(min=1) + 1).log()))
+        return (degree if linear else (degree + 1).log()) / delta
+    least = degree.clamp(min=1)
+    return delta / (least if linear else (least + 1).log())

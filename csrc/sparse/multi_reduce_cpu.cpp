@@ -1,0 +1,379 @@
+// CPU multi_reduce. The contract is multi_reduce.h.
+//
+// Forward: a block of feature vectors walks the edges of a row with the state of every reduction in registers. Backward: the rows
+// reduce their gradients to the terms a and b; the sources add them up, through panels of features whose terms stay in the cache.
+#include "core/memory.h"
+#include "sparse/multi_reduce.h"
+#include "sparse/reduce_ops.h"
+#include "sparse/row_pieces.h"
+#include "sparse/row_vectors.h"
+#include "sparse/select.h"
+
+namespace structops::STRUCTOPS_ISA {
+namespace {
+
+constexpr int kWide = STRUCTOPS_VBYTES == 64 ? 4 : 2;  // vectors a block: what the registers hold
+constexpr int64_t kNear = 3 << 19;                     // most of the L2 cache of a core
+constexpr int kAhead = 16;                             // prefetch distance, edges
+
+template <class A> STRUCTOPS_INLINE Vec<A> finite_or_0(Vec<A> v) { return v - v == 0 ? v : Vec<A>{}; }
+
+template <class A> STRUCTOPS_INLINE Vec<A> root(Vec<A> v) {
+  for (int i = 0; i < W<A>; ++i) v[i] = sizeof(A) == 4 ? A(__builtin_sqrtf(v[i])) : A(__builtin_sqrt(v[i]));
+  return v;
+}
+
+// The centre's part of one operand.
+template <class T> STRUCTOPS_INLINE Vec<Acc<T>> centre(const void* p, int64_t rows, int64_t f, int64_t n) {
+  return p && rows > 0 ? finite_or_0<Acc<T>>(get(static_cast<const T*>(p) + f, n)) : Vec<Acc<T>>{};
+}
+
+// Sums of m - shift and of its square: over a run, and over the edges before it.
+template <class A> struct Moments {
+  Vec<A> shift = {}, run_sum = {}, run_square = {}, sum = {}, square = {};
+  [[gnu::always_inline]] void add(Vec<A> m) {
+    const Vec<A> d = m - shift;
+    run_sum += d;
+    run_square += d * d;
+  }
+  [[gnu::always_inline]] void end_run() {
+    sum += run_sum;
+    square += run_square;
+    run_sum = run_square = Vec<A>{};
+  }
+  // To the mean of the n messages so far, as exactly as the sums are.
+  [[gnu::always_inline]] void move_shift(A n) {
+    const Vec<A> d = finite_or_0<A>(shift + sum / n) - shift, moved = sum - n * d;
+    square -= d * (sum + moved);
+    shift += d;
+    sum = moved;
+  }
+};
+
+enum class Sums { none, plain, moments };
+
+// The state of one vector of features at the end of a row: the sum or the moments, value and lane of min and max.
+template <class A> struct State {
+  Vec<A> sum;
+  Moments<A> moment;
+  Vec<A> low, low_lane, high, high_lane;
+};
+
+// Writes the results of row r, features f to f + n.
+template <class T, Sums sums> void finish(const MultiReduceArgs& a, int64_t r, int64_t f, int64_t n, const State<Acc<T>>& s) {
+  using A = Acc<T>;
+  const int64_t F = a.F, begin = a.rowptr[r], end = a.rowptr[r + 1];
+  const bool any = begin < end, lo = has(a.list, Reduce::min);
+  const A count = A(end - begin);
+  const A* const scale = static_cast<const A*>(a.scale);
+  A* const stat = static_cast<A*>(a.stat) + r * F + f;
+  const Vec<A> zero = {}, y = any && a.y ? get(static_cast<const T*>(a.y) + r * F + f, n) : zero;
+  Vec<A> sum = s.sum, mean = any ? sum / count : zero, var = zero;
+  if constexpr (sums == Sums::moments) {
+    const Moments<A>& m = s.moment;
+    const Vec<A> rest = any ? m.sum / count : zero;
+    if (any) var = (m.square - m.sum * rest) / count;
+    var = var < 0 ? zero : var;
+    sum = count * m.shift + m.sum;
+    mean = m.shift + rest;
+    if (a.stat) put(stat, any ? m.shift - (centre<T>(a.x, a.M, f, n) + centre<T>(a.edge, a.E, f, n)) + rest : zero, n);
+  }
+  const Vec<A> std = has(a.list, Reduce::std) ? root<A>(var + A(a.eps)) : zero;
+  if (a.stat && has(a.list, Reduce::std)) put(stat + a.N * F, std, n);
+  for (int i = 0; i < a.list.size; ++i) {
+    Vec<A> value;
+    switch (reduction(a.list, i)) {
+      case Reduce::sum: value = sum + count * y; break;
+      case Reduce::mean: value = mean + y; break;
+      case Reduce::var: value = var; break;
+      case Reduce::std: value = std; break;
+      case Reduce::min: value = any ? s.low + y : zero; break;
+      default: value = any ? s.high + y : zero;
+    }
+    for (int64_t t = 0; t < a.S; ++t)
+      put(static_cast<T*>(a.out) + ((r * a.S + t) * a.list.size + i) * F + f, scale ? scale[t * a.N + r] * value : value, n);
+  }
+  if (!a.arg) return;
+  for (int e = 0; e < extremes(a.list); ++e) {
+    const Vec<A> lanes = lo && e == 0 ? s.low_lane : s.high_lane;
+    Int<A> lane[W<A>];
+    __builtin_memcpy(lane, &lanes, sizeof lane);
+    auto write = [&](auto* arg) __attribute__((always_inline)) {
+      using I = Pointee<decltype(arg)>;
+      const I* const source = a.edge ? nullptr : static_cast<const I*>(a.col.data) + begin;
+      arg += (e * a.N + r) * F + f;
+      for (int i = 0; i < n; ++i) arg[i] = !any ? I(-1) : source ? source[lane[i]] : I(begin + lane[i]);
+    };
+    if (a.rowptr.wide) write(static_cast<int64_t*>(a.arg)); else write(static_cast<int32_t*>(a.arg));
+  }
+}
+
+// Row r, features f to f + n: V vectors, or one of n lanes.
+template <class T, Sums sums, bool lo, bool hi, int V> void reduce_row(const MultiReduceArgs& a, int64_t r, int64_t f, int64_t n) {
+  using A = Acc<T>;
+  using Low = ArgOp<A, false>;
+  using High = ArgOp<A, true>;
+  constexpr int L = W<A>;
+  const Vec<Int<A>> nan = splat(Int<A>(-1));
+  const int64_t F = a.F, begin = a.rowptr[r], end = a.rowptr[r + 1], width = V == 1 ? n : L;
+  const T *const x = static_cast<const T*>(a.x), *const edge = static_cast<const T*>(a.edge);
+  Vec<A> total[V] = {}, low[V][2], high[V][2];
+  Moments<A> moment[V];
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) { Low::init(low[v], nan); High::init(high[v], nan); }
+
+  auto each = [&](int64_t k, auto use) __attribute__((always_inline)) {
+    const T* const from_x = x ? x + a.col[k] * F + f : nullptr;
+    const T* const from_edge = edge ? edge + (a.eid ? a.eid[k] : k) * F + f : nullptr;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      Vec<A> m = from_x ? get(from_x + v * L, width) : Vec<A>{};
+      if (from_edge) m += get(from_edge + v * L, width);
+      use(m, v);
+    }
+  };
+  if (sums == Sums::moments && begin < end)
+    each(begin, [&](Vec<A> m, int v) __attribute__((always_inline)) { moment[v].shift = finite_or_0<A>(m); });
+  for (int64_t k = begin; k < end;) {
+    const int64_t stop = sums == Sums::moments && end - k > kMultiRun ? k + kMultiRun : end;
+    for (; k < stop; ++k) {
+      if (x && k + kAhead < end)
+        for (int i = 0; i < V * L; i += 64 / int(sizeof(T))) __builtin_prefetch(x + a.col[k + kAhead] * F + f + i);
+      each(k, [&](Vec<A> m, int v) __attribute__((always_inline)) {
+        if constexpr (sums == Sums::plain) total[v] += m;
+        if constexpr (sums == Sums::moments) moment[v].add(m);
+        if constexpr (lo) Low::step(low[v], m, Int<A>(k - begin), 0, nan);
+        if constexpr (hi) High::step(high[v], m, Int<A>(k - begin), 0, nan);
+      });
+    }
+    if constexpr (sums == Sums::moments)
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        moment[v].end_run();
+        if (k < end) moment[v].move_shift(A(k - begin));
+      }
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v) {
+    const State<A> s{total[v], moment[v], low[v][0], low[v][1], high[v][0], high[v][1]};
+    finish<T, sums>(a, r, f + v * L, width, s);
+  }
+}
+
+template <class T, Sums sums, bool lo, bool hi> void reduce_rows(const MultiReduceArgs& a, const ParallelFor& pf) {
+  constexpr int L = W<Acc<T>>;
+  for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf, [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      int64_t f = 0;
+      for (; f + kWide * L <= a.F; f += kWide * L) reduce_row<T, sums, lo, hi, kWide>(a, r, f, kWide * L);
+      for (; f < a.F; f += L) reduce_row<T, sums, lo, hi, 1>(a, r, f, a.F - f < L ? a.F - f : L);
+    }
+  });
+}
+
+template <class T, Sums sums> void with_extremes(const MultiReduceArgs& a, const ParallelFor& pf) {
+  const bool lo = has(a.list, Reduce::min), hi = has(a.list, Reduce::max);
+  if (lo && hi) return reduce_rows<T, sums, true, true>(a, pf);
+  if (lo) return reduce_rows<T, sums, true, false>(a, pf);
+  if (hi) return reduce_rows<T, sums, false, true>(a, pf);
+  if constexpr (sums != Sums::none) reduce_rows<T, sums, false, false>(a, pf);
+}
+
+// What the backward works in: the terms [panels, N, terms, width] of the rows, gradients and winners of the extremes, and what the
+// sources won.
+template <class T> struct Backward {
+  using A = Acc<T>;
+  A* table;
+  int64_t width;
+  A* extreme;    // [extremes, N, F]
+  void* source;  // [extremes, N, F]: the sources of winners that arg gives by edge; or null
+  const A* won;  // [M, F] or null
+  A* at(const MultiReduceArgs& a, int64_t v, int64_t f) const { return table + (f / width * a.N + v) * terms(a.list) * width + f % width; }
+};
+
+// The gradients of row r, features f to f + n, as terms of its messages.
+template <class T> void reduce_gradient(const MultiReduceArgs& a, const Backward<T>& b, int64_t r, int64_t f, int64_t n) {
+  using A = Acc<T>;
+  const int64_t F = a.F, begin = a.rowptr[r], end = a.rowptr[r + 1];
+  const A* const scale = static_cast<const A*>(a.scale);
+  const A *const stat = static_cast<const A*>(a.stat) + r * F + f, count = A(end - begin);
+  Vec<A> sum = {}, mean = {}, var = {}, std = {}, extreme[2] = {};
+  if (begin < end)
+    for (int64_t s = 0; s < a.S; ++s)
+      for (int i = 0; i < a.list.size; ++i) {
+        Vec<A> g = get(static_cast<const T*>(a.grad) + ((r * a.S + s) * a.list.size + i) * F + f, n);
+        if (scale) g *= scale[s * a.N + r];
+        switch (reduction(a.list, i)) {
+          case Reduce::sum: sum += g; break;
+          case Reduce::mean: mean += g; break;
+          case Reduce::var: var += g; break;
+          case Reduce::std: std += g; break;
+          case Reduce::min: extreme[0] += g; break;
+          default: extreme[has(a.list, Reduce::min)] += g;
+        }
+      }
+  if (a.d_y) put(static_cast<T*>(a.d_y) + r * F + f, count * sum + mean + extreme[0] + extreme[1], n);
+  Vec<A> first = sum + mean / count, second = {};
+  if (moments(a.list)) {
+    if (has(a.list, Reduce::std)) var += A(0.5) * std / get(stat + a.N * F, n);
+    second = A(2) * var / count;
+    first -= second * get(stat, n);
+  }
+
+  Vec<Int<A>> winner[2];  // as lanes of the row
+  for (int e = 0; e < extremes(a.list); ++e) {
+    const int64_t at = (e * a.N + r) * F + f;
+    put(b.extreme + at, extreme[e], n);
+    for (int i = 0; i < n; ++i) {
+      const int64_t k = Index{a.arg, a.rowptr.wide}[at + i];
+      winner[e][i] = Int<A>(k - begin);
+      if (!b.source) continue;
+      const int64_t u = k < 0 ? -1 : a.col[k];
+      if (a.rowptr.wide) static_cast<int64_t*>(b.source)[at + i] = u; else static_cast<int32_t*>(b.source)[at + i] = int32_t(u);
+    }
+  }
+  if (a.d_x && terms(a.list)) {
+    put(b.at(a, r, f), first, n);
+    if (moments(a.list)) put(b.at(a, r, f) + b.width, second, n);
+  }
+  if (!a.d_edge) return;
+  const Vec<A> c_x = centre<T>(a.x, a.M, f, n), c_edge = centre<T>(a.edge, a.E, f, n);
+  for (int64_t k = begin; k < end; ++k) {
+    const int64_t e = (a.eid ? a.eid[k] : k) * F + f;
+    Vec<A> d = first;
+    if (moments(a.list)) {
+      Vec<A> m = get(static_cast<const T*>(a.edge) + e, n) - c_edge;
+      if (a.x) m += get(static_cast<const T*>(a.x) + a.col[k] * F + f, n) - c_x;
+      d += second * m;
+    }
+    for (int i = 0; i < extremes(a.list); ++i) d += winner[i] == splat(Int<A>(k - begin)) ? extreme[i] : Vec<A>{};
+    put(static_cast<T*>(a.d_edge) + e, d, n);
+  }
+}
+
+// The gradient of x[u], features f to f + n, V vectors or one of n lanes, of one panel.
+template <class T, int C, int V> void gather_terms(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int64_t f, int64_t n) {
+  using A = Acc<T>;
+  constexpr int L = W<A>, U = V == 1 ? 4 : 1;  // U sums of every U-th edge: hides the latency of dependent additions
+  const A* const rows = b.at(a, 0, f);
+  const int64_t stride = C * b.width, end = a.colptr[u + 1];
+  const int64_t width = V == 1 ? n : L;
+  Vec<A> sum[U][V] = {}, slope[U][V] = {};
+  auto add = [&](int64_t j, int i) __attribute__((always_inline)) {
+    const A* const from = rows + a.row_t[j] * stride;
+    const T* const edge = C == 2 && a.edge ? static_cast<const T*>(a.edge) + (a.eid_t ? a.eid_t[j] : j) * a.F + f : nullptr;
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) {
+      sum[i][v] += get(from + v * L, width);
+      if constexpr (C == 2) {
+        const Vec<A> s = get(from + b.width + v * L, width);
+        slope[i][v] += s;
+        if (edge) sum[i][v] += s * (get(edge + v * L, width) - centre<T>(a.edge, a.E, f + v * L, width));
+      }
+    }
+  };
+  int64_t j = a.colptr[u];
+  for (; j + U <= end; j += U)
+#pragma GCC unroll 4
+    for (int i = 0; i < U; ++i) {
+      if (j + i + kAhead < end)
+        for (int t = 0; t < C; ++t)
+          for (int k = 0; k < V * L; k += 64 / sizeof(A)) __builtin_prefetch(rows + a.row_t[j + i + kAhead] * stride + t * b.width + k);
+      add(j + i, i);
+    }
+  for (; j < end; ++j) add(j, 0);
+#pragma GCC unroll 4
+  for (int v = 0; v < V; ++v, f += L) {
+#pragma GCC unroll 4
+    for (int i = 1; i < U; ++i) { sum[0][v] += sum[i][v]; slope[0][v] += slope[i][v]; }
+    Vec<A> d = sum[0][v];
+    if constexpr (C == 2) d += slope[0][v] * (get(static_cast<const T*>(a.x) + u * a.F + f, width) - centre<T>(a.x, a.M, f, width));
+    if (b.won) d += get(b.won + u * a.F + f, width);
+    put(static_cast<T*>(a.d_x) + u * a.F + f, d, width);
+  }
+}
+
+template <class T, int C> void gather_panels(const MultiReduceArgs& a, const Backward<T>& b, const ParallelFor& pf) {
+  constexpr int L = W<Acc<T>>;
+  const int64_t pieces = row_pieces(a.M, a.E), panels = (a.F + b.width - 1) / b.width;
+  for_row_pieces(a.colptr, a.M, a.E, 2 * b.width, pf, [&](int64_t task, int64_t first, int64_t last) {
+    const int64_t begin = task / pieces * b.width, end = begin + b.width < a.F ? begin + b.width : a.F;
+    for (int64_t u = first; u < last; ++u) {
+      int64_t f = begin;
+      for (; f + kWide * L <= end; f += kWide * L) gather_terms<T, C, kWide>(a, b, u, f, kWide * L);
+      for (; f < end; f += L) gather_terms<T, C, 1>(a, b, u, f, end - f);
+    }
+  }, panels);
+}
+
+// The widest panel, in whole lines, whose terms stay near; all features where not even a line of them does.
+template <class A> int64_t panel_width(const MultiReduceArgs& a, int terms) {
+  const int64_t line = 64 / sizeof(A), row = a.N * terms * int64_t(sizeof(A));
+  const int64_t width = row ? kNear / row / line * line : 0;
+  return width == 0 || width > a.F ? a.F : width;
+}
+
+template <class T> void backward(const MultiReduceArgs& a, const ParallelFor& pf) {
+  using A = Acc<T>;
+  constexpr int L = W<A>;
+  const int n_terms = a.d_x ? terms(a.list) : 0, n_extremes = extremes(a.list);
+  const bool map = n_extremes && a.d_x && a.edge, same = sizeof(A) == sizeof(T);
+  Backward<T> b{};
+  b.width = panel_width<A>(a, n_terms);
+  const int64_t panels = (a.F + b.width - 1) / b.width, cells = n_extremes * a.N * a.F, index = a.rowptr.wide ? 8 : 4;
+  const int64_t n_won = n_extremes && a.d_x && !same ? a.M * a.F : 0;
+  A* const scratch = allocate<A>(size_t(panels * a.N * n_terms * b.width + cells + n_won + (map ? cells * index / int64_t(sizeof(A)) + 1 : 0)));
+  b.table = scratch;
+  b.extreme = b.table + panels * a.N * n_terms * b.width;
+  A* const won = n_won ? b.extreme + cells : static_cast<A*>(a.d_x);
+  b.source = map ? b.extreme + cells + n_won : nullptr;
+  for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf,
+                 [&](int64_t, int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r)
+      for (int64_t f = 0; f < a.F; f += L) reduce_gradient<T>(a, b, r, f, a.F - f < L ? a.F - f : L);
+  });
+  if (a.d_x) {
+    if (n_extremes) {
+      SelectArgs s{};
+      s.dtype = sizeof(A) == 8 ? Dtype::f64 : Dtype::f32;
+      s.B = 1; s.N = n_extremes * a.N; s.M = a.M; s.F = a.F;
+      s.src = b.extreme;
+      s.idx = {b.source ? b.source : a.arg, a.rowptr.wide};
+      s.out = won;
+      structops::select_bwd(s, pf);
+      b.won = won;
+    }
+    if (n_terms == 2) gather_panels<T, 2>(a, b, pf);
+    else if (n_terms == 1) gather_panels<T, 1>(a, b, pf);
+    else if (!same) {
+      auto narrow = [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) narrow_to(static_cast<T*>(a.d_x) + i, won[i]);
+      };
+      parallel_for(pf, a.M * a.F, 1 << 14, narrow);
+    }
+  }
+  std::free(scratch);
+}
+
+}  // namespace
+
+void multi_reduce_fwd(const MultiReduceArgs& a, const ParallelFor& pf) {
+  with_dtype(a.dtype, [&](auto* t) {
+    using T = Pointee<decltype(t)>;
+    if constexpr (is_float_storage<T>) {
+      if (moments(a.list)) with_extremes<T, Sums::moments>(a, pf);
+      else if (terms(a.list)) with_extremes<T, Sums::plain>(a, pf);
+      else with_extremes<T, Sums::none>(a, pf);
+    }
+  });
+}
+
+void multi_reduce_bwd(const MultiReduceArgs& a, const ParallelFor& pf) {
+  if (a.F == 0) return;
+  with_dtype(a.dtype, [&](auto* t) {
+    using T = Pointee<decltype(t)>;
+    if constexpr (is_float_storage<T>) backward<T>(a, pf);
+  });
+}
+
+}  // namespace structops::STRUCTOPS_ISA
