@@ -138,7 +138,7 @@ def _matrix(op: str, name: str, t: Any, like: Tensor, rows: int, columns: int | 
 
 
 def _result(op: str, name: str, t: Any, graph: Graph, like: Tensor, columns: int | None) -> Tensor:
-    if not isinstance(t, Tensor) or t.dim() != 2 or t.shape[0] != graph.num_edges or (columns is not None and t.shape[1] != columns):
+    if not isinstance(t, Tensor) or t.dim() != 2 or t.shape[0] != graph.num_edges or t.shape[1] != (columns or t.shape[1]):
         check.fail(ValueError, op, f"{name} to return [{graph.num_edges}, {columns or 'M'}]", check.describe(t))
     if t.dtype != like.dtype:
         check.fail(TypeError, op, f"{name} to return {like.dtype}", t.dtype)

@@ -28,9 +28,10 @@ def eigh3(a: Tensor) -> tuple[Tensor, Tensor]:
         a: ``[..., n, n]``, n = 2 or 3; float32, float64, bfloat16 or float16 (computed in float32). Its symmetric part is taken.
 
     Accurate to a few roundings of the largest entry for any spectrum; equal eigenvalues give some orthonormal basis of their space.
-    Differentiable in ``a`` to any order; saves the results. Eigenvectors of equal eigenvalues have no derivative: a gradient that
-    comes through eigenvectors is NaN or infinite there, as in ``torch.linalg.eigh``, and large where they are nearly equal; one that
-    comes through eigenvalues alone is exact, and symmetric. NaN and infinities give NaN in their matrix. Deterministic.
+    Differentiable in ``a`` to any order, with a symmetric gradient; saves the results. Eigenvectors of equal eigenvalues have no
+    derivative: a gradient that comes through eigenvectors is NaN or infinite there, as in ``torch.linalg.eigh``, and large where
+    eigenvalues are nearly equal; one that comes through eigenvalues alone is exact. NaN and infinities give NaN in their matrix.
+    Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype or shape.
@@ -96,8 +97,8 @@ def frames(
 ) -> Frames:
     """The frames of point clouds from their principal axes: a network averaged over them is equivariant, whatever the network.
 
-    For each cloud the centred covariance ``sum (x - c) (x - c)'`` is decomposed; its eigenvectors with every choice of signs are the
-    frames: 8 for O(3) and 4 for O(2), and those of determinant +1 alone for SO(3) (4) and SO(2) (2).
+    The eigenvectors of each cloud's ``sum (x - c) (x - c)'`` with every choice of signs are its frames: 8 for O(3) and 4 for O(2),
+    and those of determinant +1 alone for SO(3) (4) and SO(2) (2).
 
     Args:
         pos: ``[N, D]``, D = 2 or 3; float32, float64, bfloat16 or float16.
@@ -154,7 +155,7 @@ def frame_average(frames: Frames, value: Tensor, kind: str = "scalar", *, per_cl
     Args:
         frames: of :func:`frames`.
         value: ``[O, N, *features]``, one copy for each frame; vectors and positions have D as their last dimension.
-        kind: ``"scalar"`` (invariant: the mean), ``"vector"`` (turned back) or ``"position"`` (turned back and moved to the centre).
+        kind: ``"scalar"`` (the mean), ``"vector"`` (turned back) or ``"position"`` (turned back and moved to the centre).
         per_cloud: a row for each cloud rather than for each point, ``[O, G, *features]``.
 
     Returns:
@@ -181,7 +182,8 @@ def frame_average(frames: Frames, value: Tensor, kind: str = "scalar", *, per_cl
     rows = G if per_cloud else N
     ending = () if kind == "scalar" else (D,)
     if value.dim() < 2 + len(ending) or value.shape[:2] != (O, rows) or value.shape[value.dim() - len(ending) :] != ending:
-        check.fail(ValueError, op, f"value of shape [{O}, {rows}, *{', '.join(map(str, ('features', *ending)))}]", list(value.shape))
+        shape = ", ".join(map(str, (O, rows, "*features", *ending)))
+        check.fail(ValueError, op, f"value of shape [{shape}]", list(value.shape))
     if kind == "scalar":
         return value.mean(0)
     if value.dtype != frames.pos.dtype:

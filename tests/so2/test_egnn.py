@@ -93,7 +93,7 @@ def test_symmetries(D: int) -> None:
 
 
 def test_without_coordinates_or_message_and_dtypes() -> None:
-    x, h, w1, b, edge, *_ = operands()
+    x, h, w1, *_ = operands()
     src, dst = INDEX
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         args = [t.to(dtype) for t in (x, h @ w1[:F], h @ w1[F : 2 * F], w1[-1])]
