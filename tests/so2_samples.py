@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from structops import Graph
 from structops.so2 import channelwise_instructions
+from structops.so2._bilinear import Table
 from structops.so2._product import Spec
 
 
@@ -15,6 +16,12 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
     # tensor products, spherical harmonics
     found |= harmonics_samples(leaf)
     found |= product_samples(leaf)
+    table = Table([0, 1, 1, 2], [0, 1, 0, 1], [1, 0, 2, 2], [1.0, -2.0, 0.5, 3.0], (3, 2, 4)).on(torch.device("cpu"))
+    found["sparse_bilinear"] = [
+        (leaf(3, 3, 2), leaf(3, 2, 2), *table, 2, False, False),
+        (leaf(1, 2, 2), leaf(3, 2, 4), *table, 0, True, False),
+        (leaf(3, 4, 2), leaf(3, 3, 2), *table, 1, False, True),
+    ]
 
     # frames, Wigner matrices, SO(2) convolutions
     found |= frame_samples(leaf)

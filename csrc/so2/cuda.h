@@ -2,6 +2,7 @@
 // They enqueue on ctx.stream, never synchronise, and throw std::runtime_error on a CUDA error.
 #pragma once
 #include "core/cuda/context.h"
+#include "so2/bilinear.h"
 #include "so2/edge_block.h"
 #include "so2/eigh3.h"
 #include "so2/so2_conv.h"
@@ -17,6 +18,7 @@ void spherical_harmonics_bwd(const SphArgs& a, const CudaContext& ctx);
 void spherical_harmonics_jet(const SphArgs& a, const CudaContext& ctx);
 void tp_conv(const TpArgs& a, const CudaContext& ctx);
 void tp_conv_edge(const TpArgs& a, const CudaContext& ctx);
+void sparse_bilinear(const BilinearArgs& a, const CudaContext& ctx);
 
 // frames, Wigner matrices, SO(2) convolutions
 void wigner_fwd(const WignerArgs& a, const CudaContext& ctx);

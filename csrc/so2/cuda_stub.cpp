@@ -18,6 +18,7 @@ void spherical_harmonics_bwd(const SphArgs&, const CudaContext&) { missing(); }
 void spherical_harmonics_jet(const SphArgs&, const CudaContext&) { missing(); }
 void tp_conv(const TpArgs&, const CudaContext&) { missing(); }
 void tp_conv_edge(const TpArgs&, const CudaContext&) { missing(); }
+void sparse_bilinear(const BilinearArgs&, const CudaContext&) { missing(); }
 
 // frames, Wigner matrices, SO(2) convolutions
 void wigner_fwd(const WignerArgs&, const CudaContext&) { missing(); }

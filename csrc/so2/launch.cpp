@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "core/isa.h"
+#include "so2/bilinear.h"
 #include "so2/edge_block.h"
 #include "so2/eigh3.h"
 #include "so2/so2_conv.h"
@@ -17,6 +18,7 @@ STRUCTOPS_DISPATCH(void, spherical_harmonics_bwd, (const SphArgs& a, const Paral
 STRUCTOPS_DISPATCH(void, spherical_harmonics_jet, (const SphArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, tp_conv, (const TpArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, tp_conv_edge, (const TpArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, sparse_bilinear, (const BilinearArgs& a, const ParallelFor& pf), (a, pf))
 
 SphTables sph_tables(SphNorm norm) {
   SphTables t{};

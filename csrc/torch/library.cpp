@@ -123,6 +123,8 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor plan, Tensor cg, int[] sizes, bool transpose) -> Tensor");
   m.def("tp_conv_edge(Tensor x, Tensor g, Tensor y, Tensor? w, Tensor? rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
         "Tensor? eid_t, Tensor plan, Tensor cg, int[] sizes, bool want_y, bool want_w) -> (Tensor, Tensor)");
+  // Operands [N or 1, D, C], or [N or 1, C, D]; lists, coef, sizes: pyops/so2/_bilinear.py.
+  m.def("sparse_bilinear(Tensor a, Tensor b, Tensor lists, Tensor coef, int[] sizes, int role, bool components_last, bool total) -> Tensor");
 
   // frames, Wigner matrices, SO(2) convolutions
   // so3_turn and so3_torque act on features [E, S, C] where mmax < 0, on packed Wigner matrices [E, R] else.

@@ -10,6 +10,7 @@ OPS: dict[str, str] = {
     "spherical_harmonics_jet": "sph",
     "tp_conv": "tp",
     "tp_conv_edge": "tp",
+    "sparse_bilinear": "bilinear",
     # frames, Wigner matrices, SO(2) convolutions
     "so2_wigner": "wigner",
     "so2_rotate": "wigner",

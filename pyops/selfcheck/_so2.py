@@ -19,6 +19,8 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         return harmonics_cases(op, g)
     if op.startswith("tp_conv"):
         return product_cases(op, g)
+    if op == "sparse_bilinear":
+        return bilinear_cases(g)
 
     if op == "eigh3":
         return eigh_cases(g)
@@ -107,6 +109,19 @@ def harmonics_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             yield x[1:], torch.randn(36, (lmax + 1) ** 2, generator=g).to(dtype), lmax, norm, normalize
         elif lmax < 6:
             yield from ((x[1:], lmax, norm, normalize, order) for order in (1, 2))
+
+
+def bilinear_cases(g: torch.Generator) -> Iterator[tuple]:
+    """Every role, both layouts, channels with and without tails, one row for all, sums over the rows."""
+    from ..so2._bilinear import Table
+
+    dims, terms = (5, 7, 6), 40
+    table = Table(*(torch.randint(0, d - 1, (terms,), generator=g) for d in dims), torch.randn(terms, generator=g), dims)
+    for dtype, last, C, role in itertools.product(DTYPES, (False, True), (3, 70), range(3)):
+        for a_rows, b_rows, total in ((9, 9, False), (1, 9, False), (9, 1, True), (9, 9, True)):
+            shapes = [(n, C, d) if last else (n, d, C) for n, d in ((a_rows, dims[role - 2]), (b_rows, dims[role - 1]))]
+            a, b = ((torch.randn(*s, generator=g) / 2).to(dtype) for s in shapes)
+            yield a, b, *table.on(a.device), role, last, total
 
 
 def product_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
