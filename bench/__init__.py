@@ -87,6 +87,8 @@ OPS = {
     "so2_conv_wgrad": "bench_so2_block",
     "edge_block": "bench_so2_block",
     "edge_block_bwd": "bench_so2_block",
+    # rotations: eigen-decompositions
+    "eigh3": "bench_so2_frames",
     # bits
     "bits_pack": "bench_binary_bits",
     "bits_unpack": "bench_binary_bits",
@@ -134,7 +136,7 @@ FAMILIES = {
         "bench_tree_spanning",
         "bench_tree_chain",
     ),
-    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block"),
+    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block", "bench_so2_frames", "bench_so2_clifford"),
     "binary": (
         "bench_binary_bits",
         "bench_binary_linear",

@@ -14,7 +14,6 @@ OPEN = {
     "eSCN, EquiformerV2, UMA; NequIP, MACE": "nothing for the convolutions: see tests/so2; the symmetric contraction",
     "BiPer, BiBench, BiPFT, A&B BNN, FFF, IWR, G2GNet": "nothing: see tests/binary; no files of their own yet",
     "TDN": "the CP-decomposed product",
-    "GLGENN": "the geometric product with typed weights",
     "Spherical equivariant graph transformers": "edge softmax over irreps",
     "Price of Freedom": "Gaunt and vector-spherical products",
     "EnergyEquivGNN": "the symmetric contraction",

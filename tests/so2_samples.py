@@ -25,6 +25,9 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
 
     # frames, Wigner matrices, SO(2) convolutions
     found |= frame_samples(leaf)
+
+    # eigen-decompositions
+    found |= {"eigh3": [(leaf(5, 3, 3),), (leaf(4, 2, 2),)]}
     return found
 
 

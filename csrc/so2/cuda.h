@@ -4,6 +4,7 @@
 #include "core/cuda/context.h"
 #include "so2/bilinear.h"
 #include "so2/edge_block.h"
+#include "so2/eigh3.h"
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 #include "so2/sph.h"
@@ -32,5 +33,8 @@ void so2_conv_fwd(const So2ConvArgs& a, const CudaContext& ctx);
 void so2_conv_wgrad(const So2ConvArgs& a, const CudaContext& ctx);
 void edge_block_fwd(const EdgeBlockArgs& a, const CudaContext& ctx);
 void edge_block_bwd(const EdgeBlockArgs& a, const CudaContext& ctx);
+
+// eigen-decompositions
+void eigh3(const Eigh3Args& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

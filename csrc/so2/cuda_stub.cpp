@@ -33,4 +33,7 @@ void so2_conv_wgrad(const So2ConvArgs&, const CudaContext&) { missing(); }
 void edge_block_fwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
 void edge_block_bwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
 
+// eigen-decompositions
+void eigh3(const Eigh3Args&, const CudaContext&) { missing(); }
+
 }  // namespace structops::cuda

@@ -4,6 +4,7 @@
 #include "core/isa.h"
 #include "so2/bilinear.h"
 #include "so2/edge_block.h"
+#include "so2/eigh3.h"
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 #include "so2/sph.h"
@@ -55,5 +56,8 @@ STRUCTOPS_DISPATCH(void, so2_conv_fwd, (const So2ConvArgs& a, const ParallelFor&
 STRUCTOPS_DISPATCH(void, so2_conv_wgrad, (const So2ConvArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, edge_block_fwd, (const EdgeBlockArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, edge_block_bwd, (const EdgeBlockArgs& a, const ParallelFor& pf), (a, pf))
+
+// eigen-decompositions
+STRUCTOPS_DISPATCH(void, eigh3, (const Eigh3Args& a, const ParallelFor& pf), (a, pf))
 
 }  // namespace structops

@@ -162,6 +162,9 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "int lmax, int mmax, int hidden, bool three, int wanted) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
+  // eigen-decompositions: eigenvalues [B, n], eigenvectors [B, n, n]
+  m.def("eigh3(Tensor a) -> (Tensor, Tensor)");
+
   // bits
   // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]
   // and prelu [3, N] (gamma, slope, zeta) float32, residual like the result, threshold [2, N] int32 (threshold, flip), out a BitsOut.

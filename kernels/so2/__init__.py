@@ -23,6 +23,8 @@ OPS: dict[str, str] = {
     "so2_conv_wgrad": "so2_conv",
     "edge_block": "edge_block",
     "edge_block_bwd": "edge_block",
+    # eigen-decompositions
+    "eigh3": "eigh3",
 }
 
 # On a GPU these run in Triton before the compiled CUDA kernels: products on tensor cores.

@@ -22,8 +22,21 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if op == "sparse_bilinear":
         return bilinear_cases(g)
 
+    if op == "eigh3":
+        return eigh_cases(g)
+
     # frames, Wigner matrices, SO(2) convolutions
     return frame_cases(op, g)
+
+
+def eigh_cases(g: torch.Generator) -> Iterator[tuple]:
+    """Eigenvalues well apart, so that eigenvectors agree too; a diagonal matrix and a zero one."""
+    for dtype, n in itertools.product((torch.float32, torch.float64), (2, 3)):
+        q = torch.linalg.qr(torch.randn(41, n, n, generator=g, dtype=torch.float64)).Q
+        q[0] = torch.eye(n)
+        w = torch.arange(1.0, n + 1, dtype=torch.float64) + torch.rand(41, n, generator=g, dtype=torch.float64) / 2
+        yield ((q @ torch.diag_embed(w) @ q.mT).to(dtype),)
+        yield (torch.zeros(1, n, n, dtype=dtype),)
 
 
 def frame_cases(op: str, g: torch.Generator) -> Iterator[tuple]:

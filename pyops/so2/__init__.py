@@ -1,5 +1,8 @@
 """Rotations: equivariant operators on irreducible representations of O(3), in e3nn's conventions."""
 
+from ._clifford import CliffordAlgebra
+from ._egnn import egnn_step
+from ._frames import Frames, eigh3, frame_average, frames
 from ._harmonics import spherical_harmonics, spherical_harmonics_derivatives, wigner_3j
 from ._irreps import Irrep, Irreps
 from .contraction import SymmetricContraction, SymmetricContractionPlan, symmetric_contraction
@@ -11,5 +14,8 @@ __all__ = [
     "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct", "channelwise_instructions",
     "edge_block", "edge_order", "frame_order", "rotate", "rotate_back", "so2_linear", "spherical_harmonics",
     "spherical_harmonics_derivatives", "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j",
+    "CliffordAlgebra", "Frames", "Irrep", "Irreps", "TensorProduct", "channelwise_instructions", "edge_block", "edge_order",
+    "egnn_step", "eigh3", "frame_average", "frame_order", "frames", "rotate", "rotate_back", "so2_linear",
+    "spherical_harmonics", "spherical_harmonics_derivatives", "tp_conv", "weight_shapes", "wigner", "wigner_3j",
     "wigner_dense",
 ]  # fmt: skip

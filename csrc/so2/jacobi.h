@@ -1,0 +1,123 @@
+// The rotations of eigh3.h, with one source for the CPU and for CUDA: V is a vector of matrices' numbers there, one number here.
+#pragma once
+#ifdef __CUDACC__
+#include "core/cuda/device.cuh"
+#define STRUCTOPS_ISA cuda
+#define STRUCTOPS_INLINE STRUCTOPS_DEVICE
+#else
+#include "core/simd.h"
+#endif
+
+namespace structops::STRUCTOPS_ISA {
+
+#ifdef __CUDACC__
+STRUCTOPS_DEVICE float root(float x) { return sqrtf(x); }
+STRUCTOPS_DEVICE double root(double x) { return sqrt(x); }
+STRUCTOPS_DEVICE bool any_lane(bool mask) { return mask; }
+template <class V> using Lane = V;
+#else
+template <class V> STRUCTOPS_INLINE V root(V x) {
+  for (unsigned i = 0; i < sizeof x / sizeof x[0]; ++i) x[i] = sizeof x[0] == 4 ? __builtin_sqrtf(x[i]) : __builtin_sqrt(x[i]);
+  return x;
+}
+template <class M> STRUCTOPS_INLINE bool any_lane(M mask) {
+  decltype(mask[0] | mask[0]) all = 0;
+  for (unsigned i = 0; i < sizeof mask / sizeof mask[0]; ++i) all |= mask[i];
+  return all != 0;
+}
+template <class V> using Lane = decltype(V{}[0] + V{}[0]);
+#endif
+
+template <class V> STRUCTOPS_INLINE V magnitude(V x) { return x < 0 ? -x : x; }
+
+template <class A> struct EighConst;
+template <> struct EighConst<float> {
+  static constexpr float eps = 0x1p-23f, least = 0x1p-126f, low = 0x1p-40f, high = 0x1p40f;
+};
+template <> struct EighConst<double> {
+  static constexpr double eps = 0x1p-52, least = 0x1p-1022, low = 0x1p-400, high = 0x1p400;
+};
+
+// Zeroes a[p][q], where `live`. a: upper triangle.
+template <int p, int q, int n, class V, class M> STRUCTOPS_INLINE void jacobi_turn(V (&a)[n][n], V (&v)[n][n], M live) {
+  const V b = a[p][q], d = a[q][q] - a[p][p];
+  const V size = magnitude(d) + root(d * d + 4 * b * b);
+  const V t = live & (size > 0) ? (d < 0 ? -2 * b : 2 * b) / size : V{};
+  const V c = 1 / root(1 + t * t), s = t * c;
+  a[p][p] -= t * b;
+  a[q][q] += t * b;
+  a[p][q] = live ? V{} : b;
+  if constexpr (n == 3) {
+    constexpr int r = 3 - p - q;
+    V &x = a[r < p ? r : p][r < p ? p : r], &y = a[r < q ? r : q][r < q ? q : r];
+    const V old = x;
+    x = c * x - s * y;
+    y = s * old + c * y;
+  }
+  for (int i = 0; i < n; ++i) {
+    const V old = v[i][p];
+    v[i][p] = c * old - s * v[i][q];
+    v[i][q] = s * old + c * v[i][q];
+  }
+}
+
+template <int n, class V> STRUCTOPS_INLINE void order_columns(V (&w)[n], V (&v)[n][n], int j, int k) {
+  const auto swap = w[j] > w[k];
+  auto exchange = [&](V& x, V& y) {
+    const V old = x;
+    x = swap ? y : x;
+    y = swap ? old : y;
+  };
+  exchange(w[j], w[k]);
+  for (int i = 0; i < n; ++i) exchange(v[i][j], v[i][k]);
+}
+
+// a: upper triangle, destroyed.
+template <int n, class V> STRUCTOPS_INLINE void eigh_small(V (&a)[n][n], V (&w)[n], V (&v)[n][n]) {
+  using C = EighConst<Lane<V>>;
+  V most{}, sum{};
+  for (int i = 0; i < n; ++i)
+    for (int j = i; j < n; ++j) {
+      const V x = magnitude(a[i][j]);
+      most = x > most ? x : most;
+      sum += x - x;  // NaN for what is not finite
+    }
+  const V unit = (most < C::low) | (most > C::high) ? (most < C::least ? V{} + C::least : most) : V{} + 1;
+  for (int i = 0; i < n; ++i)
+    for (int j = i; j < n; ++j) a[i][j] /= unit;
+  const V small = most / unit * (C::eps / 8);
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) v[i][j] = i == j ? V{} + 1 : V{};
+  for (int sweep = 0; sweep < 10; ++sweep) {
+    auto live = magnitude(a[0][1]) > small;
+    if constexpr (n == 3) live = live | (magnitude(a[0][2]) > small) | (magnitude(a[1][2]) > small);
+    if (!any_lane(live)) break;
+    jacobi_turn<0, 1>(a, v, live);
+    if constexpr (n == 3) {
+      jacobi_turn<0, 2>(a, v, live);
+      jacobi_turn<1, 2>(a, v, live);
+    }
+  }
+  for (int i = 0; i < n; ++i) w[i] = a[i][i] * unit + sum;
+  order_columns<n>(w, v, 0, 1);
+  if constexpr (n == 3) {
+    order_columns<n>(w, v, 1, 2);
+    order_columns<n>(w, v, 0, 1);
+  }
+  for (int k = 0; k < n - 1; ++k) {
+    V top = v[0][k];
+    for (int i = 1; i < n; ++i) top = magnitude(v[i][k]) > magnitude(top) ? v[i][k] : top;
+    for (int i = 0; i < n; ++i) v[i][k] = (top < 0 ? -v[i][k] : v[i][k]) + sum;
+  }
+  if constexpr (n == 2) {
+    v[0][1] = -v[1][0];
+    v[1][1] = v[0][0];
+  } else {
+    for (int i = 0; i < 3; ++i) {
+      const int j = (i + 1) % 3, k = (i + 2) % 3;
+      v[i][2] = v[j][0] * v[k][1] - v[k][0] * v[j][1];
+    }
+  }
+}
+
+}  // namespace structops::STRUCTOPS_ISA
