@@ -24,15 +24,6 @@ def uniform(lmax: int, C: int) -> Irreps:
     return Irreps([(C, l, (-1) ** l) for l in range(lmax + 1)])
 
 
-@pytest.fixture
-def double():
-    """Modules with float64 parameters and buffers."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
-
 # ---- gate ------------------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +79,7 @@ def test_inner_product() -> None:
 @pytest.mark.parametrize("normalization", ["component", "norm"])
 @pytest.mark.parametrize("balanced", [True, False])
 @pytest.mark.parametrize("lmax", [0, 1, 3])
-def test_norm_equals_fairchem(double: None, lmax: int, balanced: bool, normalization: str) -> None:
+def test_norm_equals_fairchem(float64_default: None, lmax: int, balanced: bool, normalization: str) -> None:
     module = uma("nn.layer_norm")
     C = 6
     x, w, b = rand(5, (lmax + 1) ** 2, C), rand(lmax + 1, C, seed=1), rand(C, seed=2)
