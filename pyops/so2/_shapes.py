@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +13,19 @@ from .. import _check as check
 from .._check import shaped as shaped
 
 MAX_L = 8
+F = TypeVar("F", bound=Callable)
+
+
+def table(make: F) -> F:
+    """A cached function of hashable arguments whose result is a constant of compiled code."""
+    known = cache(make)
+
+    @torch.compiler.assume_constant_result
+    def get(*args: Any) -> Any:
+        with torch.inference_mode(False):
+            return known(*args)
+
+    return get  # type: ignore[return-value]
 
 
 def degrees(op: str, lmax: Any, mmax: Any) -> tuple[int, int]:

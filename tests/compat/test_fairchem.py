@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.metadata
-import sys
 import types
 
 import pytest
 import torch
 from compare import assert_close, assert_same
+from fairchem_parts import uma
 from so2_block_cases import directions
 from structops import so2
 from structops.compat import fairchem as ours
@@ -17,25 +15,11 @@ from structops.compat.fairchem import v1
 from structops.kernels.so2 import wigner_ref
 from torch import nn
 
-UMA = "fairchem.core.models.uma"
-
 
 @pytest.fixture
 def theirs():
-    """fairchem's modules, without what the rest of the package imports (``pip install --no-deps fairchem-core``)."""
-    try:
-        home = importlib.metadata.distribution("fairchem-core").locate_file("fairchem")
-    except importlib.metadata.PackageNotFoundError:
-        pytest.skip("fairchem-core is not installed")
-    names = ("fairchem", "fairchem.core", "fairchem.core.models", UMA)
-    for name in names:
-        if name not in sys.modules:
-            module = types.ModuleType(name)
-            module.__path__ = [str(home.joinpath(*name.split(".")[1:]))]
-            sys.modules[name] = module
-    load = lambda name: importlib.import_module(f"{UMA}.{name}")  # noqa: E731
     return types.SimpleNamespace(
-        layers=load("nn.so2_layers"), backends=load("nn.execution_backends"), activation=load("nn.activation")
+        layers=uma("nn.so2_layers"), backends=uma("nn.execution_backends"), activation=uma("nn.activation")
     )
 
 

@@ -8,6 +8,7 @@ from compare import assert_close, assert_same
 from structops import so2
 from structops.kernels.so2 import so2_conv_ref as ref
 from torch.autograd import gradcheck, gradgradcheck
+from turns import turn
 
 ops = torch.ops.structops
 SHAPES = [  # L, M, Cin, Cout, extra, E
@@ -73,19 +74,10 @@ def test_linear_commutes_with_turns_about_the_edge() -> None:
     L, M, E = 3, 2, 6
     w = [rand(*s, seed=i) for i, s in enumerate(so2.weight_shapes(L, M, 4, 5, 3))]
     x, gamma = rand(E, len(so2.frame_order(L, M)), 4), rand(E)
-
-    def turn(t):
-        y, index = t.clone(), {row: i for i, row in enumerate(so2.frame_order(L, M))}
-        for (l, m), i in index.items():
-            if m > 0:
-                c, s, j = (m * gamma).cos()[:, None], (m * gamma).sin()[:, None], index[l, -m]
-                y[:, i], y[:, j] = c * t[:, i] - s * t[:, j], s * t[:, i] + c * t[:, j]
-        return y
-
     f = lambda t: so2.so2_linear(t, w, rand(3 + 4 * 5), lmax=L, mmax=M, out_channels=5, extra=3)  # noqa: E731
-    (e1, y1), (e2, y2) = f(turn(x)), f(x)
+    (e1, y1), (e2, y2) = f(turn(x, gamma, L, M)), f(x)
     assert_close(e1, e2, terms=32)
-    assert_close(y1, turn(y2), terms=64)
+    assert_close(y1, turn(y2, gamma, L, M), terms=64)
 
 
 def test_weights_are_never_stale() -> None:

@@ -1,0 +1,127 @@
+"""Attention over edges whose keys and values are irreps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _check as check
+from .._dispatch import is_eager
+from ..graph import Graph
+from ..sparse import dot_attention, gat_attention
+from ._shapes import shaped
+from ._terms import Rows
+
+__all__ = ["irreps_attention"]
+
+
+def irreps_attention(
+    graph: Graph,
+    query: Tensor | None,
+    key: Tensor | None,
+    value: Tensor,
+    irreps: Any,
+    *,
+    key_irreps: Any = None,
+    heads: int = 1,
+    per_edge: bool = False,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    layout: str = "mul_ir",
+) -> Tensor:
+    """Equivariant attention: the softmax over incoming edges of ``scale * sum_l <query_l[v], key_l> + bias``, one for each head,
+    and the sum of the values so weighted, in one pass.
+
+    Args:
+        graph: the edges u -> v, possibly bipartite.
+        query: ``[num_dst, ...]``, key: ``[num_src, ...]``: rows of ``key_irreps``. Both None: the scores are bias.
+        value: ``[num_src, ...]``, rows of ``irreps``; float32, float64, bfloat16 or float16 (accumulated in float32).
+        irreps: an int lmax for rows ``[(lmax + 1)^2, C]``, or irreps for flat rows ``[dim]`` in ``layout``.
+        key_irreps: default irreps.
+        heads: divides the copies of every term into consecutive groups.
+        per_edge: key and value are rows of edges, ``[E, ...]`` in the graph's edge order.
+        bias: ``[E, heads]`` in the graph's edge order, invariant; -inf masks an edge.
+        scale: default 1 / sqrt(components of a key per head).
+
+    Returns:
+        rows of ``irreps`` for every destination; 0 for those without edges.
+
+    Differentiable in all tensors to any order. No scores, weights or messages of edges are stored: kept for the backward beyond the
+    operands are the result and ``[num_dst, heads]`` numbers. With several heads the operands are copied head by head. The second
+    derivative holds one row per edge while it runs. Deterministic.
+
+    Raises:
+        TypeError, ValueError: naming the argument.
+
+    Source: SE(3)-Transformer (arXiv:2006.10503), whose keys and values belong to edges; Equiformer (arXiv:2206.11990), whose scores
+    come from an invariant network: give them as bias.
+
+    >>> import torch, structops
+    >>> g = structops.Graph(torch.tensor([[0, 1], [1, 1]]), num_nodes=2)
+    >>> q, v = torch.zeros(2, 4), torch.tensor([[1., 1., 0., 0.], [3., 0., 1., 0.]])
+    >>> structops.so2.irreps_attention(g, q, q, v, "0e+1o")[1]
+    tensor([2.0000, 0.5000, 0.5000, 0.0000])
+    """
+    op = "irreps_attention"
+    if not isinstance(graph, Graph):
+        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    heads = check.size(op, "heads", heads)
+    check.flags(op, per_edge=per_edge)
+    structure = _edges_as_sources(graph) if per_edge else graph
+    rows = Rows(op, "value", irreps, layout, value)
+    shaped(op, "value", value, (structure.num_src, *value.shape[-1 - rows.stacked :]))
+    if (query is None) != (key is None):
+        check.fail(TypeError, op, "query together with key", "only one of them")
+    if query is None and bias is None:
+        check.fail(TypeError, op, "bias where there is no query", None)
+    if bias is not None:
+        shaped(op, "bias", bias, (graph.num_edges, heads), value)
+    keys = None
+    if key is not None:
+        keys = Rows(op, "key", irreps if key_irreps is None else key_irreps, layout, key)
+        shaped(op, "key", key, (value.shape[0], *key.shape[1:]), value)
+        shaped(op, "query", query, (graph.num_dst, *key.shape[1:]), value)
+    if value.device != graph.device:
+        check.fail(ValueError, op, f"value on {graph.device}, as the graph", value.device)
+    for r in (rows, keys):
+        if r is not None and (heads == 0 or any(t.mul % heads for t in r.irreps)):
+            check.fail(ValueError, op, f"heads to divide the copies of {r.irreps}", heads)
+    v = _by_head(rows, value, heads)
+    if keys is None:
+        sides = value.new_zeros(structure.num_src, heads), value.new_zeros(graph.num_dst, heads)
+        out = gat_attention(structure, v, *sides, bias, negative_slope=1.0)
+    else:
+        out = dot_attention(structure, _by_head(keys, query, heads), _by_head(keys, key, heads), v, bias, scale=scale)
+    return _from_heads(rows, out, heads, value)
+
+
+def _by_head(rows: Rows, x: Tensor, heads: int) -> Tensor:
+    """``[N, heads, components]``: of every term the copies of the head, in the layout of the rows."""
+    if heads == 1:
+        return x.flatten(1).unsqueeze(1)
+    blocks = [b.unflatten(-1, (heads, b.shape[-1] // heads)).movedim(-2, 1) for b in rows.split(x)]
+    return torch.cat([b.flatten(2) for b in blocks], 2) if blocks else x.new_zeros(x.shape[0], heads, 0)
+
+
+def _from_heads(rows: Rows, y: Tensor, heads: int, like: Tensor) -> Tensor:
+    """The inverse of :func:`_by_head`."""
+    if heads == 1:
+        return y.squeeze(1).unflatten(1, like.shape[1:])
+    blocks = y.split([t.dim * t.mul // heads for t in rows.irreps], 2)
+    blocks = [b.unflatten(2, (t.dim, t.mul // heads)).movedim(1, -2).flatten(-2) for t, b in zip(rows.irreps, blocks, strict=True)]
+    return rows.join(blocks, y.new_zeros(y.shape[0], *like.shape[1:]))
+
+
+def _edges_as_sources(graph: Graph) -> Graph:
+    """The same destinations with every edge a source of its own, so that rows of edges are read in place. Kept with the graph."""
+    known = graph.__dict__.get("_edges_as_sources")
+    if known is None:
+        with torch.inference_mode(False):
+            col = torch.arange(graph.num_edges, dtype=graph.col.dtype, device=graph.device) if graph.eid is None else graph.eid
+            known = Graph.__new__(Graph)
+            known._set(graph.rowptr, col, graph.eid, graph.num_edges)
+        if is_eager():
+            graph.__dict__["_edges_as_sources"] = known
+    return known
