@@ -15,6 +15,7 @@ from .kernels import backends
 backends.load_library(_Path(__file__).resolve().parent / "lib")
 
 from . import binary as binary  # noqa: E402
+from . import compat as compat  # noqa: E402
 from . import nn as nn  # noqa: E402
 from . import so2 as so2  # noqa: E402
 from . import tree as tree  # noqa: E402
