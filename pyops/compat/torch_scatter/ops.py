@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
-import sys
-
 import torch
 
-from ...kernels import backends
+from .. import _dispatcher as dispatcher
+from .._dispatcher import cuda_version
 from . import composite, scatter, segment_coo, segment_csr
 
 NAMESPACE = "torch_scatter"
@@ -39,39 +36,19 @@ _COMPOSITES = {
 _libraries: list[torch.library.Library] = []
 
 
-def cuda_version() -> int:
-    """The CUDA version (12060 for 12.6) the kernels serve, -1 without CUDA kernels."""
-    if torch.version.cuda is None or not (backends.native and backends.native.cuda_compiled()):
-        return -1
-    major, minor = torch.version.cuda.split(".")[:2]
-    return int(major) * 1000 + int(minor) * 10
-
-
 def taken() -> bool:
     """Whether another library has registered the names."""
-    return not _owned() and bool(torch._C._jit_get_schemas_for_operator(f"{NAMESPACE}::scatter_max"))
+    return not any(library.ns == NAMESPACE for library in _libraries) and dispatcher.is_registered(f"{NAMESPACE}::scatter_max")
 
 
 def register() -> None:
     """Register every name; those of torch_scatter only where the library itself has not."""
     if _libraries:
         return
-    _define("structops_torch_scatter", _COMPOSITES)
+    _libraries.append(dispatcher.define("structops_torch_scatter", _COMPOSITES, _function))
     if not taken():
-        _define(NAMESPACE, SCHEMAS)
-        sys.meta_path.insert(0, _Guard())
-
-
-def _owned() -> bool:
-    return any(library.ns == NAMESPACE for library in _libraries)
-
-
-def _define(namespace: str, schemas: dict[str, str]) -> None:
-    library = torch.library.Library(namespace, "FRAGMENT")
-    _libraries.append(library)
-    for name, schema in schemas.items():
-        library.define(name + schema)
-        library.impl(name, _function(name), "CompositeImplicitAutograd")
+        _libraries.append(dispatcher.define(NAMESPACE, SCHEMAS, _function))
+        dispatcher.guard(NAMESPACE, NAMESPACE, "structops.compat.torch_scatter")
 
 
 def _function(name: str):
@@ -79,21 +56,3 @@ def _function(name: str):
         return cuda_version
     modules = (scatter, segment_coo, segment_csr, composite)
     return next(getattr(module, name) for module in modules if hasattr(module, name))
-
-
-class _Guard(importlib.machinery.PathFinder):
-    """Turns the crash of loading torch_scatter's own libraries on top of these names into an ImportError."""
-
-    def find_spec(self, fullname, path=None, target=None):
-        if fullname != NAMESPACE or importlib.machinery.PathFinder.find_spec(fullname, path) is None:
-            return None
-        return importlib.util.spec_from_loader(fullname, self)
-
-    def create_module(self, spec):
-        return None
-
-    def exec_module(self, module):
-        raise ImportError(
-            "torch_scatter: structops.compat.torch_scatter has registered torch.ops.torch_scatter.*; call its "
-            "install() to import it under this name, or import torch_scatter before structops.compat.torch_scatter"
-        )

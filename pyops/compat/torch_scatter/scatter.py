@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import codes as C
-from . import _scatter as core
+from .._scatter import scatter as core
 
 
 def scatter_sum(

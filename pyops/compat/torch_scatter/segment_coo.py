@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import codes as C
-from . import _coo as core
+from .._scatter import coo as core
 
 
 def segment_sum_coo(src: Tensor, index: Tensor, out: Tensor | None = None, dim_size: int | None = None) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ...kernels import codes as C
-from . import _csr as core
+from .._scatter import csr as core
 
 
 def segment_sum_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .. import _composite as core
+from ..._scatter import composite as core
 
 
 def scatter_softmax(src: Tensor, index: Tensor, dim: int = -1, dim_size: int | None = None) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ... import _check as check
 from ... import _ladder as ladder
 from ...kernels import codes as C
-from ._groups import Groups, checked_out
+from .groups import Groups, checked_out
 
 
 def _floating(op: str, src: Tensor) -> None:

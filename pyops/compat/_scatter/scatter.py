@@ -9,8 +9,8 @@ from ... import _check as check
 from ... import _ladder as ladder
 from ...kernels import codes as C
 from ...sparse._scatter import broadcast_index
-from ._groups import Groups, checked_out
-from ._short import explain, group_count, plain, with_grad
+from .groups import Groups, checked_out
+from .short import explain, group_count, plain, with_grad
 
 
 def scatter_reduce(

@@ -12,7 +12,7 @@ from ... import _ladder as ladder
 from ...kernels import codes as C
 from ...sparse._groups import reduce_groups
 from ...sparse._scatter import broadcast_index, scatter_rows
-from ._short import as_size, is_compiling
+from .short import as_size, is_compiling
 
 
 class Groups:

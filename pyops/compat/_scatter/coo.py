@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ... import _check as check
 from ... import _ladder as ladder
-from ._groups import index_dim, written
-from ._scatter import extreme, linear
-from ._short import as_size, gather, is_compiling, plain, plain_rows, with_grad
+from .groups import index_dim, written
+from .scatter import extreme, linear
+from .short import as_size, gather, is_compiling, plain, plain_rows, with_grad
 
 
 def _coo_plain(src: Tensor, index: Tensor) -> bool:
@@ -51,12 +51,12 @@ def segment_coo_extreme(
     return extreme(op, code, src, index, index_dim(op, "index", index), out, dim_size, True)
 
 
-def gather_coo(op: str, src: Tensor, index: Tensor, out: Tensor | None) -> Tensor:
+def gather_coo(op: str, src: Tensor, index: Tensor, out: Tensor | None, ascending: bool = True) -> Tensor:
     check.tensor(op, "src", src)
     check.index(op, "index", index, like=src)
     if out is None and plain_rows(src, index):
         low, high, ordered = ladder.index_range(index)
-        if ordered and low >= 0 and high < src.shape[0]:
+        if (ordered or not ascending) and low >= 0 and high < src.shape[0]:
             return gather(src, index)
     dim = index_dim(op, "index", index)
     if dim >= src.dim():
@@ -70,7 +70,7 @@ def gather_coo(op: str, src: Tensor, index: Tensor, out: Tensor | None) -> Tenso
             check.fail(IndexError, op, "index >= 0", low)
         if high >= N:
             check.fail(IndexError, op, f"index < {N}", high)
-        if not ordered and (dim == 0 or bool((index.diff() < 0).any())):
+        if ascending and not ordered and (dim == 0 or bool((index.diff() < 0).any())):
             check.fail(ValueError, op, "an ascending index", "a decreasing pair")
     flat, B = index, math.prod(lead)
     if dim:

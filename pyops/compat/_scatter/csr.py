@@ -11,8 +11,8 @@ from ... import _check as check
 from ... import _ladder as ladder
 from ...kernels import codes as C
 from ...sparse._groups import reduce_groups, widen
-from ._groups import checked_out, index_dim, written
-from ._short import SegmentGather, SegmentLinear, is_compiling, plain_rows, segment_gather, segment_sum, wanting_grad
+from .groups import checked_out, index_dim, written
+from .short import SegmentGather, SegmentLinear, is_compiling, plain_rows, segment_gather, segment_sum, wanting_grad
 
 
 def segment_csr(op: str, code: int, src: Tensor, indptr: Tensor, out: Tensor | None) -> tuple[Tensor, Tensor]:
