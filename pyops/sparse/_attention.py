@@ -209,6 +209,6 @@ def edge_softmax(graph: Graph, logits: Tensor, norm_by: str = "dst") -> Tensor:
         check.fail(ValueError, op, f"logits on {graph.device}, as the graph", logits.device)
     by_src = check.choice(op, "norm_by", norm_by, ("dst", "src")) == "src"
     rowptr, _, eid, colptr, _, eid_t = (*graph.structure[:3], *graph.reversed_structure) if by_src else graph.structure
-    flat = logits.reshape(logits.shape[0], -1).contiguous() if logits.dim() != 1 else logits.contiguous()
+    flat = logits.reshape(logits.shape[0], math.prod(logits.shape[1:])) if logits.dim() != 1 else logits
     ptr, order = (colptr, eid_t) if by_src else (rowptr, eid)
-    return ladder.segment_softmax(flat, ptr, order, False).reshape(logits.shape)
+    return ladder.segment_softmax(flat.contiguous(), ptr, order, False).reshape(logits.shape)

@@ -11,7 +11,7 @@ from ...kernels import codes as C
 from .groups import Groups, checked_out
 
 
-def _floating(op: str, src: Tensor) -> None:
+def floating(op: str, src: Tensor) -> None:
     if not src.is_floating_point():
         check.fail(ValueError, op, "a floating src", src.dtype)
 
@@ -35,13 +35,13 @@ def _eps_term(g: Groups, plan: tuple[Tensor, Tensor], total: Tensor, eps: float)
 
 
 def softmax(op: str, src: Tensor, index: Tensor, dim: int, dim_size: int | None) -> Tensor:
-    _floating(op, src)
+    floating(op, src)
     g = Groups(op, src, index, dim, dim_size)
     return ladder.segment_softmax(g.rows, *g.plan(), False).reshape(src.shape)
 
 
 def log_softmax(op: str, src: Tensor, index: Tensor, dim: int, eps: float, dim_size: int | None) -> Tensor:
-    _floating(op, src)
+    floating(op, src)
     g = Groups(op, src, index, dim, dim_size)
     plan = g.plan()
     result = ladder.segment_softmax(g.rows, *plan, True).reshape(src.shape)
@@ -50,15 +50,22 @@ def log_softmax(op: str, src: Tensor, index: Tensor, dim: int, eps: float, dim_s
     return result - g.spread(_log_sum(g, plan, eps)[1])
 
 
-def logsumexp(
+def log_sum(
     op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float
 ) -> Tensor:
-    _floating(op, src)
+    """log(sum(exp(src - max)) + eps) + max by group in the size of ``out``; -inf for empty groups."""
+    floating(op, src)
     if out is not None:
         dim_size = checked_out(op, out, src, dim)
     g = Groups(op, src, index, dim, dim_size)
     total, term = _log_sum(g, g.plan(), eps)
-    result = g.values(total if term is None else total + term)
+    return g.values(total if term is None else total + term)
+
+
+def logsumexp(
+    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, eps: float
+) -> Tensor:
+    result = log_sum(op, src, index, dim, out, dim_size, eps)
     if out is not None:
         result = torch.logaddexp(out, result)
     result = result.nan_to_num(nan=float("nan"), neginf=0.0)
@@ -66,7 +73,7 @@ def logsumexp(
 
 
 def std(
-    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool
+    op: str, src: Tensor, index: Tensor, dim: int, out: Tensor | None, dim_size: int | None, unbiased: bool, eps: float = 1e-6
 ) -> Tensor:
     if not src.is_floating_point():
         src = src.to(torch.get_default_dtype())
@@ -78,7 +85,7 @@ def std(
     d = (n - 1 if unbiased else n).clamp(min=1).double()
     if out is None:
         deviation = g.values(g.reduce_plan(plan, C.STD, 0.0, unbiased))
-        return deviation * torch.sqrt(d / (d + 1e-6)).to(src.dtype)
+        return deviation * torch.sqrt(d / (d + eps)).to(src.dtype) if eps else deviation
     out.add_(g.values(g.reduce_plan(plan, C.VAR, 0.0, unbiased)) * d.to(src.dtype))
-    mean_square = out / (d + 1e-6).to(src.dtype)
+    mean_square = out / (d + eps).to(src.dtype)
     return torch.where(mean_square > 0, torch.where(mean_square > 0, mean_square, 1.0).sqrt(), mean_square.clamp(max=0))
