@@ -37,7 +37,8 @@ def cases(level: str) -> Iterator[Case]:
             build = partial(_build_act, graph, F, direction, small)
             targets = {"best": 8.0} if direction == BOTH else {}
             yield Case("act(u + v), sum", direction, graph, e.shape(F), F, build, traffic, targets)
-            traffic = Traffic(passes * (nodes + index + e.num_edges * 4), passes * (gathered + nodes), passes * e.num_edges * F * 10)
+            scalars = e.num_edges * 4
+            traffic = Traffic(passes * (nodes + index + scalars), passes * (gathered + nodes), passes * e.num_edges * F * 10)
             build = partial(_build_act, graph, F, direction, small, rank_one=True)
             yield Case("act(u + v + d w), sum", direction, graph, e.shape(F), F, build, traffic, targets)
 

@@ -42,8 +42,8 @@ def add_act_reduce(
             other factor of a gate. Absent ones count as 0, 0 and 1.
         activation: identity, relu, leaky_relu, elu, sigmoid, tanh, silu, softplus, gelu or gelu_tanh.
         reduce: sum, mean, min or max.
-        scalar, direction: ``[E]`` and ``[*features]``, given together: an edge term of rank one, such as the column of the distance in
-            a linear layer on concatenated ends and distance. Nothing of size E x features is formed for it by sum and mean.
+        scalar, direction: ``[E]`` and ``[*features]``, given together: an edge term of rank one, such as the column of the
+            distance in a linear layer on both ends and their distance. sum and mean form nothing of size E x features for it.
         slope: of leaky_relu (default 0.01), alpha of elu (default 1).
 
     Returns:
@@ -56,8 +56,8 @@ def add_act_reduce(
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, before any kernel runs.
 
-    Source: the messages of SIR-GCN; with ``value``, of gated graph convolutions (arXiv:1711.07553); with ``scalar``, of EGNN's first
-    layer (arXiv:2102.09844).
+    Source: the messages of SIR-GCN; with ``value``, of gated graph convolutions (arXiv:1711.07553); with ``scalar``, of EGNN
+    (arXiv:2102.09844).
 
     >>> import torch, structops
     >>> g = structops.Graph(torch.tensor([[0, 1], [1, 1]]), num_nodes=2)
