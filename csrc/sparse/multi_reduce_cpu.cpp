@@ -100,9 +100,11 @@ template <class T, Sums sums> void finish(const MultiReduceArgs& a, int64_t r, i
     __builtin_memcpy(lane, &lanes, sizeof lane);
     auto write = [&](auto* arg) __attribute__((always_inline)) {
       using I = Pointee<decltype(arg)>;
-      const I* const source = a.edge ? nullptr : static_cast<const I*>(a.col.data) + begin;
+      const I* const source = static_cast<const I*>(a.col.data) + begin;
       arg += (e * a.N + r) * F + f;
-      for (int i = 0; i < n; ++i) arg[i] = !any ? I(-1) : source ? source[lane[i]] : I(begin + lane[i]);
+      if (!any) for (int i = 0; i < n; ++i) arg[i] = -1;
+      else if (a.edge) for (int i = 0; i < n; ++i) arg[i] = I(begin + lane[i]);
+      else for (int i = 0; i < n; ++i) arg[i] = source[lane[i]];
     };
     if (a.rowptr.wide) write(static_cast<int64_t*>(a.arg)); else write(static_cast<int32_t*>(a.arg));
   }
@@ -160,10 +162,19 @@ template <class T, Sums sums, bool lo, bool hi, int V> void reduce_row(const Mul
   }
 }
 
+// Results and gradients are long rows, visited in pieces: the hardware does not see the next one coming.
+template <class T> STRUCTOPS_INLINE void prefetch_row(const MultiReduceArgs& a, const void* p, int64_t r) {
+  if (r >= a.N) return;
+  const int64_t bytes = a.S * a.list.size * a.F * int64_t(sizeof(T));
+  const char* const row = static_cast<const char*>(p) + r * bytes;
+  for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
+}
+
 template <class T, Sums sums, bool lo, bool hi> void reduce_rows(const MultiReduceArgs& a, const ParallelFor& pf) {
   constexpr int L = W<Acc<T>>;
   for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf, [&](int64_t, int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
+      prefetch_row<T>(a, a.out, r + 1);
       int64_t f = 0;
       for (; f + kWide * L <= a.F; f += kWide * L) reduce_row<T, sums, lo, hi, kWide>(a, r, f, kWide * L);
       for (; f < a.F; f += L) reduce_row<T, sums, lo, hi, 1>(a, r, f, a.F - f < L ? a.F - f : L);
@@ -329,8 +340,10 @@ template <class T> void backward(const MultiReduceArgs& a, const ParallelFor& pf
   b.source = map ? b.extreme + cells + n_won : nullptr;
   for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf,
                  [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r)
+    for (int64_t r = first; r < last; ++r) {
+      prefetch_row<T>(a, a.grad, r + 1);
       for (int64_t f = 0; f < a.F; f += L) reduce_gradient<T>(a, b, r, f, a.F - f < L ? a.F - f : L);
+    }
   });
   if (a.d_x) {
     if (n_extremes) {

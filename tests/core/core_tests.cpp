@@ -25,6 +25,7 @@ int main(int argc, char** argv) {
   test_softmax_all(rng);
   test_scatter_all(rng);
   test_select_all(rng);
+  test_multi_reduce_all(rng);
   test_csr_all(rng);
   test_chart_all(rng);
   test_bits_all(rng);
