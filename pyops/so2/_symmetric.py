@@ -124,7 +124,8 @@ def lists(D: int, O: int, P: int, blocks: list[Block]) -> tuple[np.ndarray, np.n
     term_out = np.array([key[0] for key, *_ in found], np.int64)
     ends = lambda numbers, count: np.searchsorted(numbers, np.arange(count + 1))  # noqa: E731
     parts = [
-        ends(term_out, O), factors, variables, term_out, [*pairs], ends(t, len(found)), p, ends(p[by_path], P), t[by_path],
+        ends(term_out, O), factors, variables, term_out, [(1 + i, 1 + j) for i, j in pairs],
+        ends(t, len(found)), p, ends(p[by_path], P), t[by_path],
         np.cumsum([0, *map(len, uses)]), [u for use in uses for u in use],
     ]  # fmt: skip
     flat = np.concatenate([np.asarray(part, np.int64).reshape(-1) for part in parts]).astype(np.int32)
