@@ -8,7 +8,7 @@ from torch import Tensor
 
 def _form(x: Tensor, w: Tensor, g: Tensor, element: Tensor, terms: list, by_path: list) -> Tensor:
     """F of csrc/so2/symmetric_contraction.h; x [N, D, C], g [N, O, C]."""
-    total = x.new_zeros(())
+    total = x[:0].sum() + w[:0].sum() + g[:0].sum()  # 0, and differentiable without terms
     for (o, variables), entries in zip(terms, by_path, strict=True):
         u = sum(c * w[:, p] for p, c in entries)[element]
         product = u * g[:, o]

@@ -20,11 +20,6 @@ from ._irreps import Irrep, Irreps
 MOST_DEGREE = 4
 
 
-def sort_key(l: int, p: int) -> tuple[int, int]:
-    """e3nn's order of irreps: by degree, natural parity first."""
-    return l, -p * (-1) ** l
-
-
 @cache
 def monomials(variables: int, degree: int) -> list[tuple[int, ...]]:
     return list(combinations_with_replacement(range(variables), degree))
@@ -33,7 +28,7 @@ def monomials(variables: int, degree: int) -> list[tuple[int, ...]]:
 def coupled(irreps: Irreps, degree: int, out: Irrep) -> list[np.ndarray]:
     """Every path of ``degree`` copies of ``irreps`` to ``out``, in the order and normalisation of MACE.
 
-    Couplings are sorted by the irrep they reach, stably, after every step; each has Wigner 3j symbols times sqrt(2 l + 1). At
+    Couplings are sorted by the (l, parity) they reach, stably, after every step; each has Wigner 3j symbols times sqrt(2 l + 1). At
     degree 4 only irreps of natural parity, (-1)^l, occur on the way.
     """
     D, lmax, at = irreps.dim, irreps.lmax, irreps.offsets()
@@ -42,7 +37,7 @@ def coupled(irreps: Irreps, degree: int, out: Irrep) -> list[np.ndarray]:
         unit = np.zeros((term.dim, D))
         unit[:, begin : begin + term.dim] = np.eye(term.dim)
         level.append((term.l, term.p, unit))
-    level.sort(key=lambda path: sort_key(*path[:2]))
+    level.sort(key=lambda path: path[:2])
     for n in range(2, degree + 1):
         number = {m: i for i, m in enumerate(monomials(D, n))}
         raised = np.array([[number[tuple(sorted((*m, v)))] for v in range(D)] for m in monomials(D, n - 1)])
@@ -62,7 +57,7 @@ def coupled(irreps: Irreps, degree: int, out: Irrep) -> list[np.ndarray]:
                     np.add.at(product, (slice(None), raised[:, begin : begin + term.dim]), terms)
                     product[np.abs(product) < 1e-12] = 0
                     found.append((degree_out, parity, product))
-        level = sorted(found, key=lambda path: sort_key(*path[:2]))
+        level = sorted(found, key=lambda path: path[:2])
     return [table for l, p, table in level if (l, p) == (out.l, out.p)]
 
 
@@ -129,7 +124,8 @@ def lists(D: int, O: int, P: int, blocks: list[Block]) -> tuple[np.ndarray, np.n
     term_out = np.array([key[0] for key, *_ in found], np.int64)
     ends = lambda numbers, count: np.searchsorted(numbers, np.arange(count + 1))  # noqa: E731
     parts = [
-        ends(term_out, O), factors, variables, term_out, [*pairs], ends(t, len(found)), p, ends(p[by_path], P), t[by_path],
+        ends(term_out, O), factors, variables, term_out, [(1 + i, 1 + j) for i, j in pairs],
+        ends(t, len(found)), p, ends(p[by_path], P), t[by_path],
         np.cumsum([0, *map(len, uses)]), [u for use in uses for u in use],
     ]  # fmt: skip
     flat = np.concatenate([np.asarray(part, np.int64).reshape(-1) for part in parts]).astype(np.int32)

@@ -40,7 +40,7 @@ class SymmetricContractionPlan:
         independent: leave out paths whose polynomial is a combination of earlier ones. Default: all paths, as MACE has weights for.
 
     ``blocks`` lists the paths: term of irreps_out, then degree 1 .. correlation; ``num_paths`` counts them. ``num_terms`` counts
-    the monomials that remain, for each component of the result: 410 of the 17,472 entries that dense tables have for
+    the monomials that remain, for each component of the result: 410 of the 17,472 entries of dense tables for
     ``"0e+1o+2e+3o"`` to ``"0e+1o"`` at correlation 3.
 
     Raises:
