@@ -24,9 +24,9 @@ KINDS = {"cross": (1, 1, 1), "dot": (1, 1, 0), "scale": (0, 1, 1)}
 class VectorSphericalProduct:
     """The pointwise product of two fields on the sphere, on their coefficients in scalar and vector spherical harmonics.
 
-    A scalar field is ``sum of x_lm Y_lm``, a vector field ``sum of x_ljm Y_ljm`` over ``l <= lmax`` and ``j = |l - 1|..l + 1``, with
-    ``Y_ljm`` the coupling of ``Y_l`` with the axes to degree j; both bases are orthonormal. Coefficients are irreps of degree l or
-    j, ordered by l, then j, then m. Unlike products of scalar fields (Gaunt), ``cross`` has antisymmetric parts, such as the cross
+    A scalar field is ``sum of x_lm Y_lm``, a vector field ``sum of x_ljm Y_ljm`` over ``l <= lmax`` and ``j = |l - 1|..l + 1``;
+    ``Y_ljm`` couples ``Y_l`` with the axes to degree j; both bases are orthonormal. Coefficients are irreps of degree l or j,
+    ordered by l, then j, then m. Unlike products of scalar fields (Gaunt), ``cross`` has antisymmetric parts, such as the cross
     product of two vectors.
 
     Args:
