@@ -38,7 +38,8 @@ def cases(level: str) -> Iterator[Case]:
     for direction, passes in ((FWD, 1), (BOTH, 3)):
         traffic = Traffic(4 * rows * 32 * dim * 3 * passes, 4 * rows * 32 * dim * 3 * passes, rows * 32 * dim * dim * passes)
         build = partial(_vector, direction, L, rows)
-        yield Case("vector-spherical product", direction, f"{rows} rows", f"lmax={L}, {rows} rows of 32 fields", dim, build, traffic)
+        title = f"lmax={L}, {rows} rows of 32 fields"
+        yield Case("vector-spherical product", direction, f"{rows} rows", title, dim, build, traffic)
 
 
 @lru_cache(maxsize=1)

@@ -58,6 +58,7 @@ class VectorSphericalProduct:
             Irreps([(1, j, s * (-1) ** (l + rank)) for l in range(lmax + 1) for j in _degrees(l, rank)])
             for lmax, rank, s in zip(self.lmax, KINDS[kind], signs, strict=True)
         )
+        self._table = _table(*self.lmax, kind)
 
     def __repr__(self) -> str:
         return f"VectorSphericalProduct({', '.join(map(str, self.lmax))}, {self.kind!r})"
@@ -73,7 +74,7 @@ class VectorSphericalProduct:
         """
         op = "VectorSphericalProduct"
         check.choice(op, "layout", layout, LAYOUTS)
-        return bilinear(x, y, _table(*self.lmax, self.kind), layout, op)
+        return bilinear(x, y, self._table, layout, op)
 
 
 def _degrees(l: int, rank: int) -> list[int]:
