@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 from structops import Graph
-from structops.so2 import channelwise_instructions
+from structops.so2 import SymmetricContractionPlan, channelwise_instructions
 from structops.so2._bilinear import Table
 from structops.so2._product import Spec
 
@@ -21,6 +21,15 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
         (leaf(3, 3, 2), leaf(3, 2, 2), *table, 2, False, False),
         (leaf(1, 2, 2), leaf(3, 2, 4), *table, 0, True, False),
         (leaf(3, 4, 2), leaf(3, 3, 2), *table, 1, False, True),
+    ]
+    plan = SymmetricContractionPlan("0e+1o", "0e", 2)
+    parts = lambda: (leaf(3, 2, 4), leaf(2, plan.num_paths, 2), leaf(3, 2, 1))  # noqa: E731
+    rest = torch.tensor([0, 1, 3]), torch.tensor([2, 0, 1]), *plan.on(torch.device("cpu"))
+    none = (None,) * 3
+    found["symmetric_contraction"] = [
+        (*parts()[:2], None, *none, *none, *rest, 0, True, False, False, True),
+        (*parts(), *none, *none, *rest, 0, True, True, True, False),
+        (*parts(), *parts(), *none, *rest, 1, True, True, True, True),
     ]
 
     # frames, Wigner matrices, SO(2) convolutions

@@ -8,6 +8,7 @@
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 #include "so2/sph.h"
+#include "so2/symmetric_contraction.h"
 #include "so2/tp.h"
 
 namespace structops::cuda {
@@ -19,6 +20,7 @@ void spherical_harmonics_jet(const SphArgs& a, const CudaContext& ctx);
 void tp_conv(const TpArgs& a, const CudaContext& ctx);
 void tp_conv_edge(const TpArgs& a, const CudaContext& ctx);
 void sparse_bilinear(const BilinearArgs& a, const CudaContext& ctx);
+void symmetric_contraction(const SymmetricArgs& a, const CudaContext& ctx);
 
 // frames, Wigner matrices, SO(2) convolutions
 void wigner_fwd(const WignerArgs& a, const CudaContext& ctx);

@@ -19,6 +19,7 @@ void spherical_harmonics_jet(const SphArgs&, const CudaContext&) { missing(); }
 void tp_conv(const TpArgs&, const CudaContext&) { missing(); }
 void tp_conv_edge(const TpArgs&, const CudaContext&) { missing(); }
 void sparse_bilinear(const BilinearArgs&, const CudaContext&) { missing(); }
+void symmetric_contraction(const SymmetricArgs&, const CudaContext&) { missing(); }
 
 // frames, Wigner matrices, SO(2) convolutions
 void wigner_fwd(const WignerArgs&, const CudaContext&) { missing(); }

@@ -8,6 +8,7 @@
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 #include "so2/sph.h"
+#include "so2/symmetric_contraction.h"
 #include "so2/tp.h"
 
 namespace structops {
@@ -19,6 +20,7 @@ STRUCTOPS_DISPATCH(void, spherical_harmonics_jet, (const SphArgs& a, const Paral
 STRUCTOPS_DISPATCH(void, tp_conv, (const TpArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, tp_conv_edge, (const TpArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, sparse_bilinear, (const BilinearArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, symmetric_contraction, (const SymmetricArgs& a, const ParallelFor& pf), (a, pf))
 
 SphTables sph_tables(SphNorm norm) {
   SphTables t{};

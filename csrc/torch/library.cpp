@@ -125,6 +125,10 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor? eid_t, Tensor plan, Tensor cg, int[] sizes, bool want_y, bool want_w) -> (Tensor, Tensor)");
   // Operands [N or 1, D, C], or [N or 1, C, D]; lists, coef, sizes: pyops/so2/_bilinear.py.
   m.def("sparse_bilinear(Tensor a, Tensor b, Tensor lists, Tensor coef, int[] sizes, int role, bool components_last, bool total) -> Tensor");
+  // The gradients in x, w and g of the contraction differentiated along `order` directions; empty where not wanted.
+  m.def("symmetric_contraction(Tensor x, Tensor w, Tensor? g, Tensor? x1, Tensor? w1, Tensor? g1, Tensor? x2, Tensor? w2, Tensor? g2, "
+        "Tensor ptr, Tensor nodes, Tensor lists, Tensor coef, int[] sizes, int order, bool components_last, "
+        "bool want_x, bool want_w, bool want_g) -> (Tensor, Tensor, Tensor)");
 
   // frames, Wigner matrices, SO(2) convolutions
   // so3_turn and so3_torque act on features [E, S, C] where mmax < 0, on packed Wigner matrices [E, R] else.

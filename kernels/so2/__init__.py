@@ -11,6 +11,7 @@ OPS: dict[str, str] = {
     "tp_conv": "tp",
     "tp_conv_edge": "tp",
     "sparse_bilinear": "bilinear",
+    "symmetric_contraction": "symmetric_contraction",
     # frames, Wigner matrices, SO(2) convolutions
     "so2_wigner": "wigner",
     "so2_rotate": "wigner",

@@ -21,6 +21,8 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         return product_cases(op, g)
     if op == "sparse_bilinear":
         return bilinear_cases(g)
+    if op == "symmetric_contraction":
+        return contraction_cases(g)
 
     if op == "eigh3":
         return eigh_cases(g)
@@ -122,6 +124,22 @@ def bilinear_cases(g: torch.Generator) -> Iterator[tuple]:
             shapes = [(n, C, d) if last else (n, d, C) for n, d in ((a_rows, dims[role - 2]), (b_rows, dims[role - 1]))]
             a, b = ((torch.randn(*s, generator=g) / 2).to(dtype) for s in shapes)
             yield a, b, *table.on(a.device), role, last, total
+
+
+def contraction_cases(g: torch.Generator) -> Iterator[tuple]:
+    """Up to two directions, whole and in part, both layouts, an element without nodes, channels with and without tails."""
+    from ..so2 import SymmetricContractionPlan
+
+    plan = SymmetricContractionPlan("0e+1o", "0e+1o", 3)
+    N, D, O = 7, plan.irreps_in.dim, plan.irreps_out.dim
+    ptr, nodes = torch.tensor([0, 4, 4, 7]), torch.randperm(N, generator=g)
+    for dtype, last, C, K in itertools.product(DTYPES, (False, True), (3, 33), range(3)):
+        shapes = [(N, C, D) if last else (N, D, C), (3, plan.num_paths, C), (N, C, O) if last else (N, O, C)]
+        parts = [(torch.randn(*s, generator=g) / 2).to(dtype) for _ in range(K + 1) for s in shapes] + [None] * (6 - 3 * K)
+        yield *parts, ptr, nodes, *plan.on(nodes.device), K, last, True, True, True
+        if K:
+            parts[4] = None
+            yield *parts, ptr.int(), nodes.int(), *plan.on(nodes.device), K, last, True, False, True
 
 
 def product_cases(op: str, g: torch.Generator) -> Iterator[tuple]:

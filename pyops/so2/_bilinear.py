@@ -64,7 +64,8 @@ class Table:
             at += part.size
         self.dims = tuple(dims)
         self.sizes = [*dims, values.size, *pairs, *starts]
-        self._tensors = {torch.device("cpu"): (torch.from_numpy(np.concatenate(lists).astype(np.int32)), torch.tensor(np.stack(coefs)))}
+        flat = np.concatenate(lists).astype(np.int32)
+        self._tensors = {torch.device("cpu"): (torch.from_numpy(flat), torch.from_numpy(np.stack(coefs)))}
 
     @property
     def terms(self) -> int:
