@@ -1,6 +1,7 @@
-"""Geometric products of multivectors with weights of paths. Operator: sparse_bilinear.
+"""Geometric products of multivectors with weights of paths; products of vector fields on the sphere. Operator: sparse_bilinear.
 
-The peer is the papers' formulation: a dense table of signs times weights for each channel, made in every call, and an einsum.
+The peers are the papers' formulations: a dense table of signs times weights for each channel, made in every call, and an einsum; an
+einsum with the dense table of the coupling.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from functools import lru_cache, partial
 
 import torch
-from structops.so2 import CliffordAlgebra
+from structops.so2 import CliffordAlgebra, VectorSphericalProduct
 from torch import Tensor
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
@@ -32,6 +33,13 @@ def cases(level: str) -> Iterator[Case]:
             title = f"n={n}, {types} types, {rows} rows of {C} multivectors"
             build = partial(_build, direction, n, types, rows, C)
             yield Case("Clifford product", direction, f"{rows} rows", title, dim, build, traffic, targets={"dense": 5.0})
+    L, rows = at_level(level, smoke=(1, 4), quick=(2, 1000), default=(2, 1000), full=(4, 1000))
+    dim = 3 * (L + 1) ** 2
+    for direction, passes in ((FWD, 1), (BOTH, 3)):
+        traffic = Traffic(4 * rows * 32 * dim * 3 * passes, 4 * rows * 32 * dim * 3 * passes, rows * 32 * dim * dim * passes)
+        build = partial(_vector, direction, L, rows)
+        title = f"lmax={L}, {rows} rows of 32 fields"
+        yield Case("vector-spherical product", direction, f"{rows} rows", title, dim, build, traffic)
 
 
 @lru_cache(maxsize=1)
@@ -69,6 +77,25 @@ def _build(direction: str, n: int, types: str, rows: int, C: int, device: str) -
     run = lambda f: runner(lambda: f(*leaves), direction, leaves, out)  # noqa: E731
     ours = Provider(OURS, run(lambda *a: A.weighted_product(*a, types)))
     return Prepared(ours, [Provider("dense", run(partial(_dense, A, types)))], reference)
+
+
+def _vector(direction: str, L: int, rows: int, device: str) -> Prepared:
+    product = VectorSphericalProduct(L, L, L)
+    g = torch.Generator().manual_seed(0)
+    dim = product.irreps_in1.dim
+    x, y, out = (torch.randn(rows, 32, dim, generator=g).to(device) for _ in range(3))
+    leaves = tuple(t.requires_grad_(direction == BOTH) for t in (x, y))
+    eye = torch.eye(dim, dtype=torch.float64, device=device)
+    table = product(eye[:, None, None], eye[None, :, None])[:, :, 0]
+    dense = lambda x, y: torch.einsum("bci,ijk,bcj->bck", x, table.to(x.dtype), y)  # noqa: E731
+
+    def reference():
+        wide = tuple(t.detach().double().requires_grad_() for t in leaves)
+        z = dense(*wide)
+        return (z.detach(), *torch.autograd.grad(z, wide, out.double()))[: None if direction == BOTH else 1]
+
+    run = lambda f: runner(lambda: f(*leaves), direction, leaves, out)  # noqa: E731
+    return Prepared(Provider(OURS, run(product)), [Provider("dense", run(dense))], reference)
 
 
 def test_clifford(case, bench_case):

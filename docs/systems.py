@@ -15,7 +15,7 @@ OPEN = {
     "BiPer, BiBench, BiPFT, A&B BNN, FFF, IWR, G2GNet": "nothing: see tests/binary; no files of their own yet",
     "TDN": "the CP-decomposed product",
     "Spherical equivariant graph transformers": "edge softmax over irreps",
-    "Price of Freedom": "Gaunt and vector-spherical products",
+    "Price of Freedom": "the Gaunt product",
     "EnergyEquivGNN": "the symmetric contraction",
     "TOGL, TopNets": "persistent homology",
     "PathNN, k-path rooted subgraphs": "path enumeration",

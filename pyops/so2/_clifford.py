@@ -57,6 +57,12 @@ class CliffordAlgebra:
         self.dim = 2**self.n
         self.blades = tuple(b for k in range(self.n + 1) for b in combinations(range(1, self.n + 1), k))
         self.grades = tuple(map(len, self.blades))
+        kinds = {"grade": self.grades, "quaternion": tuple(g % 4 for g in self.grades)}
+        self._types = kinds
+        terms = _terms(self.metric, self.blades)
+        self._product = Table(*zip(*terms, strict=True), (self.dim,) * 3)
+        self._paths = {name: tuple(sorted({(kind[i], kind[j], kind[k]) for i, k, j, _ in terms})) for name, kind in kinds.items()}
+        self._weighted = {name: _split(terms, kind, self._paths[name], self.dim) for name, kind in kinds.items()}
 
     def __repr__(self) -> str:
         return f"CliffordAlgebra({self.signature})"
@@ -74,7 +80,7 @@ class CliffordAlgebra:
         """
         op = "geometric_product"
         x, y = (self._multivector(op, name, t)[..., None, :] for name, t in (("x", x), ("y", y)))
-        return bilinear(x, y, _product(self.signature), "mul_ir", op).squeeze(-2)
+        return bilinear(x, y, self._product, "mul_ir", op).squeeze(-2)
 
     def weighted_product(self, x: Tensor, y: Tensor, weight: Tensor, types: str = "grade") -> Tensor:
         """The product with a weight for every path: ``out[c] = sum over paths (a, b, d) of weight[c, path] <<x[c]>_a <y[c]>_d>_b``.
@@ -113,18 +119,16 @@ class CliffordAlgebra:
         if weight.dtype != x.dtype:
             check.fail(TypeError, op, f"weight of dtype {x.dtype}, as x", weight.dtype)
         check.same_device(op, x=x, y=y, weight=weight)
-        parts, combine = _weighted(self.signature, types)
+        parts, combine = self._weighted[types]
         return bilinear(bilinear(x, y, parts, "mul_ir", op), weight, combine, "mul_ir", op)
 
-    def paths(self, types: str = "grade") -> list[tuple[int, int, int]]:
+    def paths(self, types: str = "grade") -> tuple[tuple[int, int, int], ...]:
         """The (type of x, type of the result, type of y) that occur in products, in lexicographic order."""
-        check.choice("paths", "types", types, TYPES)
-        return _paths(self.signature, types)
+        return self._paths[check.choice("paths", "types", types, TYPES)]
 
     def types(self, types: str = "grade") -> tuple[int, ...]:
         """The type of every blade: its grade, or that modulo 4."""
-        check.choice("types", "types", types, TYPES)
-        return self.grades if types == "grade" else tuple(g % 4 for g in self.grades)
+        return self._types[check.choice("types", "types", types, TYPES)]
 
     # ---- involutions, norms, parts -----------------------------------------------------------------------------------
 
@@ -189,47 +193,29 @@ class CliffordAlgebra:
         return slice(start, start + self.grades.count(grade))
 
 
-# ---- tables, one for each signature ----------------------------------------------------------------------------------
-
-
 @cache
-def _terms(signature: tuple[int, int, int]) -> tuple[tuple[int, int, int, int], ...]:
+def _terms(metric: tuple[int, ...], blades: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, int, int, int], ...]:
     """(i, k, j, sign) with blade i times blade k = sign times blade j, where it is not 0."""
-    algebra = CliffordAlgebra(signature)
-    masks = [sum(1 << (g - 1) for g in blade) for blade in algebra.blades]
+    masks = [sum(1 << (g - 1) for g in blade) for blade in blades]
     place = {m: i for i, m in enumerate(masks)}
     found = []
     for i, a in enumerate(masks):
         for k, b in enumerate(masks):
             sign = 1
-            for g in range(algebra.n):
+            for g, square in enumerate(metric):
                 if b >> g & 1:  # e_g passes the generators of a behind it, then meets its own
-                    sign *= (-1) ** (a >> (g + 1)).bit_count() * (algebra.metric[g] if a >> g & 1 else 1)
+                    sign *= (-1) ** (a >> (g + 1)).bit_count() * (square if a >> g & 1 else 1)
             if sign:
                 found.append((i, k, place[a ^ b], sign))
     return tuple(found)
 
 
-@cache
-def _product(signature: tuple[int, int, int]) -> Table:
-    i, k, j, sign = zip(*_terms(signature), strict=True)
-    return Table(i, k, j, sign, (1 << sum(signature),) * 3)
-
-
-@cache
-def _paths(signature: tuple[int, int, int], types: str) -> list[tuple[int, int, int]]:
-    kind = CliffordAlgebra(signature).types(types)
-    return sorted({(kind[i], kind[j], kind[k]) for i, k, j, _ in _terms(signature)})
-
-
-@cache
-def _weighted(signature: tuple[int, int, int], types: str) -> tuple[Table, Table]:
+def _split(terms: tuple, kind: tuple[int, ...], paths: tuple, dim: int) -> tuple[Table, Table]:
     """Two maps: the product taken apart into what each path brings to each blade, and its weighted sum."""
-    kind, paths = CliffordAlgebra(signature).types(types), {p: n for n, p in enumerate(_paths(signature, types))}
-    terms = [(i, k, j, paths[kind[i], kind[j], kind[k]], sign) for i, k, j, sign in _terms(signature)]
-    parts = {part: n for n, part in enumerate(sorted({(j, path) for *_, j, path, _ in terms}))}
-    dim = 1 << sum(signature)
-    i, k, part, sign = zip(*((i, k, parts[j, path], sign) for i, k, j, path, sign in terms), strict=True)
-    split = Table(i, k, part, sign, (dim, dim, len(parts)))
+    number = {p: n for n, p in enumerate(paths)}
+    routed = [(i, k, (j, number[kind[i], kind[j], kind[k]]), sign) for i, k, j, sign in terms]
+    parts = {part: n for n, part in enumerate(sorted({part for _, _, part, _ in routed}))}
+    i, k, part, sign = zip(*((i, k, parts[part], sign) for i, k, part, sign in routed), strict=True)
     j, path = zip(*parts, strict=True)
-    return split, Table(range(len(parts)), path, j, [1] * len(parts), (len(parts), len(paths), dim))
+    apart = Table(i, k, part, sign, (dim, dim, len(parts)))
+    return apart, Table(range(len(parts)), path, j, [1] * len(parts), (len(parts), len(paths), dim))

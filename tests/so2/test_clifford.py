@@ -130,7 +130,7 @@ def test_weighted_product_against_the_dense_one(signature, types: str) -> None:
     A, C = CliffordAlgebra(signature), 3
     paths = A.paths(types)
     kind = A.types(types)
-    assert set(paths) == {(kind[i], kind[j], kind[k]) for i, j, k in cayley(A).nonzero().tolist()} and paths == sorted(paths)
+    assert set(paths) == {(kind[i], kind[j], kind[k]) for i, j, k in cayley(A).nonzero().tolist()} and list(paths) == sorted(paths)
     found = []
     for f in (A.weighted_product, lambda *a: dense_weighted(A, *a)):
         leaves = [t.requires_grad_() for t in (rand(2, C, A.dim), rand(2, C, A.dim, seed=1), rand(C, len(paths), seed=2))]
