@@ -12,7 +12,7 @@ from structops.kernels.so2.wigner_ref import wigner_full
 SYSTEM = "Equiformer, EquiformerV2: equivariant graph attention by tensor products and by SO(2) convolutions"
 OPERATORS = (
     "structops.so2.norm", "structops.so2.TensorProduct", "structops.so2.gate", "structops.so2.irreps_attention",
-    "structops.so2.so2_linear", "structops.so2.wigner", "structops.so2.rotate", "structops.so2.rotate_back",
+    "structops.so2.so2_linear", "structops.so2.so2_gate", "structops.so2.wigner", "structops.so2.rotate", "structops.so2.rotate_back",
 )  # fmt: skip
 L, C, H, A, B = 2, 4, 2, 3, 6  # degrees, channels, heads, scalars of the scores of a head, radial functions
 S = (L + 1) ** 2
@@ -100,9 +100,7 @@ def dense_equiformer(x, vec, *p, index):
     for n, i in enumerate(DEPTHWISE.instructions):
         table = i.path_weight * so2.wigner_3j(i.i_in1, i.i_in2, i.i_out, torch.float64)
         a_, b_ = (slice(l * l, (l + 1) ** 2) for l in (i.i_in1, i.i_in2))
-        rows[i.i_out] = rows[i.i_out] + torch.einsum(
-            "ijk,ziu,zj,zu->zku", table, z[:, a_], y[:, b_], w[:, n * C : (n + 1) * C]
-        )
+        rows[i.i_out] = rows[i.i_out] + torch.einsum("ijk,ziu,zj,zu->zku", table, z[:, a_], y[:, b_], w[:, n * C : (n + 1) * C])
     z = torch.cat(rows, 1)
     scores, scalars, gates = heads(z)
     logits = torch.einsum("eha,ha->eh", leaky(scores).reshape(-1, H, A), a)
@@ -156,13 +154,15 @@ def equiformer_v2(x, vec, *p, graph: Graph, index, gamma=None):
     )
     scores, gates = extra.split([H * A, L * C], 1)
     logits = (leaky(scores).unflatten(1, (H, A)) * a).sum(2)
-    z = so2.so2_linear(in_frame(z, gates), w2, lmax=L, mmax=M, out_channels=C)
+    z = so2.so2_linear(
+        so2.so2_gate(z, gates.unflatten(1, (L, C)), lmax=L, mmax=M, per_degree=True), w2, lmax=L, mmax=M, out_channels=C
+    )
     value = so2.rotate_back(z, D, L, M)
     return x + linear(so2.irreps_attention(graph, None, None, value, L, bias=logits, heads=H, per_edge=True), w_out)
 
 
 def in_frame(z, gates):
-    """The gate of every degree on the rows of the edge frame: SiLU for l = 0."""
+    """The gate of every degree on the rows of the edge frame, row by row."""
     degree = torch.tensor([l for l, _ in so2.frame_order(L, M)])
     factor = torch.cat([torch.ones_like(gates[:, :C]), gates.sigmoid()], 1).unflatten(1, (L + 1, C))[:, degree]
     return torch.cat([silu(z[:, :1]), (z * factor)[:, 1:]], 1)
