@@ -10,13 +10,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # System -> what it needs that is not built.
 OPEN = {
     "CRF2o, deep biaffine parser": "nothing: see tests/tree; no file of its own yet",
-    "QHNet, QHNetV2, MFN": "Hamiltonian blocks, SO(2) gates and tensor products; selected inversion",
-    "eSCN, EquiformerV2, UMA; NequIP, MACE": "nothing for the convolutions: see tests/so2; the symmetric contraction",
+    "MFN": "selected inversion",
+    "eSCN, UMA; NequIP, MACE": "nothing for the convolutions: see tests/so2; no files of their own yet",
     "BiPer, BiBench, BiPFT, A&B BNN, FFF, IWR, G2GNet": "nothing: see tests/binary; no files of their own yet",
     "TDN": "the CP-decomposed product",
-    "Spherical equivariant graph transformers": "edge softmax over irreps",
-    "Price of Freedom": "the Gaunt product",
-    "EnergyEquivGNN": "the symmetric contraction",
+    "EnergyEquivGNN": "nothing: see tests/so2/test_symmetric_contraction.py; no file of its own yet",
     "TOGL, TopNets": "persistent homology",
     "PathNN, k-path rooted subgraphs": "path enumeration",
     "PPGN++": "ragged batched products of dense matrices",

@@ -214,6 +214,7 @@ def so2_gate(
     *,
     lmax: int,
     mmax: int | None = None,
+    per_degree: bool = False,
     act: str | Callable = "silu",
     gate_act: str | Callable = "sigmoid",
 ) -> Tensor:
@@ -221,9 +222,10 @@ def so2_gate(
 
     Args:
         x: ``[E, n, C]``, rows in :func:`frame_order`.
-        gates: ``[E, P, C]``, one for each of the P = (n - lmax - 1) / 2 pairs, in the order of the rows +m. (The gate of fairchem,
-            shared by all m of a degree, is :func:`gate` in the global frame.)
+        gates: ``[E, P, C]``, one for each of the P = (n - lmax - 1) / 2 pairs, in the order of the rows +m.
         lmax, mmax: lmax <= 8, mmax <= lmax (default lmax).
+        per_degree: gates ``[E, lmax, C]`` of the degrees l > 0, shared by all their rows; act for l = 0 only. As :func:`gate` does
+            in the global frame.
         act, gate_act: as in :func:`gate`.
 
     Returns:
@@ -232,7 +234,7 @@ def so2_gate(
     Raises:
         TypeError, ValueError: naming the argument.
 
-    Source: the SO(2) gate of QHNetV2, arXiv:2506.09398.
+    Source: the SO(2) gate of QHNetV2, arXiv:2506.09398; per_degree: fairchem's ``GateActivation`` with ``m_prime``.
 
     >>> import torch, structops
     >>> structops.so2.so2_gate(torch.ones(1, 4, 1), torch.zeros(1, 1, 1), lmax=1).flatten()
@@ -240,13 +242,16 @@ def so2_gate(
     """
     op = "so2_gate"
     lmax, mmax = degrees(op, lmax, mmax)
-    n = len(order(lmax, mmax))
-    shaped(op, "x", x, (None, n, None))
-    shaped(op, "gates", gates, (x.shape[0], (n - lmax - 1) // 2, x.shape[2]), x)
-    fixed, *pairs = _orders(x, lmax, mmax)
-    factors = _act(op, "gate_act", gate_act)(gates).split([lmax + 1 - m for m in range(1, mmax + 1)], 1) if mmax else ()
-    turned = [p * f.unsqueeze(1) for p, f in zip(pairs, factors, strict=True)]
-    return torch.cat([_act(op, "act", act)(fixed[:, 0]), *(t.flatten(1, 2) for t in turned)], 1)
+    rows = order(lmax, mmax)
+    check.flags(op, per_degree=per_degree)
+    shaped(op, "x", x, (None, len(rows), None))
+    pairs = [row for row in rows if row[1] > 0]
+    shaped(op, "gates", gates, (x.shape[0], lmax if per_degree else len(pairs), x.shape[2]), x)
+    plain = 1 if per_degree else lmax + 1
+    at = [l - 1 if per_degree else pairs.index((l, abs(m))) for l, m in rows[plain:]]
+    factors = _act(op, "gate_act", gate_act)(gates)[:, torch.tensor(at, dtype=torch.int64, device=x.device)]
+    first, rest = x.split([plain, len(rows) - plain], 1)
+    return torch.cat([_act(op, "act", act)(first), rest * factors], 1)
 
 
 def so2_norm(

@@ -45,6 +45,13 @@ def test_gate_equals_fairchem(lmax: int) -> None:
     assert_close(so2.gate(x, gates, lmax), module.GateActivation(lmax, lmax, 6)(gates, x), terms=4)
 
 
+@pytest.mark.parametrize("L,M", [(0, 0), (2, 1), (3, 3)])
+def test_frame_gate_per_degree_equals_fairchem(L: int, M: int) -> None:
+    peer = uma("nn.activation").GateActivation(L, M, 6, m_prime=True)
+    x, gates = rand(5, len(so2.frame_order(L, M)), 6), rand(5, L, 6, seed=1)
+    assert_close(so2.so2_gate(x, gates, lmax=L, mmax=M, per_degree=True), peer(gates.flatten(1), x), terms=4)
+
+
 @pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
 def test_gate_is_equivariant(layout: str) -> None:
     x, gates, R = rand(6, FLAT.dim), rand(6, 5, seed=1), random_rotation()
@@ -244,6 +251,7 @@ def test_arguments_are_left_alone() -> None:
         (lambda: so2.norm(rand(2, 9, 3), 2, balanced=1), TypeError, "balanced"),
         (lambda: so2.norm(torch.zeros(2, 4, dtype=torch.int64), "0e+1o"), TypeError, "x"),
         (lambda: so2.so2_gate(rand(2, 4, 3), rand(2, 2, 3), lmax=1), ValueError, "gates"),
+        (lambda: so2.so2_gate(rand(2, 4, 3), rand(2, 1, 3), lmax=1, per_degree=1), TypeError, "per_degree"),
         (lambda: so2.so2_norm(rand(2, 4, 3), rand(4, 3), lmax=1), ValueError, "weight"),
         (lambda: so2.so2_norm(rand(2, 5, 3), lmax=1), ValueError, "x"),
     ],
