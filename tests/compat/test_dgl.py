@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import sys
 
 import pytest
 import structops
@@ -207,3 +208,9 @@ ERRORS = [
 def test_errors(kind, words, call):
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_install_without_dgl_raises(monkeypatch):
+    monkeypatch.setitem(sys.modules, "dgl", None)
+    with pytest.raises(ImportError):
+        compat.install()
