@@ -5,8 +5,8 @@ from ._egnn import egnn_step
 from ._frames import Frames, eigh3, frame_average, frames
 from ._harmonics import spherical_harmonics, spherical_harmonics_derivatives, wigner_3j
 from ._irreps import Irrep, Irreps
-from .attention import irreps_attention
 from ._vector_harmonics import VectorSphericalProduct
+from .attention import irreps_attention
 from .contraction import SymmetricContraction, SymmetricContractionPlan, symmetric_contraction
 from .convolution import edge_block, so2_linear, weight_shapes
 from .frame_product import so2_product_paths, so2_tensor_product
@@ -25,6 +25,7 @@ __all__ = [
     "SymmetricContraction",
     "SymmetricContractionPlan",
     "TensorProduct",
+    "VectorSphericalProduct",
     "channelwise_instructions",
     "edge_block",
     "edge_order",
@@ -42,6 +43,7 @@ __all__ = [
     "norm",
     "rotate",
     "rotate_back",
+    "s2_activation",
     "so2_gate",
     "so2_linear",
     "so2_norm",
@@ -54,16 +56,5 @@ __all__ = [
     "weight_shapes",
     "wigner",
     "wigner_3j",
-    "CliffordAlgebra", "Frames", "Irrep", "Irreps", "TensorProduct", "VectorSphericalProduct", "channelwise_instructions",
-    "edge_block", "edge_order", "egnn_step", "eigh3", "frame_average", "frame_order", "frames", "rotate", "rotate_back",
-    "so2_linear", "spherical_harmonics", "spherical_harmonics_derivatives", "tp_conv", "weight_shapes", "wigner",
-    "wigner_3j", "wigner_dense",
-    "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct", "channelwise_instructions",
-    "edge_block", "edge_order", "frame_order", "rotate", "rotate_back", "so2_linear", "spherical_harmonics",
-    "spherical_harmonics_derivatives", "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j",
     "wigner_dense",
-    "Irrep", "Irreps", "OrbitalBasis", "TensorProduct", "channelwise_instructions", "edge_block", "edge_order", "frame_order",
-    "gate", "hamiltonian_blocks", "hamiltonian_features", "hamiltonian_irreps", "inner_product", "irreps_attention", "norm",
-    "rotate", "rotate_back", "s2_activation", "so2_gate", "so2_linear", "so2_norm", "so2_product_paths", "so2_tensor_product",
-    "spherical_harmonics", "spherical_harmonics_derivatives", "tp_conv", "weight_shapes", "wigner", "wigner_3j", "wigner_dense",
 ]  # fmt: skip
