@@ -12,12 +12,8 @@ from .rotation import edge_order, frame_order, rotate, rotate_back, wigner, wign
 from .tensor_product import TensorProduct, channelwise_instructions, tp_conv
 
 __all__ = [
-    "CliffordAlgebra", "Frames", "Irrep", "Irreps", "TensorProduct", "VectorSphericalProduct", "channelwise_instructions",
-    "edge_block", "edge_order", "egnn_step", "eigh3", "frame_average", "frame_order", "frames", "rotate", "rotate_back",
-    "so2_linear", "spherical_harmonics", "spherical_harmonics_derivatives", "tp_conv", "weight_shapes", "wigner",
-    "wigner_3j", "wigner_dense",
-    "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct", "channelwise_instructions",
-    "edge_block", "edge_order", "frame_order", "rotate", "rotate_back", "so2_linear", "spherical_harmonics",
-    "spherical_harmonics_derivatives", "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j",
-    "wigner_dense",
+    "CliffordAlgebra", "Frames", "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct",
+    "VectorSphericalProduct", "channelwise_instructions", "edge_block", "edge_order", "egnn_step", "eigh3", "frame_average",
+    "frame_order", "frames", "rotate", "rotate_back", "so2_linear", "spherical_harmonics", "spherical_harmonics_derivatives",
+    "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j", "wigner_dense",
 ]  # fmt: skip
