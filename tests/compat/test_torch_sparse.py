@@ -426,6 +426,6 @@ def test_layout_unset_warns():
 
 
 def test_samples_are_what_the_tests_need():
-    row, col = entries(5, 7)
+    row, _ = entries(5, 7)
     assert row.numel() and not torch.equal(row, row.sort()[0])
     assert (matrix(7, 5)[1].count_nonzero(1) == 0).any() or (matrix(5, 7)[1].count_nonzero(0) == 0).any()
