@@ -1,4 +1,36 @@
-"""torch_sparse 0.6.18 on structops: the same names, arguments and results."""
+"""torch_sparse 0.6.18 on structops: the same names, arguments and results.
+
+``structops.compat.install("torch_scatter", "torch_sparse")`` before PyG is imported makes PyG use it; ``install()`` here replaces
+torch_sparse alone. Importing this package registers ``torch.ops.torch_sparse.*``, unless the library is loaded: it then keeps
+those names. Once registered here, importing the library raises ImportError. torch_scatter is not needed.
+
+Kept from torch_sparse: entries in the order of rows, then columns; duplicates until ``coalesce``; caches of the other layouts;
+values cast to the dtype of the dense operand; 0 for empty rows; the first of equal extremes, its entry as the winner and E where
+there is none; NaN skipped by min and max; a selected row or column keeps its dimension.
+
+Different, on purpose:
+
+- Indices out of range raise IndexError, unsorted entries under ``is_sorted`` ValueError (there: assertions, or nothing).
+  ``trust_data`` skips this, but not the checks before a kernel reads the structure. int32 indices are taken, and kept as int64.
+- Products with a dense matrix take vectors too, float16 and bfloat16 accumulate in float32, and have derivatives of every order
+  (there: one), deterministic. The structure is analysed once for a matrix and those made from it by ``set_value``, and kept as
+  int32: ``2 (E + N)`` numbers beside the matrix's own.
+- Products of two sparse matrices have gradients to both values (there: none), take duplicates and every dtype, and hold one
+  number for each term of the sums.
+- ``spmm(index, ...)``, the functional form, stores no message (there: E x K); integers times values do, here too.
+- ``index_select_nnz(..., layout="csc")`` counts entries by columns, as ``masked_select_nnz`` does. ``get_diag`` sums duplicates.
+- A sum of two sparse matrices counts the values that one of them lacks as ones (there: the result has none).
+- ``sparse_resize`` raises where an entry would lie outside. ``sample`` raises at empty rows.
+- ``mean`` of integers rounds down. ``cat`` of features wants equal structures.
+- Matrices are hashed by identity.
+
+TorchScript compiles ``SparseTensor`` and ``SparseStorage``, construction, layouts and values, ``add``, ``mul``, ``matmul``,
+``masked_select``, the diagonals and the reductions; PyG's layers need no more. The other methods and functions are for Python.
+Under torch.compile, ``matmul`` of a matrix after ``fill_cache_()`` is part of the graph; ``@``, and what builds a matrix, break it.
+
+Not here: METIS (``partition`` into several parts raises NotImplementedError) and ``hetero_temporal_neighbor_sample``. Samplers run
+torch operations over whole vectors of nodes, on the device of the graph (``hgt_sample`` on the CPU).
+"""
 
 from . import ops
 from ._tensor_methods import TensorMethods as _Methods
