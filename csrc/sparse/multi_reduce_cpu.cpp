@@ -331,15 +331,15 @@ template <class T> void backward(const MultiReduceArgs& a, const ParallelFor& pf
   const bool map = n_extremes && a.d_x && a.edge, same = sizeof(A) == sizeof(T);
   Backward<T> b{};
   b.width = panel_width<A>(a, n_terms);
-  const int64_t panels = (a.F + b.width - 1) / b.width, cells = n_extremes * a.N * a.F, index = a.rowptr.wide ? 8 : 4;
-  const int64_t n_won = n_extremes && a.d_x && !same ? a.M * a.F : 0;
-  A* const scratch = allocate<A>(size_t(panels * a.N * n_terms * b.width + cells + n_won + (map ? cells * index / int64_t(sizeof(A)) + 1 : 0)));
-  b.table = scratch;
-  b.extreme = b.table + panels * a.N * n_terms * b.width;
+  const int64_t panels = (a.F + b.width - 1) / b.width, cells = n_extremes * a.N * a.F;
+  const int64_t n_table = panels * a.N * n_terms * b.width, n_won = n_extremes && a.d_x && !same ? a.M * a.F : 0;
+  const int64_t sources = map ? (cells * (a.rowptr.wide ? 8 : 4) + 63) / 64 * 64 : 0;  // bytes
+  char* const scratch = allocate<char>(size_t(sources + (n_table + cells + n_won) * int64_t(sizeof(A))));
+  b.source = map ? scratch : nullptr;
+  b.table = reinterpret_cast<A*>(scratch + sources);
+  b.extreme = b.table + n_table;
   A* const won = n_won ? b.extreme + cells : static_cast<A*>(a.d_x);
-  b.source = map ? b.extreme + cells + n_won : nullptr;
-  for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf,
-                 [&](int64_t, int64_t first, int64_t last) {
+  for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf, [&](int64_t, int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
       prefetch_row<T>(a, a.grad, r + 1);
       for (int64_t f = 0; f < a.F; f += L) reduce_gradient<T>(a, b, r, f, a.F - f < L ? a.F - f : L);
