@@ -24,8 +24,6 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor grad, Tensor rowptr, "
         "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor grad, Tensor rowptr, Tensor? col, Tensor? eid, "
-        "Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) -> (Tensor, Tensor, Tensor, Tensor)");
   // x [M, F], edge [E, F], y [N, F], scale [S, N]; see multi_reduce.h. keep: stat and arg for the backward are wanted.
   m.def("multi_reduce(Tensor? x, Tensor? edge, Tensor? y, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
         "Tensor? eid_t, Tensor? scale, int[] reduces, float eps, bool keep) -> (Tensor, Tensor, Tensor)");
