@@ -45,7 +45,7 @@ def symmetric_contraction(x, w, g, x1, w1, g1, x2, w2, g2, ptr, nodes, lists, co
             for i, part in enumerate(parts):
                 if part is not None:
                     moved[i] = moved[i] + step * (part.detach().double() if i == 1 else turned(part.detach().double()))
-        value = _form(*moved, element, terms, by_path)
+        value = _form(moved[0], moved[1], moved[2], element, terms, by_path)
         for step in steps:
             (value,) = torch.autograd.grad(value, step, create_graph=True, allow_unused=True, materialize_grads=True)
         found = torch.autograd.grad(value, base, allow_unused=True, materialize_grads=True)

@@ -118,7 +118,8 @@ def bilinear_cases(g: torch.Generator) -> Iterator[tuple]:
     from ..so2._bilinear import Table
 
     dims, terms = (5, 7, 6), 40
-    table = Table(*(torch.randint(0, d - 1, (terms,), generator=g) for d in dims), torch.randn(terms, generator=g), dims)
+    i, j, k = (torch.randint(0, d - 1, (terms,), generator=g).tolist() for d in dims)
+    table = Table(i, j, k, torch.randn(terms, generator=g).tolist(), dims)
     for dtype, last, C, role in itertools.product(DTYPES, (False, True), (3, 70), range(3)):
         for a_rows, b_rows, total in ((9, 9, False), (1, 9, False), (9, 1, True), (9, 9, True)):
             shapes = [(n, C, d) if last else (n, d, C) for n, d in ((a_rows, dims[role - 2]), (b_rows, dims[role - 1]))]

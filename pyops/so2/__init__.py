@@ -57,8 +57,4 @@ __all__ = [
     "wigner",
     "wigner_3j",
     "wigner_dense",
-    "CliffordAlgebra", "Frames", "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct",
-    "VectorSphericalProduct", "channelwise_instructions", "edge_block", "edge_order", "egnn_step", "eigh3", "frame_average",
-    "frame_order", "frames", "rotate", "rotate_back", "so2_linear", "spherical_harmonics", "spherical_harmonics_derivatives",
-    "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j", "wigner_dense",
-]  # fmt: skip
+]

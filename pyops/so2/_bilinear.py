@@ -43,7 +43,7 @@ class Table:
             if p.size and not 0 <= p.min() <= p.max() < d:
                 check.fail(IndexError, op, f"{name} in [0, {d})", f"{p.min()}..{p.max()}")
         flat, inverse = np.unique(np.ravel_multi_index(parts, [max(d, 1) for d in dims]), return_inverse=True)
-        values = np.bincount(inverse, values, flat.size)
+        values = np.asarray(np.bincount(inverse, values, flat.size), np.float64)
         slots = [p[values != 0] for p in np.unravel_index(flat, [max(d, 1) for d in dims])]
         values = values[values != 0]
         lists: list[np.ndarray] = []

@@ -60,7 +60,8 @@ class CliffordAlgebra:
         kinds = {"grade": self.grades, "quaternion": tuple(g % 4 for g in self.grades)}
         self._types = kinds
         terms = _terms(self.metric, self.blades)
-        self._product = Table(*zip(*terms, strict=True), (self.dim,) * 3)
+        i, j, k, coef = zip(*terms, strict=True)
+        self._product = Table(i, j, k, coef, (self.dim,) * 3)
         self._paths = {name: tuple(sorted({(kind[i], kind[j], kind[k]) for i, k, j, _ in terms})) for name, kind in kinds.items()}
         self._weighted = {name: _split(terms, kind, self._paths[name], self.dim) for name, kind in kinds.items()}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -138,15 +138,17 @@ def frames(
     ptr = torch.tensor([0, N], device=pos.device) if ptr is None else _pointer(op, ptr, pos)
     G = ptr.numel() - 1
     wide = pos.float() if pos.dtype.itemsize == 2 else pos
-    center = segment_reduce(wide, ptr, "mean")
+    center = cast(Tensor, segment_reduce(wide, ptr, "mean"))
     centred = wide - center.index_select(0, _cloud(ptr, N))
-    covariance = segment_reduce((centred[:, :, None] * centred[:, None]).flatten(1), ptr).reshape(G, D, D)
+    outer = (centred[:, :, None] * centred[:, None]).flatten(1)
+    covariance = cast(Tensor, segment_reduce(outer, ptr)).reshape(G, D, D)
     eigenvalues, axes = eigh3(covariance)
     signs = _signs(D, proper, wide)[None]
     if stochastic:
         signs = signs[0, torch.randint(signs.shape[1], (G, 1), generator=generator, device=pos.device)]
     projected = segment_matmul(centred, ptr, axes) * _per_point(signs, ptr, N)
-    return Frames(*(t.to(pos.dtype) for t in (projected, axes, signs, center, eigenvalues)), ptr)
+    projected, axes, signs, center, eigenvalues = (t.to(pos.dtype) for t in (projected, axes, signs, center, eigenvalues))
+    return Frames(projected, axes, signs, center, eigenvalues, ptr)
 
 
 def frame_average(frames: Frames, value: Tensor, kind: str = "scalar", *, per_cloud: bool = False) -> Tensor:

@@ -42,12 +42,13 @@ def _backward(ctx, *cotangents):
     return *grads, *(None,) * 10
 
 
-def along(base: tuple, directions: list[tuple], lists, sizes, components_last: bool, wants: tuple) -> tuple:
+def along(base, directions: list[tuple], lists, sizes, components_last: bool, wants) -> tuple:
     """The gradient in x, w and g of D_1 D_2 .. F; None where it is zero or not wanted.
 
     F is linear in w and in g: a derivative along one of them alone puts the direction in its place.
     """
-    base, wants, left = list(base), list(wants), []
+    base, wants = list(base), list(wants)
+    left: list[tuple] = []
     for n, d in enumerate(directions):
         given = [i for i in range(3) if d[i] is not None]
         if len(given) == 1 and given[0] > 0:

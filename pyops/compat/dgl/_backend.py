@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import typing
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +89,8 @@ def cast(*tensors: Tensor | None) -> list[Tensor | None]:
 def reduce_messages(graph: Graph, op: str, reduce: str, lhs: Tensor | None, rhs: Tensor | None, fill: float | None) -> Tensor:
     message = MESSAGES[check.choice("gspmm", "op", op, MESSAGES)]
     lhs, rhs = (None if op == "copy_rhs" else lhs), (None if op == "copy_lhs" else rhs)
-    return sparse.spmm(graph, lhs, rhs, message, reduce, fill_value=fill, skip_nan=reduce in _NEUTRAL)
+    out = sparse.spmm(graph, lhs, rhs, message, reduce, fill_value=fill, skip_nan=reduce in _NEUTRAL)
+    return typing.cast(Tensor, out)
 
 
 def _neutral(reduce: str, lhs: Tensor | None, rhs: Tensor | None) -> float | None:
@@ -140,7 +142,8 @@ def gsddmm(
     gidx: Any, op: str, lhs_data: Tensor | None, rhs_data: Tensor | None, lhs_target: str = "u", rhs_target: str = "v"
 ) -> Tensor:
     """``[E, *]`` in the order of edge numbers."""
-    return _edge_values(single("gsddmm", gidx), op, *cast(lhs_data, rhs_data), lhs_target, rhs_target)
+    lhs, rhs = cast(lhs_data, rhs_data)
+    return _edge_values(single("gsddmm", gidx), op, lhs, rhs, lhs_target, rhs_target)
 
 
 def gsddmm_hetero(
@@ -166,7 +169,7 @@ def _is_all(eids: Any) -> bool:
     return isinstance(eids, str) and eids == ALL
 
 
-def edge_softmax(gidx: Any, logits: Tensor, eids: Tensor | str = ALL, norm_by: str = "dst") -> Tensor:
+def edge_softmax(gidx: Any, logits: Tensor, eids: Any = ALL, norm_by: str = "dst") -> Tensor:
     """Softmax ``[E, *]`` over the edges of a destination or source; with ``eids`` ``[len(eids), *]``, over those edges only."""
     op = "edge_softmax"
     graph = single(op, gidx)
@@ -206,13 +209,13 @@ def segment_reduce(op: str, x: Tensor, offsets: Tensor) -> Tensor:
     """``[N, *]`` over the ranges of ``offsets [N + 1]``; 0 for empty ones."""
     check.choice("segment_reduce", "op", op, REDUCES)
     (x,) = cast(x)
-    return sparse.segment_reduce(x, offsets.to(x.device), op, skip_nan=op in _NEUTRAL)
+    return typing.cast(Tensor, sparse.segment_reduce(x, offsets.to(x.device), op, skip_nan=op in _NEUTRAL))
 
 
 def scatter_add(x: Tensor, idx: Tensor, m: int) -> Tensor:
     """``[m, *]``: sums of the rows of ``x`` that share an index."""
     (x,) = cast(x)
-    return sparse.scatter_reduce(x, idx, m, "sum")
+    return typing.cast(Tensor, sparse.scatter_reduce(x, idx, m, "sum"))
 
 
 def segment_mm(A: Tensor, B: Tensor, seglen_A: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ... import _check as check
@@ -36,7 +37,8 @@ def gspmm(g: Any, op: str, reduce_op: str, lhs_data: Tensor | None, rhs_data: Te
     check.choice("gspmm", "reduce_op", reduce_op, (*backend.REDUCES, "mean"))
     found = relations(g)
     if len(found) == 1:
-        return backend.reduce_messages(found[0].graph, op, reduce_op, *backend.cast(lhs_data, rhs_data), None)
+        x, e = backend.cast(lhs_data, rhs_data)
+        return backend.reduce_messages(found[0].graph, op, reduce_op, x, e, None)
     if reduce_op == "mean":
         check.fail(ValueError, "gspmm", "sum, max or min over several edge types", "mean")
     gidx = getattr(g, "_graph", g)
@@ -50,7 +52,7 @@ def _zero_isolated(t: Tensor, ntype: int, found: list[backend.Relation]) -> Tens
     degrees = [graph.in_degrees() for graph, _, dst in found if dst == ntype]
     if not degrees or not t.numel():
         return t
-    return t.masked_fill((sum(degrees) == 0).reshape(-1, *(1,) * (t.dim() - 1)), 0)
+    return t.masked_fill((torch.stack(degrees).sum(0) == 0).reshape(-1, *(1,) * (t.dim() - 1)), 0)
 
 
 def gsddmm(
@@ -82,12 +84,12 @@ def gsddmm(
 
 def copy_u(g: Any, x: Tensor) -> Tensor:
     """Source values on the edges, ``[E, *]``."""
-    return gsddmm(g, "copy_lhs", x, None)
+    return cast(Tensor, gsddmm(g, "copy_lhs", x, None))
 
 
 def copy_v(g: Any, x: Tensor) -> Tensor:
     """Destination values on the edges, ``[E, *]``."""
-    return gsddmm(g, "copy_rhs", None, x)
+    return cast(Tensor, gsddmm(g, "copy_rhs", None, x))
 
 
 def copy_e(g: Any, x: Tensor) -> Tensor:
@@ -170,7 +172,8 @@ def segment_reduce(seglen: Tensor, value: Tensor, reducer: str = "sum") -> Tenso
     op = "segment_reduce"
     check.choice(op, "reducer", reducer, ("sum", "mean", "max", "min"))
     check.dense(op, "value", value, integers=True)
-    return sparse.segment_reduce(value, _offsets(op, seglen, value), reducer, skip_nan=reducer in ("max", "min"))
+    out = sparse.segment_reduce(value, _offsets(op, seglen, value), reducer, skip_nan=reducer in ("max", "min"))
+    return cast(Tensor, out)
 
 
 def segment_softmax(seglen: Tensor, value: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ def register() -> None:
 
 
 def _function(name: str) -> Callable:
-    found = {
+    found: dict[str, Callable] = {
         "cuda_version": dispatcher.cuda_version,
         "index_sort": lambda indices, max=None: ops.index_sort(indices),
         "segment_matmul": lambda input, ptr, other: ops.segment_matmul(input, ptr, other),

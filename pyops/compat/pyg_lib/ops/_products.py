@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -123,4 +124,5 @@ def softmax_csr_backward(out: Tensor, out_grad: Tensor, ptr: Tensor, dim: int = 
     dim = check.axis("softmax_csr_backward", dim, out.dim())
     checked_indptr("softmax_csr_backward", "ptr", ptr.contiguous(), out.shape[dim])
     weighted = out * out_grad
-    return weighted - out * sparse.segment_gather(sparse.segment_reduce(weighted, ptr, "sum", dim), ptr, dim)
+    total = cast(Tensor, sparse.segment_reduce(weighted, ptr, "sum", dim))
+    return weighted - out * sparse.segment_gather(total, ptr, dim)

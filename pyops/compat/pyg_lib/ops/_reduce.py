@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -119,11 +121,15 @@ def gather_csr(src: Tensor, indptr: Tensor, out: Tensor | None = None) -> Tensor
 
 # ---- by name ---------------------------------------------------------------------------------------------------------
 
-_SCATTER = {
+_SCATTER: dict[str, Callable] = {
     "sum": scatter_sum, "add": scatter_sum, "mul": scatter_mul, "mean": scatter_mean, "min": scatter_min, "max": scatter_max,
 }  # fmt: skip
-_COO = {"sum": segment_sum_coo, "add": segment_sum_coo, "mean": segment_mean_coo, "min": segment_min_coo, "max": segment_max_coo}
-_CSR = {"sum": segment_sum_csr, "add": segment_sum_csr, "mean": segment_mean_csr, "min": segment_min_csr, "max": segment_max_csr}
+_COO: dict[str, Callable] = {
+    "sum": segment_sum_coo, "add": segment_sum_coo, "mean": segment_mean_coo, "min": segment_min_coo, "max": segment_max_coo,
+}
+_CSR: dict[str, Callable] = {
+    "sum": segment_sum_csr, "add": segment_sum_csr, "mean": segment_mean_csr, "min": segment_min_csr, "max": segment_max_csr,
+}
 
 
 def _values(result: Tensor | tuple[Tensor, Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -25,4 +27,4 @@ def fused_scatter_reduce(inputs: Tensor, index: Tensor, dim_size: int, reduce_li
     for one in reduce_list:
         check.choice(op, "reduce_list", one, REDUCTIONS)
     plan = sparse.ScatterPlan(index, dim_size)
-    return torch.cat([sparse.scatter_reduce(inputs, plan, reduce=one) for one in reduce_list], 1)
+    return torch.cat([cast(Tensor, sparse.scatter_reduce(inputs, plan, reduce=one)) for one in reduce_list], 1)
