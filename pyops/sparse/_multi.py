@@ -104,13 +104,12 @@ def segment_multi_aggregate(
     [[4.0, 3.0], [5.0, 5.0]]
     """
     op = "segment_multi_aggregate"
-    check.index(op, "indptr", indptr)
-    if indptr.dim() != 1 or indptr.numel() < 1:
-        check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
     check.dense(op, "src", src)
+    check.index(op, "indptr", indptr, like=src)
     if src.dim() < 2:
         check.fail(ValueError, op, "src of shape [E, *, F]", list(src.shape))
-    check.index(op, "indptr", indptr, like=src)
+    if indptr.dim() != 1 or indptr.numel() < 1:
+        check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
     indptr = indptr.contiguous()
     if not torch.compiler.is_compiling():
         checked_indptr(op, "indptr", indptr, src.shape[0])
