@@ -4,12 +4,13 @@ from ._harmonics import spherical_harmonics, spherical_harmonics_derivatives, wi
 from ._irreps import Irrep, Irreps
 from .contraction import SymmetricContraction, SymmetricContractionPlan, symmetric_contraction
 from .convolution import edge_block, so2_linear, weight_shapes
+from .gaunt import gaunt_product
 from .rotation import edge_order, frame_order, rotate, rotate_back, wigner, wigner_dense
 from .tensor_product import TensorProduct, channelwise_instructions, tp_conv
 
 __all__ = [
     "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct", "channelwise_instructions",
-    "edge_block", "edge_order", "frame_order", "rotate", "rotate_back", "so2_linear", "spherical_harmonics",
+    "edge_block", "edge_order", "frame_order", "gaunt_product", "rotate", "rotate_back", "so2_linear", "spherical_harmonics",
     "spherical_harmonics_derivatives", "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j",
     "wigner_dense",
 ]  # fmt: skip
