@@ -41,9 +41,8 @@ def cases(level: str) -> Iterator[Case]:
             size = passes * 4 * N * C * sum(table.dims)
             title = f"degrees to {l}, {table.terms} coefficients, {N} rows, {C} channels"
             traffic = Traffic(size, size, passes * 3 * N * C * table.terms)
-            yield Case(
-                GAUNT, direction, f"L={l}", title, C, partial(_build_gaunt, direction, l, N, C), traffic, targets={"dense einsum": 5.0}
-            )
+            build = partial(_build_gaunt, direction, l, N, C)
+            yield Case(GAUNT, direction, f"L={l}", title, C, build, traffic, targets={"dense einsum": 5.0})
 
 
 @lru_cache(maxsize=4)
