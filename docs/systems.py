@@ -11,10 +11,10 @@ ROOT = Path(__file__).resolve().parent.parent
 OPEN = {
     "CRF2o, deep biaffine parser": "nothing: see tests/tree; no file of its own yet",
     "MFN": "selected inversion",
-    "eSCN, UMA; NequIP, MACE": "nothing for the convolutions: see tests/so2; no files of their own yet",
+    "eSCN, UMA; NequIP, MACE": "nothing: see tests/so2; no files of their own yet",
     "BiPer, BiBench, BiPFT, A&B BNN, FFF, IWR, G2GNet": "nothing: see tests/binary; no files of their own yet",
     "TDN": "the CP-decomposed product",
-    "EnergyEquivGNN": "nothing: see tests/so2/test_symmetric_contraction.py; no file of its own yet",
+    "EnergyEquivGNN": "nothing: see tests/so2; no file of its own yet",
     "TOGL, TopNets": "persistent homology",
     "PathNN, k-path rooted subgraphs": "path enumeration",
     "PPGN++": "ragged batched products of dense matrices",
