@@ -120,8 +120,10 @@ class CliffordAlgebra:
         if weight.dtype != x.dtype:
             check.fail(TypeError, op, f"weight of dtype {x.dtype}, as x", weight.dtype)
         check.same_device(op, x=x, y=y, weight=weight)
-        parts, combine = self._weighted[types]
-        return bilinear(bilinear(x, y, parts, "mul_ir", op), weight, combine, "mul_ir", op)
+        apart, combine = self._weighted[types]
+        # Channels last: the kernel then reads its vectors where they lie.
+        parts = bilinear(x.mT.contiguous(), y.mT.contiguous(), apart, "ir_mul", op)
+        return bilinear(parts, weight.T.contiguous(), combine, "ir_mul", op).mT.contiguous()
 
     def paths(self, types: str = "grade") -> tuple[tuple[int, int, int], ...]:
         """The (type of x, type of the result, type of y) that occur in products, in lexicographic order."""
