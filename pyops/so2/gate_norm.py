@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .. import _check as check
 from ..kernels.so2.wigner_ref import order
-from ._shapes import computing, degrees, shaped
+from ._shapes import computing, degrees, orders, shaped
 from ._terms import Rows
 
 __all__ = ["gate", "inner_product", "norm", "so2_gate", "so2_norm"]
@@ -297,7 +297,7 @@ def so2_norm(
         shaped(op, "bias", bias, (lmax + 1, x.shape[2]), x)
     given = x.dtype
     x, weight, bias = computing(x, weight, bias)
-    parts = _orders(x, lmax, mmax)
+    parts = orders(x, lmax, mmax)
     if centered:
         parts[0] = parts[0] - parts[0].mean((1, 2, 3), keepdim=True)
     parts = [p * (p.square().sum(1, keepdim=True).mean((1, 2, 3), keepdim=True) + eps).rsqrt() for p in parts]
@@ -306,10 +306,3 @@ def so2_norm(
     if bias is not None:
         parts[0] = parts[0] + bias
     return torch.cat([p.flatten(1, 2) for p in parts], 1).to(given)
-
-
-def _orders(x: Tensor, lmax: int, mmax: int) -> list[Tensor]:
-    """Rows of order m as ``[E, 1, lmax + 1, C]`` for m = 0 and ``[E, 2, lmax + 1 - m, C]`` for m > 0: views."""
-    signs = [1 + (m > 0) for m in range(mmax + 1)]
-    parts = x.split([s * (lmax + 1 - m) for m, s in enumerate(signs)], 1)
-    return [p.unflatten(1, (s, -1)) for p, s in zip(parts, signs, strict=True)]
