@@ -47,7 +47,7 @@ def so2_tensor_product(x: Tensor, y: Tensor, weight: Tensor, *, lmax: int, mmax:
         ``[E, n, C]``; for m3 = 0 the real part. Not normalised: 1 / sqrt(number of paths) belongs into the weight.
 
     :func:`so2_linear` before and after mixes degrees and channels. Commutes with turns about the edge. Differentiable to any order;
-    saves complex copies of x and y and the products of one order at a time. Deterministic.
+    keeps w x of every path for the backward, about 2 P / (2 mmax + 1) times the size of x. Deterministic.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -94,10 +94,10 @@ def _signed(x: Tensor, lmax: int, mmax: int) -> dict[int, Tensor]:
     """x_m for m = -mmax..mmax, real and imaginary part ``[E, 2, lmax + 1, C]``, 0 where l < |m|; real ``[E, 1, ..]`` for m = 0."""
     first, *rest = orders(x, lmax, mmax)
     found = {0: first}
-    conjugate = torch.tensor([1.0, -1.0], dtype=x.dtype, device=x.device)[:, None, None]
     for m, part in enumerate(rest, 1):
         found[m] = pad(part, (0, 0, m, 0))
-        found[-m] = found[m] * conjugate
+        real, imaginary = found[m].split(1, 1)
+        found[-m] = torch.cat([real, -imaginary], 1)
     return found
 
 

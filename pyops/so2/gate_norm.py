@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .. import _check as check
 from ..kernels.so2.wigner_ref import order
-from ._shapes import computing, degrees, orders, shaped
+from ._shapes import computing, degrees, orders, shaped, table
 from ._terms import Rows
 
 __all__ = ["gate", "inner_product", "norm", "so2_gate", "so2_norm"]
@@ -245,13 +245,20 @@ def so2_gate(
     rows = order(lmax, mmax)
     check.flags(op, per_degree=per_degree)
     shaped(op, "x", x, (None, len(rows), None))
-    pairs = [row for row in rows if row[1] > 0]
-    shaped(op, "gates", gates, (x.shape[0], lmax if per_degree else len(pairs), x.shape[2]), x)
+    count = lmax if per_degree else (len(rows) - lmax - 1) // 2
+    shaped(op, "gates", gates, (x.shape[0], count, x.shape[2]), x)
     plain = 1 if per_degree else lmax + 1
-    at = [l - 1 if per_degree else pairs.index((l, abs(m))) for l, m in rows[plain:]]
-    factors = _act(op, "gate_act", gate_act)(gates)[:, torch.tensor(at, dtype=torch.int64, device=x.device)]
+    factors = _act(op, "gate_act", gate_act)(gates)[:, _gate_of_row(lmax, mmax, per_degree, x.device)]
     first, rest = x.split([plain, len(rows) - plain], 1)
     return torch.cat([_act(op, "act", act)(first), rest * factors], 1)
+
+
+@table
+def _gate_of_row(lmax: int, mmax: int, per_degree: bool, device: torch.device) -> Tensor:
+    rows = order(lmax, mmax)
+    pairs = [row for row in rows if row[1] > 0]
+    found = [l - 1 for l, _ in rows[1:]] if per_degree else [pairs.index((l, abs(m))) for l, m in rows[lmax + 1 :]]
+    return torch.tensor(found, dtype=torch.int64, device=device)
 
 
 def so2_norm(
