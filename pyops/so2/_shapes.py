@@ -47,3 +47,10 @@ def computing(*tensors: Tensor | None) -> list[Tensor | None]:
             t = t.float()
         found.append(None if t is None else t.contiguous())
     return found
+
+
+def orders(x: Tensor, lmax: int, mmax: int) -> list[Tensor]:
+    """Rows of order m as ``[E, 1, lmax + 1, C]`` for m = 0 and ``[E, 2, lmax + 1 - m, C]`` for m > 0: views."""
+    signs = [1 + (m > 0) for m in range(mmax + 1)]
+    parts = x.split([s * (lmax + 1 - m) for m, s in enumerate(signs)], 1)
+    return [p.unflatten(1, (s, -1)) for p, s in zip(parts, signs, strict=True)]

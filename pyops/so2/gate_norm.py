@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .. import _check as check
 from ..kernels.so2.wigner_ref import order
-from ._shapes import computing, degrees, shaped
+from ._shapes import computing, degrees, orders, shaped, table
 from ._terms import Rows
 
 __all__ = ["gate", "inner_product", "norm", "so2_gate", "so2_norm"]
@@ -245,13 +245,20 @@ def so2_gate(
     rows = order(lmax, mmax)
     check.flags(op, per_degree=per_degree)
     shaped(op, "x", x, (None, len(rows), None))
-    pairs = [row for row in rows if row[1] > 0]
-    shaped(op, "gates", gates, (x.shape[0], lmax if per_degree else len(pairs), x.shape[2]), x)
+    count = lmax if per_degree else (len(rows) - lmax - 1) // 2
+    shaped(op, "gates", gates, (x.shape[0], count, x.shape[2]), x)
     plain = 1 if per_degree else lmax + 1
-    at = [l - 1 if per_degree else pairs.index((l, abs(m))) for l, m in rows[plain:]]
-    factors = _act(op, "gate_act", gate_act)(gates)[:, torch.tensor(at, dtype=torch.int64, device=x.device)]
+    factors = _act(op, "gate_act", gate_act)(gates)[:, _gate_of_row(lmax, mmax, per_degree, x.device)]
     first, rest = x.split([plain, len(rows) - plain], 1)
     return torch.cat([_act(op, "act", act)(first), rest * factors], 1)
+
+
+@table
+def _gate_of_row(lmax: int, mmax: int, per_degree: bool, device: torch.device) -> Tensor:
+    rows = order(lmax, mmax)
+    pairs = [row for row in rows if row[1] > 0]
+    found = [l - 1 for l, _ in rows[1:]] if per_degree else [pairs.index((l, abs(m))) for l, m in rows[lmax + 1 :]]
+    return torch.tensor(found, dtype=torch.int64, device=device)
 
 
 def so2_norm(
@@ -297,7 +304,7 @@ def so2_norm(
         shaped(op, "bias", bias, (lmax + 1, x.shape[2]), x)
     given = x.dtype
     x, weight, bias = computing(x, weight, bias)
-    parts = _orders(x, lmax, mmax)
+    parts = orders(x, lmax, mmax)
     if centered:
         parts[0] = parts[0] - parts[0].mean((1, 2, 3), keepdim=True)
     parts = [p * (p.square().sum(1, keepdim=True).mean((1, 2, 3), keepdim=True) + eps).rsqrt() for p in parts]
@@ -306,10 +313,3 @@ def so2_norm(
     if bias is not None:
         parts[0] = parts[0] + bias
     return torch.cat([p.flatten(1, 2) for p in parts], 1).to(given)
-
-
-def _orders(x: Tensor, lmax: int, mmax: int) -> list[Tensor]:
-    """Rows of order m as ``[E, 1, lmax + 1, C]`` for m = 0 and ``[E, 2, lmax + 1 - m, C]`` for m > 0: views."""
-    signs = [1 + (m > 0) for m in range(mmax + 1)]
-    parts = x.split([s * (lmax + 1 - m) for m, s in enumerate(signs)], 1)
-    return [p.unflatten(1, (s, -1)) for p, s in zip(parts, signs, strict=True)]
