@@ -217,6 +217,8 @@ def test_hetero_neighbor_sample(directed):
         if not directed:
             assert len(edges[name]) == (dense[name][nodes[t[2]]][:, nodes[t[0]]] != 0).sum()
     assert len(edges[names[0]])
+    with pytest.raises(ValueError, match="2 hops"):
+        torch.ops.torch_sparse.hgt_sample(colptr, row, seeds, {"b": [3, 1]}, 2)
     with pytest.raises(IndexError):
         torch.ops.torch_sparse.hetero_neighbor_sample(
             ["a", "b"], types, colptr, row, {"b": torch.tensor([9])}, {name: [2] for name in names}, 1, False, True

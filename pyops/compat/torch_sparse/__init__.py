@@ -66,19 +66,20 @@ from .transpose import t, transpose
 
 ops.register()
 
-for _function in (
-    t, narrow, __narrow_diag__, select, index_select, index_select_nnz, masked_select, masked_select_nnz, permute, remove_diag,
-    set_diag, fill_diag, get_diag, sum, mean, min, max, add, add_, add_nnz, add_nnz_, mul, mul_, mul_nnz, mul_nnz_, matmul,
-    random_walk, partition, reverse_cuthill_mckee, saint_subgraph, sample, sample_adj,
-):  # fmt: skip
-    setattr(_Methods, _function.__name__, _function)
-_Methods.spmm, _Methods.spspmm = _spmm, _spspmm
-_Methods.from_scipy, _Methods.to_scipy = staticmethod(sparse_from_scipy), sparse_to_scipy
-_Methods.__matmul__ = matmul
-_Methods.__add__ = _Methods.__radd__ = add
-_Methods.__iadd__ = add_
-_Methods.__mul__ = _Methods.__rmul__ = mul
-_Methods.__imul__ = mul_
+_METHODS = {
+    **{
+        f.__name__: f
+        for f in (
+            t, narrow, __narrow_diag__, select, index_select, index_select_nnz, masked_select, masked_select_nnz, permute,
+            remove_diag, set_diag, fill_diag, get_diag, sum, mean, min, max, add, add_, add_nnz, add_nnz_, mul, mul_, mul_nnz,
+            mul_nnz_, matmul, random_walk, partition, reverse_cuthill_mckee, saint_subgraph, sample, sample_adj,
+        )
+    },
+    "spmm": _spmm, "spspmm": _spspmm, "from_scipy": staticmethod(sparse_from_scipy), "to_scipy": sparse_to_scipy,
+    "__matmul__": matmul, "__add__": add, "__radd__": add, "__iadd__": add_, "__mul__": mul, "__rmul__": mul, "__imul__": mul_,
+}  # fmt: skip
+for _name, _method in _METHODS.items():
+    setattr(_Methods, _name, _method)
 
 __version__ = "0.6.18"
 __all__ = [

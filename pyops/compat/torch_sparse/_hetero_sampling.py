@@ -46,6 +46,8 @@ def hetero_neighbor_sample(
     types = {"__".join(t): tuple(t) for t in edge_types}
     _structures(op, types, colptr, row)
     _seeds(op, types, colptr, row, input_node)
+    if any(name not in colptr or len(k) < num_hops for name, k in num_neighbors.items()):
+        check.fail(ValueError, op, f"num_neighbors of {num_hops} hops, for relations of colptr", num_neighbors)
     empty = torch.empty(0, dtype=torch.int64)
     nodes = {t: input_node.get(t, empty) for t in node_types}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [(empty, empty, empty)] for name in colptr}
@@ -63,7 +65,8 @@ def hetero_neighbor_sample(
     if not directed:
         found = {name: [_between(types[name], colptr[name], row[name], nodes)] for name in colptr}
     parts = {name: tuple(map(torch.cat, zip(*edges, strict=True))) for name, edges in found.items()}
-    return nodes, *({name: p[i] for name, p in parts.items()} for i in range(3))
+    rows, cols, entries = ({name: p[i] for name, p in parts.items()} for i in range(3))
+    return nodes, rows, cols, entries
 
 
 def _between(kind: tuple, colptr: Tensor, row: Tensor, nodes: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -89,6 +92,8 @@ def hgt_sample(
     _seeds(op, types, colptr, row, input_node)
     empty = torch.empty(0, dtype=torch.int64)
     kinds = {t for s, _, d in types.values() for t in (s, d)}
+    if any(len(num_samples.get(t, ())) < num_hops for t in kinds):
+        check.fail(ValueError, op, f"num_samples of {num_hops} hops for each of {', '.join(sorted(kinds))}", num_samples)
     nodes = {t: input_node.get(t, empty) for t in kinds}
     budget = {t: (empty, torch.empty(0)) for t in kinds}
     last = dict(nodes)
@@ -107,8 +112,8 @@ def hgt_sample(
             kept[chosen] = False
             budget[t] = ids[kept], weight[kept]
     edges = {name: _between(types[name], colptr[name], row[name], nodes) for name in colptr}
-    sampled = {t: n for t, n in nodes.items() if n.numel()}
-    return sampled, *({name: e[i] for name, e in edges.items()} for i in range(3))
+    rows, cols, entries = ({name: e[i] for name, e in edges.items()} for i in range(3))
+    return {t: n for t, n in nodes.items() if n.numel()}, rows, cols, entries
 
 
 def _spent(nodes: Tensor, ids: Tensor, weight: Tensor, more: Tensor, added: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ def reduce_rows(value: Tensor, rowptr: Tensor, reduce: str) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.structops_torch_sparse.reduce_rows(value, rowptr, reduce)
     reduce = reduce_name("reduction", reduce)
-    return segment_reduce(value, rowptr, reduce, skip_nan=reduce in ("min", "max"))
+    return segment_reduce(value, rowptr, reduce, skip_nan=reduce in ("min", "max"))  # type: ignore[return-value]
 
 
 def reduce_cols(value: Tensor, col: Tensor, N: int, reduce: str) -> Tensor:
@@ -29,7 +29,7 @@ def reduce_cols(value: Tensor, col: Tensor, N: int, reduce: str) -> Tensor:
     if torch.jit.is_scripting():
         return torch.ops.structops_torch_sparse.reduce_cols(value, col, N, reduce)
     reduce = reduce_name("reduction", reduce)
-    return scatter_reduce(value, col, N, reduce, skip_nan=reduce in ("min", "max"))
+    return scatter_reduce(value, col, N, reduce, skip_nan=reduce in ("min", "max"))  # type: ignore[return-value]
 
 
 def to_rows(src: Tensor, rowptr: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ... import _check as check
@@ -34,7 +35,7 @@ def product(op: str, graph: Graph, value: Tensor | None, other: Tensor, reduce: 
     return tuple(map(back, out)) if return_arg else back(out)
 
 
-def _unfold(t: Tensor, lead: tuple) -> Tensor:
+def _unfold(t: Tensor, lead: torch.Size) -> Tensor:
     return t if not lead else t.unflatten(1, (lead.numel(), -1)).transpose(0, 1).unflatten(0, lead).contiguous()
 
 

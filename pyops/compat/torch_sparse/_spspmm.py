@@ -40,4 +40,4 @@ def sparse_product(
     else:
         product = value[left] * value_b[right]
     summed = segment_reduce(product, torch.cat([start, start.new_full((1,), row.numel())]), "sum")
-    return row[first], col[first], summed
+    return row[first], col[first], summed  # type: ignore[return-value]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,14 @@ _CACHED = ("rowcount", "colptr", "colcount", "csr2csc", "csc2csr")
 
 
 class StorageMethods:
+    if TYPE_CHECKING:  # what SparseStorage itself defines
+
+        def __init__(self, *args: Any, **kwargs: Any): ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
     _graph: Graph | None = None
+    _sparse_sizes: tuple[int, int]
 
     def _check_bounds(self, is_sorted: bool) -> None:
         op, (M, N) = "SparseStorage", self._sparse_sizes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from textwrap import indent
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,6 +13,12 @@ from ... import _check as check
 
 
 class TensorMethods:
+    if TYPE_CHECKING:  # what SparseTensor itself defines
+
+        def __init__(self, *args: Any, **kwargs: Any): ...
+
+        def __getattr__(self, name: str) -> Any: ...
+
     @classmethod
     def eye(cls, M: int, N: int | None = None, has_value: bool = True, dtype=None, device=None, fill_cache: bool = False):
         """The matrix [M, N] with ones on the diagonal."""

@@ -1,5 +1,7 @@
 """Products of a sparse matrix with dense and sparse ones."""
 
+# mypy: disable-error-code="no-redef"
+
 import torch
 from torch import Tensor
 

@@ -1,5 +1,7 @@
 """Entry-wise products with dense rows or columns, with values, and of sparse matrices."""
 
+# mypy: disable-error-code="no-redef"
+
 import torch
 from torch import Tensor
 

@@ -120,11 +120,11 @@ class SparseTensor(TensorMethods):
 
     def fill_value_(self, fill_value: float, dtype: Optional[int] = None):
         """Make every value ``fill_value``."""
-        return self.set_value_(torch.full((self.nnz(),), fill_value, dtype=dtype, device=self.device()), "coo")
+        return self.set_value_(self._filled(fill_value, dtype), "coo")
 
     def fill_value(self, fill_value: float, dtype: Optional[int] = None):
         """The same structure with every value ``fill_value``."""
-        return self.set_value(torch.full((self.nnz(),), fill_value, dtype=dtype, device=self.device()), "coo")
+        return self.set_value(self._filled(fill_value, dtype), "coo")
 
     def sparse_sizes(self) -> tuple[int, int]:
         return self.storage.sparse_sizes()
@@ -190,7 +190,10 @@ class SparseTensor(TensorMethods):
 
     def _values(self, dtype: Optional[int] = None) -> Tensor:
         value = self.storage.value()
-        return torch.ones(self.nnz(), dtype=dtype, device=self.device()) if value is None else value
+        return self._filled(1.0, dtype) if value is None else value
+
+    def _filled(self, number: float, dtype: Optional[int] = None) -> Tensor:
+        return torch.full([self.nnz()], number, dtype=dtype, device=self.device())  # type: ignore[call-overload]
 
     def to_dense(self, dtype: Optional[int] = None) -> Tensor:
         """``[M, N, *]``; ones of ``dtype`` where there are no values. Any one of duplicates: coalesce first."""
