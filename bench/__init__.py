@@ -145,8 +145,8 @@ FAMILIES = {
         "bench_so2_frames",
         "bench_so2_clifford",
         "bench_so2_hamiltonian",
+        "bench_so2_contraction",
     ),
-    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block", "bench_so2_contraction"),
     "binary": (
         "bench_binary_bits",
         "bench_binary_linear",

@@ -11,8 +11,8 @@ from .contraction import SymmetricContraction, SymmetricContractionPlan, symmetr
 from .convolution import edge_block, so2_linear, weight_shapes
 from .frame_product import so2_product_paths, so2_tensor_product
 from .gate_norm import gate, inner_product, norm, so2_gate, so2_norm
-from .hamiltonian import OrbitalBasis, hamiltonian_blocks, hamiltonian_features, hamiltonian_irreps
 from .gaunt import gaunt_product
+from .hamiltonian import OrbitalBasis, hamiltonian_blocks, hamiltonian_features, hamiltonian_irreps
 from .rotation import edge_order, frame_order, rotate, rotate_back, wigner, wigner_dense
 from .s2_activation import s2_activation
 from .tensor_product import TensorProduct, channelwise_instructions, tp_conv
@@ -36,6 +36,7 @@ __all__ = [
     "frame_order",
     "frames",
     "gate",
+    "gaunt_product",
     "hamiltonian_blocks",
     "hamiltonian_features",
     "hamiltonian_irreps",
@@ -57,8 +58,5 @@ __all__ = [
     "weight_shapes",
     "wigner",
     "wigner_3j",
-    "Irrep", "Irreps", "SymmetricContraction", "SymmetricContractionPlan", "TensorProduct", "channelwise_instructions",
-    "edge_block", "edge_order", "frame_order", "gaunt_product", "rotate", "rotate_back", "so2_linear", "spherical_harmonics",
-    "spherical_harmonics_derivatives", "symmetric_contraction", "tp_conv", "weight_shapes", "wigner", "wigner_3j",
     "wigner_dense",
 ]
