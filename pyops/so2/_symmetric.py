@@ -32,7 +32,7 @@ def coupled(irreps: Irreps, degree: int, out: Irrep) -> list[np.ndarray]:
     degree 4 only irreps of natural parity, (-1)^l, occur on the way.
     """
     D, lmax, at = irreps.dim, irreps.lmax, irreps.offsets()
-    level = []
+    level: list[tuple[int, int, np.ndarray]] = []
     for term, begin in zip(irreps, at, strict=True):
         unit = np.zeros((term.dim, D))
         unit[:, begin : begin + term.dim] = np.eye(term.dim)
@@ -54,7 +54,7 @@ def coupled(irreps: Irreps, degree: int, out: Irrep) -> list[np.ndarray]:
                     table = wigner_3j_dense(degree_out, l, term.l) * sqrt(2 * degree_out + 1)
                     product = np.zeros((2 * degree_out + 1, len(number)))
                     terms = np.einsum("mij,ia->maj", table, left)
-                    np.add.at(product, (slice(None), raised[:, begin : begin + term.dim]), terms)  # type: ignore[arg-type]
+                    np.add.at(product.T, raised[:, begin : begin + term.dim].T, terms.transpose(2, 1, 0))
                     product[np.abs(product) < 1e-12] = 0
                     found.append((degree_out, parity, product))
         level = sorted(found, key=lambda path: path[:2])
@@ -118,15 +118,15 @@ def lists(D: int, O: int, P: int, blocks: list[Block]) -> tuple[np.ndarray, np.n
         for position, v in enumerate(monomial):
             uses[v].append(MOST_DEGREE * t + position)
         entries += [(t, start + n, column[n]) for n in np.flatnonzero(column)]
-    terms, paths = np.array([e[:2] for e in entries], np.int64).reshape(-1, 2).T
+    of_term, of_path = (np.array([e[i] for e in entries], np.int64) for i in (0, 1))
     value = np.array([e[2] for e in entries], np.float64)
-    by_path = np.lexsort((terms, paths))
+    by_path = np.lexsort((of_term, of_path))
     term_out = np.array([key[0] for key, *_ in found], np.int64)
     ends = lambda numbers, count: np.searchsorted(numbers, np.arange(count + 1))  # noqa: E731
     parts = [
         ends(term_out, O), factors, variables, term_out, [(1 + i, 1 + j) for i, j in pairs],
-        ends(terms, len(found)), paths, ends(paths[by_path], P), terms[by_path],
+        ends(of_term, len(found)), of_path, ends(of_path[by_path], P), of_term[by_path],
         np.cumsum([0, *map(len, uses)]), [u for use in uses for u in use],
     ]  # fmt: skip
     flat = np.concatenate([np.asarray(part, np.int64).reshape(-1) for part in parts]).astype(np.int32)
-    return flat, np.stack([value, value[by_path]]), [D, O, P, len(found), len(pairs), terms.size, sum(map(len, uses))]
+    return flat, np.stack([value, value[by_path]]), [D, O, P, len(found), len(pairs), value.size, sum(map(len, uses))]

@@ -42,30 +42,26 @@ def _backward(ctx, *cotangents):
     return *grads, *(None,) * 10
 
 
-def along(base, directions: list[tuple], lists, sizes, components_last: bool, wants) -> tuple:
+def along(base: tuple, directions: list[tuple], lists, sizes, components_last: bool, wants: tuple) -> tuple:
     """The gradient in x, w and g of D_1 D_2 .. F; None where it is zero or not wanted.
 
     F is linear in w and in g: a derivative along one of them alone puts the direction in its place.
     """
-    base, wants = list(base), list(wants)
-    left: list[tuple] = []
     for n, d in enumerate(directions):
         given = [i for i in range(3) if d[i] is not None]
         if len(given) == 1 and given[0] > 0:
-            (i,) = given
-            base[i], wants[i] = d[i], False
-            directions = [tuple(None if k == i else part for k, part in enumerate(other)) for other in directions]
-            if any(all(part is None for part in other) for m, other in enumerate(directions) if m != n):
+            (at,) = given
+            put = lambda parts, value: tuple(value if i == at else t for i, t in enumerate(parts))  # noqa: B023, E731
+            others = [put(other, None) for m, other in enumerate(directions) if m != n]
+            if any(all(t is None for t in other) for other in others):
                 return None, None, None
-            directions.pop(n)
-            return along(tuple(base), directions, lists, sizes, components_last, tuple(wants))
-        left += d
+            return along(put(base, d[at]), others, lists, sizes, components_last, put(wants, False))
     if not any(wants):
         return None, None, None
     if len(directions) > ORDERS:
         raise NotImplementedError(f"symmetric_contraction: expected at most {ORDERS + 1} derivatives, got {len(directions) + 1}")
-    left += [None] * (3 * ORDERS - len(left))
-    found = symmetric_contraction(*base, *left, *lists, sizes, len(directions), components_last, *wants)
+    parts = [t for d in directions for t in d] + [None] * (3 * (ORDERS - len(directions)))
+    found = symmetric_contraction(*base, *parts, *lists, sizes, len(directions), components_last, *wants)
     return tuple(t if want else None for t, want in zip(found, wants, strict=True))
 
 

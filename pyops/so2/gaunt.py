@@ -99,7 +99,7 @@ def gaunt_table(l1: int, l2: int, l3: int) -> Table:
 
     The middle entry of a table of 3j symbols is that of m = 0, so its sign makes the product that of the harmonics.
     """
-    places: list[np.ndarray] = []  # [3, terms]
+    slots: tuple[list, list, list] = [], [], []
     values: list[np.ndarray] = []
     for a in range(l1 + 1):
         for b in range(l2 + 1):
@@ -107,9 +107,10 @@ def gaunt_table(l1: int, l2: int, l3: int) -> Table:
                 table = wigner_3j_dense(a, b, c)
                 table = table * table[a, b, c] * sqrt((2 * a + 1) * (2 * b + 1) * (2 * c + 1) / (4 * pi))
                 at = np.nonzero(table)
-                places.append(np.stack(at) + np.array([[a * a], [b * b], [c * c]]))
+                for slot, l, part in zip(slots, (a, b, c), at, strict=True):
+                    slot.append(l * l + part)
                 values.append(table[at])
-    i, j, k = np.concatenate(places, 1)
+    i, j, k = map(np.concatenate, slots)
     return Table(i, j, k, np.concatenate(values), ((l1 + 1) ** 2, (l2 + 1) ** 2, (l3 + 1) ** 2))
 
 
