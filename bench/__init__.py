@@ -74,6 +74,8 @@ OPS = {
     "spherical_harmonics_jet": "bench_so2_sph",
     "tp_conv": "bench_so2_tp",
     "tp_conv_edge": "bench_so2_tp",
+    "sparse_bilinear": "bench_so2_contraction",
+    "symmetric_contraction": "bench_so2_contraction",
     # rotations: frames, Wigner matrices, SO(2) convolutions
     "so2_wigner": "bench_so2_block",
     "so2_rotate": "bench_so2_block",
@@ -135,6 +137,7 @@ FAMILIES = {
         "bench_tree_chain",
     ),
     "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block", "bench_so2_frames", "bench_so2_clifford"),
+    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block", "bench_so2_contraction"),
     "binary": (
         "bench_binary_bits",
         "bench_binary_linear",

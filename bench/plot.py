@@ -17,6 +17,7 @@ LOWEST = -4  # log2; bars below are cut
 # Beginning of the operator's name -> panel, for the families whose cases are shapes rather than graphs.
 SHAPES = {
     "tp_conv": "tensor products", "harmonics": "spherical harmonics",
+    "symmetric_contraction": "symmetric contractions", "gaunt_product": "Gaunt products",
     "edge_block": "SO(2) convolutions", "so2_conv": "SO(2) convolutions", "wigner": "SO(2) convolutions",
     "linear": "linear layers on bits", "w1a": "linear layers on bits",
     "bit GEMM": "products of bits", "Hamming": "products of bits",

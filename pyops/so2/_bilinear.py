@@ -43,7 +43,7 @@ class Table:
             if p.size and not 0 <= p.min() <= p.max() < d:
                 check.fail(IndexError, op, f"{name} in [0, {d})", f"{p.min()}..{p.max()}")
         flat, inverse = np.unique(np.ravel_multi_index(parts, [max(d, 1) for d in dims]), return_inverse=True)
-        values = np.bincount(inverse, values, flat.size)
+        values = np.bincount(inverse, values, flat.size).astype(np.float64)
         slots = [p[values != 0] for p in np.unravel_index(flat, [max(d, 1) for d in dims])]
         values = values[values != 0]
         lists: list[np.ndarray] = []
@@ -153,7 +153,7 @@ def bilinear(x: Tensor, y: Tensor, table: Table | tuple, layout: str = "ir_mul",
             t = t.expand(*batch, *t.shape[-2:])
         elif lead != batch:
             return t.reshape(1, *t.shape[-2:]).contiguous()
-        return t.reshape(-1, *t.shape[-2:]).contiguous()
+        return t.reshape(batch.numel(), *t.shape[-2:]).contiguous()
 
     out = sparse_bilinear(rows(x), rows(y), *table.on(x.device), 2, last, False)
     return out.reshape(*batch, *out.shape[-2:])

@@ -123,7 +123,8 @@ def symmetric_contraction(x: Tensor, weight: Tensor, element: Tensor, plan: Symm
     >>> plan = SymmetricContractionPlan("0e+1o", "0e", correlation=2)
     >>> weight = torch.zeros(1, plan.num_paths, 1)
     >>> weight[0, 2] = 3**0.5                                  # x (x) x -> 0e of the vector: its squared length / sqrt(3)
-    >>> symmetric_contraction(torch.tensor([[[0., 1., 2., 2.]]]), weight, torch.zeros(1, dtype=torch.long), plan)
+    >>> x, element = torch.tensor([[[0., 1., 2., 2.]]]), torch.zeros(1, dtype=torch.long)
+    >>> symmetric_contraction(x, weight, element, plan).round(decimals=4)
     tensor([[[9.]]])
     """
     op = "symmetric_contraction"
