@@ -136,8 +136,14 @@ FAMILIES = {
         "bench_tree_spanning",
         "bench_tree_chain",
     ),
-    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block", "bench_so2_frames", "bench_so2_clifford"),
-    "so2": ("bench_so2_tp", "bench_so2_sph", "bench_so2_block", "bench_so2_contraction"),
+    "so2": (
+        "bench_so2_tp",
+        "bench_so2_sph",
+        "bench_so2_block",
+        "bench_so2_contraction",
+        "bench_so2_frames",
+        "bench_so2_clifford",
+    ),
     "binary": (
         "bench_binary_bits",
         "bench_binary_linear",
