@@ -91,6 +91,7 @@ OPS = {
     "edge_block_bwd": "bench_so2_block",
     # rotations: eigen-decompositions
     "eigh3": "bench_so2_frames",
+    "eigh3_bwd": "bench_so2_frames",
     # bits
     "bits_pack": "bench_binary_bits",
     "bits_unpack": "bench_binary_bits",
@@ -146,6 +147,9 @@ FAMILIES = {
         "bench_so2_clifford",
         "bench_so2_hamiltonian",
         "bench_so2_contraction",
+        "bench_so2_contraction",
+        "bench_so2_frames",
+        "bench_so2_clifford",
     ),
     "binary": (
         "bench_binary_bits",

@@ -1,4 +1,4 @@
-"""Eigen-decomposition of small matrices, frames of point clouds, the EGNN step. Operator: eigh3.
+"""Eigen-decomposition of small matrices, frames of point clouds, the EGNN step. Operators: eigh3, eigh3_bwd.
 
 Peers: torch.linalg.eigh; frame averaging as published, a Python loop over clouds; the EGNN layer as published, with concatenated
 inputs of the edge network and unsorted sums. Eigenvectors enter by their squares and frames by absolute values: signs are free.

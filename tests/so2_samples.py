@@ -36,7 +36,10 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
     found |= frame_samples(leaf)
 
     # eigen-decompositions
-    found |= {"eigh3": [(leaf(5, 3, 3),), (leaf(4, 2, 2),)]}
+    found |= {
+        "eigh3": [(leaf(5, 3, 3),), (leaf(4, 2, 2),)],
+        "eigh3_bwd": [(leaf(5, 3), leaf(5, 3, 3), leaf(5, 3), leaf(5, 3, 3)), (leaf(4, 2), leaf(4, 2, 2), None, leaf(4, 2, 2))],
+    }
     return found
 
 

@@ -36,5 +36,6 @@ void edge_block_bwd(const EdgeBlockArgs& a, const CudaContext& ctx);
 
 // eigen-decompositions
 void eigh3(const Eigh3Args& a, const CudaContext& ctx);
+void eigh3_bwd(const Eigh3BwdArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

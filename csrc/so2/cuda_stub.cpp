@@ -35,5 +35,6 @@ void edge_block_bwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
 
 // eigen-decompositions
 void eigh3(const Eigh3Args&, const CudaContext&) { missing(); }
+void eigh3_bwd(const Eigh3BwdArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

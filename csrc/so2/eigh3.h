@@ -10,6 +10,9 @@
 // of their space. The range is that of the dtype: squares of entries neither overflow nor underflow.
 // A matrix with a NaN or an infinity gives NaN everywhere. Matrices are independent of each other, bit for bit: deterministic.
 //
+// bwd: the gradient of a from gw and gv, those of w and v:  v (diag(gw) + P) v',  P[i, j] = (G[i, j] - G[j, i]) / 2 (w[j] - w[i]),
+// G = v' gv; a symmetric matrix. Equal eigenvalues divide by 0; without gv, P is 0.
+//
 // The caller guarantees: contiguous arrays of float32 or float64, n = 2 or 3.
 // Source: Golub and Van Loan, Matrix Computations, 8.5.
 #pragma once
@@ -27,6 +30,18 @@ struct Eigh3Args {
   void* v;        // [B, n, n]
 };
 
+struct Eigh3BwdArgs {
+  Dtype dtype;
+  int n;
+  int64_t B;
+  const void* w;   // [B, n]
+  const void* v;   // [B, n, n]
+  const void* gw;  // [B, n] or null
+  const void* gv;  // [B, n, n] or null
+  void* ga;        // [B, n, n]
+};
+
 void eigh3(const Eigh3Args& a, const ParallelFor& pf);
+void eigh3_bwd(const Eigh3BwdArgs& a, const ParallelFor& pf);
 
 }  // namespace structops

@@ -1,40 +1,72 @@
-// CPU eigen-decomposition. The contract is eigh3.h. Matrices are the lanes.
+// CPU eigen-decomposition and its derivative. The contract is eigh3.h. Matrices are the lanes.
 #include "so2/eigh3.h"
 #include "so2/jacobi.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-template <int n, class A> void decompose(const Eigh3Args& g, const ParallelFor& pf) {
-  const A* const in = static_cast<const A*>(g.a);
-  A *const out_w = static_cast<A*>(g.w), *const out_v = static_cast<A*>(g.v);
+// `count` rows of `size` numbers as lanes, zeros behind; absent rows are zeros.
+template <int size, class A> STRUCTOPS_INLINE void gather(const A* rows, int64_t first, int count, Vec<A>* to) {
+  alignas(64) A lanes[size][W<A>] = {};
+  for (int l = 0; rows && l < count; ++l)
+    for (int i = 0; i < size; ++i) lanes[i][l] = rows[(first + l) * size + i];
+  for (int i = 0; i < size; ++i) to[i] = load(lanes[i]);
+}
+
+template <int size, class A> STRUCTOPS_INLINE void spread(const Vec<A>* from, int64_t first, int count, A* rows) {
+  alignas(64) A lanes[size][W<A>];
+  for (int i = 0; i < size; ++i) store(lanes[i], from[i]);
+  for (int l = 0; l < count; ++l)
+    for (int i = 0; i < size; ++i) rows[(first + l) * size + i] = lanes[i][l];
+}
+
+// tile(first, count) for blocks of as many matrices as there are lanes.
+template <class A, class F> void tiles(int64_t B, const ParallelFor& pf, F tile) {
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
       const int64_t first = block * W<A>;
-      const int count = g.B - first < W<A> ? int(g.B - first) : W<A>;
-      alignas(64) A lanes[n * n][W<A>] = {};
-      for (int l = 0; l < count; ++l)
-        for (int i = 0; i < n * n; ++i) lanes[i][l] = in[(first + l) * n * n + i];
-      Vec<A> a[n][n], w[n], v[n][n];
-      for (int i = 0; i < n; ++i)
-        for (int j = i; j < n; ++j) a[i][j] = load(lanes[i * n + j]) * A(0.5) + load(lanes[j * n + i]) * A(0.5);
-      eigh_small<n>(a, w, v);
-      for (int i = 0; i < n * n; ++i) store(lanes[i], v[i / n][i % n]);
-      for (int l = 0; l < count; ++l) {
-        for (int i = 0; i < n; ++i) out_w[(first + l) * n + i] = w[i][l];
-        for (int i = 0; i < n * n; ++i) out_v[(first + l) * n * n + i] = lanes[i][l];
-      }
+      tile(first, B - first < W<A> ? int(B - first) : W<A>);
     }
   };
-  parallel_for(pf, (g.B + W<A> - 1) / W<A>, 64, body);
+  parallel_for(pf, (B + W<A> - 1) / W<A>, 64, body);
 }
 
-template <class A> void sizes(const Eigh3Args& g, const ParallelFor& pf) {
-  g.n == 2 ? decompose<2, A>(g, pf) : decompose<3, A>(g, pf);
+template <int n, class A> void decompose(const Eigh3Args& g, const ParallelFor& pf) {
+  tiles<A>(g.B, pf, [&](int64_t first, int count) {
+    Vec<A> in[n][n], a[n][n], w[n], v[n][n];
+    gather<n * n>(static_cast<const A*>(g.a), first, count, in[0]);
+    for (int i = 0; i < n; ++i)
+      for (int j = i; j < n; ++j) a[i][j] = in[i][j] * A(0.5) + in[j][i] * A(0.5);
+    eigh_small<n>(a, w, v);
+    spread<n>(w, first, count, static_cast<A*>(g.w));
+    spread<n * n>(v[0], first, count, static_cast<A*>(g.v));
+  });
+}
+
+template <int n, class A> void differentiate(const Eigh3BwdArgs& g, const ParallelFor& pf) {
+  tiles<A>(g.B, pf, [&](int64_t first, int count) {
+    Vec<A> w[n], v[n][n], gw[n], gv[n][n], ga[n][n];
+    gather<n>(static_cast<const A*>(g.w), first, count, w);
+    gather<n * n>(static_cast<const A*>(g.v), first, count, v[0]);
+    gather<n>(static_cast<const A*>(g.gw), first, count, gw);
+    gather<n * n>(static_cast<const A*>(g.gv), first, count, gv[0]);
+    eigh_gradient<n>(w, v, gw, gv, g.gv != nullptr, ga);
+    for (int i = 0; i < n; ++i)
+      for (int j = 0; j < i; ++j) ga[i][j] = ga[j][i];
+    spread<n * n>(ga[0], first, count, static_cast<A*>(g.ga));
+  });
 }
 
 }  // namespace
 
-void eigh3(const Eigh3Args& g, const ParallelFor& pf) { g.dtype == Dtype::f64 ? sizes<double>(g, pf) : sizes<float>(g, pf); }
+void eigh3(const Eigh3Args& g, const ParallelFor& pf) {
+  if (g.dtype == Dtype::f64) return g.n == 2 ? decompose<2, double>(g, pf) : decompose<3, double>(g, pf);
+  g.n == 2 ? decompose<2, float>(g, pf) : decompose<3, float>(g, pf);
+}
+
+void eigh3_bwd(const Eigh3BwdArgs& g, const ParallelFor& pf) {
+  if (g.dtype == Dtype::f64) return g.n == 2 ? differentiate<2, double>(g, pf) : differentiate<3, double>(g, pf);
+  g.n == 2 ? differentiate<2, float>(g, pf) : differentiate<3, float>(g, pf);
+}
 
 }  // namespace structops::STRUCTOPS_ISA

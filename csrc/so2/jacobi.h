@@ -1,4 +1,5 @@
-// The rotations of eigh3.h, with one source for the CPU and for CUDA: V is a vector of matrices' numbers there, one number here.
+// The rotations of eigh3.h and the derivative, with one source for the CPU and for CUDA: V is a vector of numbers, one of each
+// matrix, there and one number here.
 #pragma once
 #ifdef __CUDACC__
 #include "core/cuda/device.cuh"
@@ -118,6 +119,31 @@ template <int n, class V> STRUCTOPS_INLINE void eigh_small(V (&a)[n][n], V (&w)[
       v[i][2] = v[j][0] * v[k][1] - v[k][0] * v[j][1];
     }
   }
+}
+
+// The gradient of a; upper triangle. gv counts where `vectors`.
+template <int n, class V>
+STRUCTOPS_INLINE void eigh_gradient(const V (&w)[n], const V (&v)[n][n], const V (&gw)[n], const V (&gv)[n][n], bool vectors,
+                                    V (&ga)[n][n]) {
+  V m[n][n], t[n][n];
+  for (int i = 0; i < n; ++i) {
+    m[i][i] = gw[i];
+    for (int j = i + 1; j < n; ++j) {
+      V twist{};
+      for (int k = 0; k < n; ++k) twist += v[k][i] * gv[k][j] - v[k][j] * gv[k][i];
+      m[i][j] = m[j][i] = vectors ? twist / (2 * (w[j] - w[i])) : V{};
+    }
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < n; ++j) {
+      t[i][j] = V{};
+      for (int k = 0; k < n; ++k) t[i][j] += v[i][k] * m[k][j];
+    }
+  for (int i = 0; i < n; ++i)
+    for (int j = i; j < n; ++j) {
+      ga[i][j] = V{};
+      for (int k = 0; k < n; ++k) ga[i][j] += t[i][k] * v[j][k];
+    }
 }
 
 }  // namespace structops::STRUCTOPS_ISA

@@ -59,5 +59,6 @@ STRUCTOPS_DISPATCH(void, edge_block_bwd, (const EdgeBlockArgs& a, const Parallel
 
 // eigen-decompositions
 STRUCTOPS_DISPATCH(void, eigh3, (const Eigh3Args& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, eigh3_bwd, (const Eigh3BwdArgs& a, const ParallelFor& pf), (a, pf))
 
 }  // namespace structops

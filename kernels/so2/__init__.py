@@ -25,6 +25,7 @@ OPS: dict[str, str] = {
     "edge_block_bwd": "edge_block",
     # eigen-decompositions
     "eigh3": "eigh3",
+    "eigh3_bwd": "eigh3",
 }
 
 # On a GPU these run in Triton before the compiled CUDA kernels: products on tensor cores.

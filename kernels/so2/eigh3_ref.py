@@ -1,4 +1,4 @@
-"""Reference of eigh3: torch.linalg.eigh in float64, then the signs of csrc/so2/eigh3.h."""
+"""Reference of eigh3: torch.linalg.eigh in float64, then the signs of csrc/so2/eigh3.h; and of its derivative."""
 
 from __future__ import annotations
 
@@ -17,3 +17,18 @@ def eigh3(a: Tensor) -> tuple[Tensor, Tensor]:
     v = torch.cat([v[:, :, :-1], v[:, :, -1:] * last[:, None, None]], 2)
     nan = float("nan")
     return w.masked_fill(bad[:, None], nan).to(a.dtype), v.masked_fill(bad[:, None, None], nan).to(a.dtype)
+
+
+def gradient(w: Tensor, v: Tensor, gw: Tensor | None, gv: Tensor | None) -> Tensor:
+    """v (diag(gw) + P) v', P[i, j] = (G - G')[i, j] / 2 (w[j] - w[i]), G = v' gv; differentiable."""
+    middle = torch.diag_embed(torch.zeros_like(w) if gw is None else gw)
+    if gv is not None:
+        G = v.mT @ gv
+        diagonal = torch.eye(w.shape[1], dtype=torch.bool, device=w.device)
+        gap = (w[:, None, :] - w[:, :, None]).masked_fill(diagonal, 1)
+        middle = middle + (G - G.mT) / (2 * gap)
+    return v @ middle @ v.mT
+
+
+def eigh3_bwd(w: Tensor, v: Tensor, gw: Tensor | None, gv: Tensor | None) -> Tensor:
+    return gradient(*(None if t is None else t.double() for t in (w, v, gw, gv))).to(v.dtype)

@@ -24,21 +24,26 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if op == "symmetric_contraction":
         return contraction_cases(g)
 
-    if op == "eigh3":
-        return eigh_cases(g)
+    if op.startswith("eigh3"):
+        return eigh_cases(op, g)
 
     # frames, Wigner matrices, SO(2) convolutions
     return frame_cases(op, g)
 
 
-def eigh_cases(g: torch.Generator) -> Iterator[tuple]:
-    """Eigenvalues well apart, so that eigenvectors agree too; a diagonal matrix and a zero one."""
+def eigh_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Eigenvalues well apart, so that eigenvectors agree; a diagonal matrix and a zero one; gradients of either or both results."""
     for dtype, n in itertools.product((torch.float32, torch.float64), (2, 3)):
         q = torch.linalg.qr(torch.randn(41, n, n, generator=g, dtype=torch.float64)).Q
         q[0] = torch.eye(n)
         w = torch.arange(1.0, n + 1, dtype=torch.float64) + torch.rand(41, n, generator=g, dtype=torch.float64) / 2
-        yield ((q @ torch.diag_embed(w) @ q.mT).to(dtype),)
-        yield (torch.zeros(1, n, n, dtype=dtype),)
+        if op == "eigh3":
+            yield ((q @ torch.diag_embed(w) @ q.mT).to(dtype),)
+            yield (torch.zeros(1, n, n, dtype=dtype),)
+            continue
+        gw, gv = (torch.randn(*t.shape, generator=g).to(dtype) for t in (w, q))
+        for pair in ((gw, gv), (None, gv), (gw, None)):
+            yield w.to(dtype), q.to(dtype).contiguous(), *pair
 
 
 def frame_cases(op: str, g: torch.Generator) -> Iterator[tuple]:

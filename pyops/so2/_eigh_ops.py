@@ -1,10 +1,12 @@
-"""eigh3 and its derivative, which differentiable functions of its results write: so every order is there."""
+"""eigh3 and its derivative. Higher orders go through differentiable functions of the results."""
 
 from __future__ import annotations
 
 import torch
 
 from .._dispatch import define
+from .._ladder._composed import gradients
+from ..kernels.so2.eigh3_ref import gradient
 
 
 def _fake(a):
@@ -18,16 +20,24 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, gw, gv):
-    """v (diag(gw) + P) v', P[i, j] = (G - G')[i, j] / 2 (w[j] - w[i]), G = v' gv."""
-    w, v = ctx.saved_tensors
-    middle = None if gw is None else torch.diag_embed(gw)
-    if gv is not None:
-        G = v.mT @ gv
-        diagonal = torch.eye(w.shape[1], dtype=torch.bool, device=w.device)
-        gap = (w[:, None, :] - w[:, :, None]).masked_fill(diagonal, 1)
-        P = (G - G.mT) / (2 * gap)
-        middle = P if middle is None else middle + P
-    return None if middle is None else v @ middle @ v.mT
+    if gw is None and gv is None:
+        return None
+    return eigh3_bwd(*ctx.saved_tensors, *(None if g is None else g.contiguous() for g in (gw, gv)))
 
 
 eigh3 = define("eigh3", _fake, _setup, _backward, (0,))
+
+
+def _bwd_fake(w, v, gw, gv):
+    return torch.empty_like(v)
+
+
+def _bwd_setup(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _bwd_backward(ctx, g):
+    return tuple(gradients(gradient, ctx.saved_tensors, ctx.needs_input_grad, [g]))
+
+
+eigh3_bwd = define("eigh3_bwd", _bwd_fake, _bwd_setup, _bwd_backward, (0, 1, 2, 3))

@@ -1,4 +1,4 @@
-"""eigh3, frames, frame_average: values and derivatives against torch.linalg.eigh in float64, degenerate spectra, symmetries."""
+"""eigh3, eigh3_bwd, frames, frame_average: values and derivatives against torch.linalg.eigh in float64, degenerate spectra, symmetries."""
 
 from __future__ import annotations
 
@@ -85,6 +85,18 @@ def test_derivatives(n: int) -> None:
     assert gradcheck(eigh3, a) and gradgradcheck(eigh3, a)
     first = lambda t: torch.autograd.grad(sum(r.sin().sum() for r in eigh3(t)), t, create_graph=True)[0]  # noqa: E731
     assert gradgradcheck(first, rand(1, n, n, seed=2).requires_grad_())
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize("count", [0, 1, 37])
+def test_backward_kernel(count: int, n: int, isa: str, on_threads, poison) -> None:
+    """Gradients of both results or of one; the formula needs no orthogonality."""
+    w, v, gw, gv = rand(count, n).sort(1).values + torch.arange(n), rand(count, n, n), rand(count, n, seed=1), rand(count, n, n, seed=2)
+    for dtype, pair in itertools.product((torch.float64, torch.float32), ((gw, gv), (gw, None), (None, gv), (None, None))):
+        args = [None if t is None else t.to(dtype) for t in (w, v, *pair)]
+        got = on_threads(lambda: torch.ops.structops.eigh3_bwd(*args))  # noqa: B023
+        want = eigh3_ref.eigh3_bwd(*(None if t is None else t.double() for t in args))
+        assert got.dtype == dtype and torch.allclose(got.double(), want, atol=200 * torch.finfo(dtype).eps, rtol=0)
 
 
 def test_gradient_is_that_of_linalg() -> None:
