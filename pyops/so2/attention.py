@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,7 +94,7 @@ def irreps_attention(
         out = gat_attention(structure, v, *sides, bias, negative_slope=1.0)
     else:
         out = dot_attention(structure, _by_head(keys, query, heads), _by_head(keys, key, heads), v, bias, scale=scale)
-    return _from_heads(rows, cast(Tensor, out), heads, value)
+    return _from_heads(rows, out, heads, value)  # type: ignore[arg-type]
 
 
 def _by_head(rows: Rows, x: Tensor, heads: int) -> Tensor:

@@ -202,9 +202,10 @@ def _scales(rows: Rows, blocks: list[Tensor], kind: str, by_component: bool, bal
             share = [1 / (d * len(group)) for d in dims]
         else:
             share = [1 / sum(dims) if by_component else 1.0] * len(group)
-        s = torch.stack([squares[n] * q for n, q in zip(group, share, strict=True)]).sum(0)
+        weighed = [squares[n] * q for n, q in zip(group, share, strict=True)]
+        scale = (sum(weighed[1:], weighed[0]) + eps).rsqrt()
         for n in group:
-            found[n] = (s + eps).rsqrt()
+            found[n] = scale
     return found
 
 

@@ -158,7 +158,7 @@ def hamiltonian_blocks(
             ]
         except RuntimeError:
             check.fail(ValueError, op, "leading dimensions of x and weight that broadcast", [list(x.shape), list(weight.shape)])
-        x = torch.cat([p.flatten(-2) for p in parts], -1)
+        x = torch.cat([p.flatten(-2) for p in parts], -1) if parts else x.new_zeros(*x.shape[:-2], 0)
     if bias is not None:
         first, rest = x.split([bias.shape[-1], x.shape[-1] - bias.shape[-1]], -1)
         try:

@@ -133,6 +133,19 @@ def test_dtypes(dtype: torch.dtype) -> None:
     assert_close(so2.irreps_attention(graph, q, k, v, 2), want, dtype, terms=64)
 
 
+@pytest.mark.parametrize("per_edge", [False, True])
+def test_compiled(per_edge: bool) -> None:
+    """Once a call has analysed the graph."""
+    graph = random_graph(N, E)
+    q, k = rand(N, 9, 4).requires_grad_(), rand(E if per_edge else N, 9, 4, seed=1).requires_grad_()
+    fn = lambda q, k: so2.irreps_attention(graph, q, k, k, 2, heads=2, per_edge=per_edge)  # noqa: E731
+    want = fn(q, k)
+    grads = torch.autograd.grad(want.sin().sum(), (q, k))
+    got = torch.compile(fn, fullgraph=True, backend="aot_eager")(q, k)
+    for a, b in zip((got, *torch.autograd.grad(got.sin().sum(), (q, k))), (want, *grads), strict=True):
+        assert_close(a, b.detach(), terms=64)
+
+
 def test_empty() -> None:
     none = Graph(torch.zeros(2, 0, dtype=torch.int64), num_nodes=3)
     x = rand(3, 4)

@@ -164,6 +164,7 @@ def test_dtypes(dtype: torch.dtype) -> None:
 def test_empty() -> None:
     assert so2.hamiltonian_blocks(rand(0, 25), "2s1p").shape == (0, 5, 5)
     assert so2.hamiltonian_features(rand(0, 5, 5), "2s1p").shape == (0, 25)
+    assert so2.hamiltonian_blocks(rand(3, 0, 4), (), "1s", weight=rand(0, 4)).shape == (3, 0, 1)
     basis, none = so2.OrbitalBasis(SVP), torch.zeros(2, 0, dtype=torch.int64)
     assert basis.matrix(rand(0, 14, 14), rand(0, 14, 14), none, torch.zeros(0, dtype=torch.int64)).shape == (0, 0)
 
