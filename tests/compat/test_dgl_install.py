@@ -166,7 +166,12 @@ def test_ops_take_dgl_graphs():
         for name in ("u_mul_e_max", "u_mul_e_mean", "u_sub_e"):
             function = getattr(ours.ops, name)
             assert torch.equal(function(g, x, e), function(same, x, e))
-        assert ours._backend.relations(g) is ours._backend.relations(g)
+        assert ours._backend.relations(g)[0].graph is ours._backend.relations(g)[0].graph
+        ours.install()
+        assert ours._backend.relations(g)[0].graph is ours._backend.relations(g["_E"])[0].graph
+        assert g["_E"]["_E"]._graph is g["_E"]._graph
+        ours.uninstall()
+        assert g["_E"]._graph is not g["_E"]._graph
         assert dgl.ops.u_mul_e_max(g, x, e)[3].isinf().all() and not ours.ops.u_mul_e_max(g, x, e)[3].any()
         g.add_edges([3], [3])
         assert ours.ops.copy_u_sum(g, x)[3].equal(x[3])

@@ -34,32 +34,43 @@ class Relation(NamedTuple):
 
 
 def relations(g: Any) -> list[Relation]:
-    """The relations of a graph, in the order of its edge types; kept with DGL's index, which forgets them when it changes."""
+    """The relations of a graph in the order of its edge types, analysed once: they stay with DGL's index of the relation."""
     if isinstance(g, Graph):
         return [Relation(g, 0, 0)]
     gidx = getattr(g, "_graph", g)
     if not hasattr(gidx, "metagraph"):
         check.fail(TypeError, "dgl", "a DGLGraph or a structops.Graph", type(g).__name__)
-    kept = gidx._cache
-    if "structops" not in kept:
-        kept["structops"] = [_relation(gidx, etype) for etype in range(gidx.number_of_etypes())]
-    return kept["structops"]
+    return [Relation(_analysed(relation_graph(gidx, t)), *gidx.metagraph.find_edge(t)) for t in range(gidx.number_of_etypes())]
 
 
-def _relation(gidx: Any, etype: int) -> Relation:
-    src, dst = gidx.metagraph.find_edge(etype)
-    sizes = {"num_src": gidx.number_of_nodes(src), "num_dst": gidx.number_of_nodes(dst)}
-    return Relation(Graph(torch.stack(_ends(gidx, etype)), **sizes), int(src), int(dst))
+def relation_graph(gidx: Any, etype: int) -> Any:
+    """``gidx.get_relation_graph(etype)``, the same object every time. (DGL's own makes a new one, in every ``update_all``.)"""
+    kept, key = gidx._cache, ("structops.relation", int(etype))
+    if "structops.unit" in kept:
+        return gidx
+    if key not in kept:
+        cls = type(gidx)
+        kept[key] = getattr(cls, "_structops_get_relation_graph", cls.get_relation_graph)(gidx, etype)
+        kept[key]._cache["structops.unit"] = True
+    return kept[key]
 
 
-def _ends(gidx: Any, etype: int) -> tuple[Tensor, Tensor]:
+def _analysed(unit: Any) -> Graph:
+    if "structops.graph" not in unit._cache:
+        src, dst = unit.metagraph.find_edge(0)
+        sizes = {"num_src": unit.number_of_nodes(src), "num_dst": unit.number_of_nodes(dst)}
+        unit._cache["structops.graph"] = Graph(torch.stack(_ends(unit)), **sizes)
+    return unit._cache["structops.graph"]
+
+
+def _ends(unit: Any) -> tuple[Tensor, Tensor]:
     """Sources and destinations in the order of edge numbers, from a format that the graph is allowed to have."""
-    known = gidx.formats()
+    known = unit.formats()
     allowed = known["created"] + known["not created"]
     if "coo" in allowed:
-        return gidx.edges(etype, "eid")[:2]
+        return unit.edges(0, "eid")[:2]
     by_dst = "csc" in allowed
-    _, _, indptr, near, eid = gidx.adjacency_matrix_tensors(etype, by_dst, "csr")
+    _, _, indptr, near, eid = unit.adjacency_matrix_tensors(0, by_dst, "csr")
     far = torch.repeat_interleave(torch.arange(indptr.numel() - 1, dtype=near.dtype, device=near.device), indptr.diff())
     if eid.numel() == near.numel():
         order = torch.argsort(eid)

@@ -19,8 +19,8 @@ _replaced: list[tuple[Callable, Callable]] = []
 def install() -> None:
     """Let ``dgl.ops``, ``update_all``, ``apply_edges``, readouts and ``dgl.nn`` run on these kernels, until :func:`uninstall`.
 
-    Replaces the functions of ``dgl.backend.pytorch.sparse``, and ``dgl.ops.gather_mm``, wherever DGL's modules hold them.
-    Calling it again changes nothing.
+    Replaces the functions of ``dgl.backend.pytorch.sparse``, and ``dgl.ops.gather_mm``, wherever DGL's modules hold them, and
+    lets graphs keep the index of each relation, which holds its analysis. Calling it again changes nothing.
 
     Raises:
         ImportError: DGL cannot be imported. RuntimeError: its backend is not PyTorch.
@@ -35,12 +35,23 @@ def install() -> None:
     pairs.append((importlib.import_module("dgl.ops").gather_mm, ops.gather_mm))
     _swap(pairs)
     _replaced.extend(pairs)
+    index = _index_class()
+    index._structops_get_relation_graph, index.get_relation_graph = index.get_relation_graph, backend.relation_graph
 
 
 def uninstall() -> None:
     """Undo :func:`install`."""
+    if not _replaced:
+        return
+    index = _index_class()
+    index.get_relation_graph = index._structops_get_relation_graph
+    del index._structops_get_relation_graph
     _swap([(ours, theirs) for theirs, ours in _replaced])
     _replaced.clear()
+
+
+def _index_class() -> type:
+    return importlib.import_module("dgl.heterograph_index").HeteroGraphIndex
 
 
 def _swap(pairs: list[tuple[Callable, Callable]]) -> None:

@@ -16,7 +16,7 @@ Different, on purpose:
 - scatter_logsumexp propagates NaN (there: 0, or what ``out`` held).
 - Every operator here runs on CPU and GPU, in every floating dtype, with derivatives to any order: softmax_csr (there: CPU,
   default dtype), segment_matmul (there: float32 on GPUs), fused_scatter_reduce (there: GPU, no gradient, and wrong values
-  for some lists of reductions). sampled_* check their indices.
+  for some lists of reductions). sampled_* check their indices. segment_matmul adds the bias before it rounds.
 - index_sort sorts stably on every device and does not use ``max_value``.
 - grouped_matmul and sampled_* are compositions of torch's products and of gathers, not kernels of their own.
 - TorchScript takes ``torch.ops.pyg.*``; the Python functions are not scriptable.
