@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from . import _backend as backend
 from . import ops
@@ -50,7 +51,7 @@ def uninstall() -> None:
     _replaced.clear()
 
 
-def _index_class() -> type:
+def _index_class() -> Any:
     return importlib.import_module("dgl.heterograph_index").HeteroGraphIndex
 
 
