@@ -1,8 +1,8 @@
 // CPU symmetric contractions. The contract is symmetric_contraction.h.
 //
 // A job is W channels of up to 256 nodes of one element: it sums the coefficients u of its channels once, then takes kNodes<K>
-// nodes at a time, a vector of channels each, so that indices and u are read once for all of them. Numbers with directions are kept as
-// 2^K coefficients ("jets"), each of a set of directions.
+// nodes at a time, a vector of channels each, so that indices and u are read once for all of them. Numbers with directions are
+// kept as 2^K coefficients ("jets"), each of a set of directions.
 #include "so2/symmetric_contraction.h"
 #include "so2/tp_rows.h"
 
