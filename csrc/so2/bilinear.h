@@ -9,7 +9,7 @@
 //
 // Products of spherical functions (Gaunt coefficients), of geometric algebras (signs) and of irreps are of this form.
 //
-// Operands: [N, D, C], or [N, C, D] with components_last. Each may have one row for all n. With `total` the result is summed over n.
+// Operands: [N, D, C], or [N, C, D] with components_last. Each may have one row for all n. With `total` the result is a sum over n.
 // Order of summation: n by n (total), a by a in increasing order, b by b within it. NaN and infinities propagate to the components
 // whose terms read them. Accumulators: float for float32, bfloat16 and float16; double for float64.
 //

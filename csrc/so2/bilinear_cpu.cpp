@@ -1,8 +1,7 @@
 // CPU sparse bilinear maps. The contract is bilinear.h.
 //
-// A tile is up to kVectors vectors of lanes: channels of one row where they are contiguous and fill a vector, else pairs (row, channel)
-// one after the other, copied in and out. Components of a tile are kVectors vectors apart, so one broadcast of a coefficient serves
-// them all.
+// A tile is up to kVectors vectors of lanes: channels of one row where they are contiguous and fill a vector, else pairs
+// (row, channel) one after the other, copied in and out. One broadcast of a coefficient serves all vectors of a tile.
 #include "so2/bilinear.h"
 #include "so2/tp_rows.h"
 
@@ -30,7 +29,8 @@ template <class A> struct Lists {
 
 // out[r] (= or +=) the sum of its terms, for V vectors of lanes.
 template <class A, int V, class Store>
-STRUCTOPS_INLINE void product(const BilinearArgs& args, const Lists<A>& l, const A* a, int64_t a_step, const A* b, int64_t b_step, Store put) {
+STRUCTOPS_INLINE void product(const BilinearArgs& args, const Lists<A>& l, const A* a, int64_t a_step, const A* b, int64_t b_step,
+                              Store put) {
   int32_t t = 0;
   for (int64_t r = 0; r < args.R; ++r) {
     Vec<A> sum[V] = {};
@@ -81,7 +81,8 @@ template <class A, class F> STRUCTOPS_INLINE void with_vectors(int lanes, F f) {
 template <class T> void run(const BilinearArgs& args, const ParallelFor& pf) {
   using A = Acc<T>;
   constexpr int step = kVectors * W<A>;
-  const View va = view(args, args.a_rows, args.A), vb = view(args, args.b_rows, args.B), vo = view(args, args.total ? 1 : args.N, args.R);
+  const View va = view(args, args.a_rows, args.A), vb = view(args, args.b_rows, args.B);
+  const View vo = view(args, args.total ? 1 : args.N, args.R);
   const T *const a = static_cast<const T*>(args.a), *const b = static_cast<const T*>(args.b);
   T* const out = static_cast<T*>(args.out);
   // Tiles never reach from one row into the next where channels fill vectors, and where rows are summed.

@@ -1,7 +1,7 @@
 // CUDA symmetric contractions: a thread owns a node and a channel. The contract is symmetric_contraction.h.
 //
 // Passes: the coefficients u of every element that has nodes; nodes (gradients in g and x; products are formed anew where they are
-// used, so a component of a result is one sum in a register); gradients of u, a thread for each element, term and channel; those of w.
+// used, so a component of a result is one sum in a register); gradients in u, a thread for each element, term and channel; in w.
 #pragma once
 #include "core/cuda/device.cuh"
 #include "so2/symmetric_contraction.h"

@@ -1,4 +1,4 @@
-// Symmetric contractions (the product basis of MACE) and their derivatives of every order but the last that training on forces needs.
+// Symmetric contractions (the product basis of MACE) and their derivatives along directions.
 //
 //   F(x, w, g) = sum over nodes n, channels c, terms t of   u_t[z(n), c] * g[n, o_t, c] * prod over v in vars_t of x[n, v, c]
 //   u_t[z, c]  = sum over paths p of  U[t, p] * w[z, p, c]
@@ -7,11 +7,11 @@
 // symmetrised and merged when the plan is made, and what selection rules leave out is not there. z(n): the element of node n.
 //
 // The operator is the gradient of  D_1 .. D_K F  (K = 0, 1, 2) in x, in w and in g, where D_j is the derivative along the direction
-// (x_j, w_j, g_j). K = 0 gives the contraction itself (the gradient in g) and its backward; the gradients of a call are calls with one
-// direction more, or with one direction exchanged.
+// (x_j, w_j, g_j). K = 0 gives the contraction itself (the gradient in g) and its backward; the gradients of a call are calls with
+// one direction more, or with one direction exchanged.
 //
 // Evaluation: with the factors f = (1, x, products of two components) every term is u_t * f[a] * f[b]. Derivatives along directions
-// are carried in the algebra with generators e_j, e_j e_j = 0: x + sum_j e_j x_j and so on; the coefficient of e_1 .. e_K is the result.
+// are carried in the algebra with generators e_j, e_j e_j = 0: x + sum_j e_j x_j and so on; the result stands at e_1 .. e_K.
 // Nothing larger than x, w, g exists, but one sum of u for the nodes at hand, and gradients of w for each 256 nodes of an element.
 //
 // Operands: x [N, D, C] and g, out [N, O, C], or [N, C, D] and [N, C, O] with components_last; w [Z, P, C]. Nodes of element z:

@@ -1,8 +1,8 @@
 // CPU symmetric contractions. The contract is symmetric_contraction.h.
 //
-// A job is W channels of up to 256 nodes of one element: it sums the coefficients u of its channels once, then takes kNodes<K> nodes at
-// a time, a vector of channels each, so that indices and u are read once for all of them. Numbers with directions are kept as
-// 2^K coefficients ("jets"), index S a set of directions.
+// A job is W channels of up to 256 nodes of one element: it sums the coefficients u of its channels once, then takes kNodes<K>
+// nodes at a time, a vector of channels each, so that indices and u are read once for all of them. Numbers with directions are
+// kept as 2^K coefficients ("jets"), each of a set of directions.
 #include "so2/symmetric_contraction.h"
 #include "so2/tp_rows.h"
 
@@ -76,21 +76,26 @@ struct View {
 };
 
 // `count` components of the channels [first, first + lanes) of one node, to[i * step]; null is zero.
-template <class T> void pack(const View& v, int64_t count, const T* from, int64_t node, int64_t first, int lanes, Acc<T>* to, int64_t step) {
+template <class T>
+void pack(const View& v, int64_t count, const T* from, int64_t node, int64_t first, int lanes, Acc<T>* to, int64_t step) {
   using A = Acc<T>;
   if (!from || lanes < W<A> || v.channel != 1)
     for (int64_t i = 0; i < count; ++i) store(to + i * step, Vec<A>{});
   if (!from) return;
   const T* const p = from + node * v.row + first * v.channel;
   if (v.channel == 1) {
-    for (int64_t i = 0; i < count; ++i) store(to + i * step, lanes == W<A> ? load(p + i * v.component) : load_n(p + i * v.component, lanes));
+    for (int64_t i = 0; i < count; ++i, to += step) {
+      const T* const q = p + i * v.component;
+      store(to, lanes == W<A> ? load(q) : load_n(q, lanes));
+    }
     return;
   }
   for (int e = 0; e < lanes; ++e)
     for (int64_t i = 0; i < count; ++i) to[i * step + e] = widen(p[e * v.channel + i]);
 }
 
-template <class T> void unpack(const View& v, int64_t count, const Acc<T>* from, int64_t step, T* to, int64_t node, int64_t first, int lanes) {
+template <class T>
+void unpack(const View& v, int64_t count, const Acc<T>* from, int64_t step, T* to, int64_t node, int64_t first, int lanes) {
   using A = Acc<T>;
   T* const p = to + node * v.row + first * v.channel;
   if (v.channel == 1) {
@@ -174,14 +179,16 @@ template <class T, int K, bool moves> void contract(const SymmetricArgs& a, cons
   int64_t pieces = 0;
   for (int64_t z = 0; z < a.Z; ++z) pieces += (a.ptr[z + 1] - a.ptr[z] + kPiece - 1) / kPiece;
   const int64_t jobs = pieces * chunks, wanted = pf.threads > 1 ? pf.threads * 8 : 1, tasks = jobs < wanted ? jobs : wanted;
-  const int64_t sizes[6] = {p.terms * coefs * W<A>, p.terms * W<A>, factors * J::size, factors * J::size, p.O * J::size, p.O * R * W<A>};
+  const int64_t sizes[6] = {p.terms * coefs * W<A>, p.terms * W<A>, factors * J::size, factors * J::size, p.O * J::size,
+                            p.O * R * W<A>};
   int64_t numbers = 0;
   for (int64_t n : sizes) numbers += n;
   const int64_t shared = 2 * p.entries, partial = a.gw ? pieces * p.P * width : 0;
   struct Memory {
     char* p;
     ~Memory() { std::free(p); }
-  } memory{allocate<char>(size_t(tasks * numbers + partial + shared) * sizeof(A) + kLine)}, ints{allocate<char>(size_t(3 * pieces) * 8)};
+  } memory{allocate<char>(size_t(tasks * numbers + partial + shared) * sizeof(A) + kLine)},
+    ints{allocate<char>(size_t(3 * pieces) * 8)};
   A* const base = reinterpret_cast<A*>((reinterpret_cast<uintptr_t>(memory.p) + kLine - 1) / kLine * kLine);
   A *const sums = base + tasks * numbers, *const by_term = sums + partial, *const by_path = by_term + p.entries;
   for (int64_t e = 0; e < p.entries; ++e) by_term[e] = A(p.by_term[e]), by_path[e] = A(p.by_path[e]);
@@ -239,7 +246,8 @@ template <class T, int K, bool moves> void contract(const SymmetricArgs& a, cons
         if (!a.gw) continue;
         for (int64_t q = 0; q < p.P; ++q) {
           Vec<A> sum{};
-          for (int32_t e = p.path_ptr[q]; e < p.path_ptr[q + 1]; ++e) sum += spread(by_path[e]) * load(s.gu + int64_t(p.entry_term[e]) * W<A>);
+          for (int32_t e = p.path_ptr[q]; e < p.path_ptr[q + 1]; ++e)
+            sum += spread(by_path[e]) * load(s.gu + int64_t(p.entry_term[e]) * W<A>);
           store(sums + (job / chunks * p.P + q) * width + first, sum);
         }
       }

@@ -25,8 +25,9 @@ Tensor sparse_bilinear(Tensor x, Tensor y, Tensor lists, Tensor coef, Sizes size
   a.components_last = components_last;
   a.total = total;
   const int axis = components_last ? 2 : 1;
-  STRUCTOPS_CHECK(x.dim() == 3 && y.dim() == 3 && x.size(axis) == a.A && y.size(axis) == a.B && x.size(3 - axis) == y.size(3 - axis) &&
-                    x.is_contiguous() && y.is_contiguous() && x.scalar_type() == y.scalar_type(),
+  STRUCTOPS_CHECK(x.dim() == 3 && y.dim() == 3 && x.size(axis) == a.A && y.size(axis) == a.B &&
+                    x.size(3 - axis) == y.size(3 - axis) && x.is_contiguous() && y.is_contiguous() &&
+                    x.scalar_type() == y.scalar_type(),
                   op, ": a and b must be contiguous, of one dtype and equal channels, with ", a.A, " and ", a.B, " components");
   a.C = x.size(3 - axis);
   a.a_rows = x.size(0);
@@ -55,8 +56,8 @@ Tensor sparse_bilinear(Tensor x, Tensor y, Tensor lists, Tensor coef, Sizes size
 template <bool cuda>
 std::tuple<Tensor, Tensor, Tensor> symmetric_contraction(Tensor x, Tensor w, OptTensor g, OptTensor x1, OptTensor w1, OptTensor g1,
                                                          OptTensor x2, OptTensor w2, OptTensor g2, Tensor ptr, Tensor nodes,
-                                                         Tensor lists, Tensor coef, Sizes sizes, int64_t order, bool components_last,
-                                                         bool want_x, bool want_w, bool want_g) {
+                                                         Tensor lists, Tensor coef, Sizes sizes, int64_t order,
+                                                         bool components_last, bool want_x, bool want_w, bool want_g) {
   constexpr const char* op = "symmetric_contraction";
   SymmetricArgs a{};
   a.dtype = dtype_of(x);
