@@ -182,6 +182,17 @@ def test_spspmm(sizes, dtype):
     assert SparseTensor.from_edge_index(index, value, (m, n), is_sorted=True) == out
 
 
+def test_spspmm_of_duplicates():
+    row, col = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([1, 1, 0, 2, 2])
+    for value in (torch.rand(5), torch.rand(5, requires_grad=True), None):
+        a = SparseTensor(row=row, col=col, value=value, sparse_sizes=(3, 3))
+        merged = a.coalesce() if value is not None else a.fill_value(1.0).coalesce()
+        out = a @ a
+        assert out.is_coalesced() and out.has_value() == (value is not None)
+        if value is not None:
+            close(out.to_dense().detach(), (merged.to_dense() @ merged.to_dense()).detach())
+
+
 def test_spspmm_gradients():
     (a, da), (b, db) = matrix(5, 7), matrix(7, 4, seed=4)
 

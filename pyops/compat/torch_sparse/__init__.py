@@ -15,9 +15,9 @@ Different, on purpose:
 - Products with a dense matrix take vectors too, float16 and bfloat16 accumulate in float32, and have derivatives of every order
   (there: one), deterministic. The structure is analysed once for a matrix and those made from it by ``set_value``, and kept as
   int32: ``2 (E + N)`` numbers beside the matrix's own.
-- Products of two sparse matrices have gradients to both values (there: none), take duplicates and every dtype, and hold one
-  number for each term of the sums.
-- ``spmm(index, ...)``, the functional form, stores no message (there: E x K); integers times values do, here too.
+- Products of two sparse matrices have gradients to both values (there: none) and take duplicates and every dtype. With gradients,
+  and off MKL's path (float32 and float64 on a CPU), they hold one number for each term of the sums.
+- ``spmm(index, ...)``, the functional form, stores no message (there: E x K); products of integers with values do.
 - ``index_select_nnz(..., layout="csc")`` counts entries by columns, as ``masked_select_nnz`` does. ``get_diag`` sums duplicates.
 - A sum of two sparse matrices counts the values that one of them lacks as ones (there: the result has none).
 - ``sparse_resize`` raises where an entry would lie outside. ``sample`` raises at empty rows.
