@@ -147,9 +147,6 @@ FAMILIES = {
         "bench_so2_clifford",
         "bench_so2_hamiltonian",
         "bench_so2_contraction",
-        "bench_so2_contraction",
-        "bench_so2_frames",
-        "bench_so2_clifford",
     ),
     "binary": (
         "bench_binary_bits",
