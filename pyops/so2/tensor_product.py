@@ -215,7 +215,8 @@ def by_sender(graph: Graph, reverse: bool) -> tuple:
 
 
 def channelwise_instructions(irreps_in1: Any, irreps_in2: Any, filter_out: Any = None) -> tuple[Irreps, list[tuple]]:
-    """The irreps and instructions of a channel-wise product: mode uvu, a path for every allowed term, results sorted by degree.
+    """The irreps and instructions of a channel-wise product: mode uvu, a path for every allowed term, results in
+    the order of e3nn's ``Irreps.sort``: by degree, then odd before even.
 
     Args:
         irreps_in1: irreps of x; irreps_in2: of y, one copy of each term.
@@ -233,9 +234,9 @@ def channelwise_instructions(irreps_in1: Any, irreps_in2: Any, filter_out: Any =
         for j, b in enumerate(second):
             for degree in range(abs(a.l - b.l), a.l + b.l + 1):
                 if kept is None or (degree, a.p * b.p) in kept:
-                    found.append((degree, -a.p * b.p * (-1) ** degree, len(found), a.mul, a.p * b.p, i, j))
+                    found.append((degree, a.p * b.p, len(found), a.mul, i, j))
     found.sort()
-    irreps = Irreps([(mul, degree, p) for degree, _, _, mul, p, _, _ in found])
+    irreps = Irreps([(mul, degree, p) for degree, p, _, mul, _, _ in found])
     return irreps, [(i, j, n, "uvu", True) for n, (*_, i, j) in enumerate(found)]
 
 

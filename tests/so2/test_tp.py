@@ -105,6 +105,12 @@ def test_operators_against_the_reference(layout: str, weighted: bool, isa: str, 
                 assert_close(a, b, dtype, terms=2000, magnitude=4.0)
 
 
+def test_channelwise_instructions_are_in_the_order_of_e3nn():
+    out, paths = channelwise_instructions("4x0e+3x1o", "0e+1o+2e")
+    assert str(out) == "4x0e+3x0e+4x1o+3x1o+3x1o+3x1e+3x2o+4x2e+3x2e+3x3o"
+    assert [(i, j) for i, j, *_ in paths] == [(0, 0), (1, 1), (0, 1), (1, 0), (1, 2), (1, 1), (1, 2), (0, 2), (1, 1), (1, 2)]
+
+
 def test_gradients() -> None:
     product, graph = channelwise("3x0e+2x1o", sh="0e+1o+2e"), random_graph(4, 7)
     args = tuple(t.requires_grad_() for t in operands(product, graph))
