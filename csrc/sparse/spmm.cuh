@@ -23,6 +23,7 @@ struct SpmmParams {
   void* arg;      // [B, N, F] or null
   IndexRef rowptr, x_row, e_row;  // [N + 1], [E], [E]; a null index is the position
   IndexRef arg_map;               // [E], null for positions
+  int64_t no_arg;                 // of rows without edges
   const int32_t* x_off;           // [F] or null
   const int32_t* e_off;           // [F] or null
   int64_t N, E, F, x_batch, e_batch;
@@ -219,7 +220,7 @@ spmm_emit(const SpmmParams& p, const typename Op::State (&s)[V], int64_t at, int
     for (int v = 0; v < V; ++v) {
       const int place = Op::place(s[v]);
       const int64_t k = first + place;
-      const int64_t a = count == 0 || place < 0 ? p.E : p.arg_map.data ? p.arg_map.at(k) : k;
+      const int64_t a = count == 0 || place < 0 ? p.no_arg : p.arg_map.data ? p.arg_map.at(k) : k;
       if (p.rowptr.wide) static_cast<int64_t*>(p.arg)[at + v] = a;
       else static_cast<int32_t*>(p.arg)[at + v] = int32_t(a);
     }

@@ -7,7 +7,7 @@
 //
 // REDUCE   sum; mean = sum / n; min, max (first k wins a tie); prod; var = M2 / max(n - ddof, 1) (Welford);
 //          std = sqrt(var); logsumexp (online, running maximum).
-// Rows without edges give `fill`, and arg = E. NaN propagates (arg = the first NaN) unless skip_nan, where comparisons
+// Rows without edges give `fill`, and arg = E, or -1 where col[k] is wanted, of which E could be one. NaN propagates (arg = the first NaN) unless skip_nan, where comparisons
 // with NaN are false and an all-NaN row counts as empty.
 // arg [B, N, F] of min/max, in the index type of rowptr: the position k, eid[k] or col[k].
 //

@@ -114,6 +114,7 @@ void spmm_fwd(const SpmmArgs& a, const CudaContext& ctx) {
   p.arg_map = ref(a.arg_kind == ArgKind::edge ? a.eid : a.arg_kind == ArgKind::source ? a.col : Index{});
   p.N = a.N;
   p.E = a.E;
+  p.no_arg = a.arg_kind == ArgKind::source ? -1 : a.E;
   p.F = a.F;
   p.message = int(a.message);
   p.skip_nan = a.skip_nan;

@@ -30,12 +30,13 @@ STRUCTOPS_INLINE void write_arg(const Batch& b, int64_t row, int64_t first, int6
   const SpmmArgs& a = *b.a;
   I* const arg = reinterpret_cast<I*>(b.arg) + row * a.F + f;
   const Index& map = a.arg_kind == ArgKind::edge ? a.eid : a.arg_kind == ArgKind::source ? a.col : Index{};
+  const I none = a.arg_kind == ArgKind::source ? I(-1) : I(a.E);
   bool all = true;
   for (int i = 0; i < n; ++i) all &= lane[i] >= 0;
   const I* const to = map ? static_cast<const I*>(map.data) + first : nullptr;
   if (all && to) for (int i = 0; i < n; ++i) arg[i] = to[lane[i]];
   else if (all) for (int i = 0; i < n; ++i) arg[i] = I(first + lane[i]);
-  else for (int i = 0; i < n; ++i) arg[i] = lane[i] < 0 ? I(a.E) : to ? to[lane[i]] : I(first + lane[i]);
+  else for (int i = 0; i < n; ++i) arg[i] = lane[i] < 0 ? none : to ? to[lane[i]] : I(first + lane[i]);
 }
 
 // The value of a state of `count` edges to n outputs from feature f. Op has n lanes or a whole vector of them.

@@ -244,9 +244,7 @@ def kernel(
                         out[o + f] = fill
             if arg != 0:
                 for f in range(F):
-                    if n == 0 or lane[f] < 0:
-                        winners[o + f] = edges
-                    else:
+                    if n > 0 and lane[f] >= 0:
                         k = begin + U(lane[f])
                         mapped = (arg == ARG_EDGE and has_eid) or (arg == ARG_SOURCE and has_col)
                         winners[o + f] = (eid[k] if arg == ARG_EDGE else col[k]) if mapped else k
@@ -291,7 +289,8 @@ def spmm(
         kernel_arg = {C.ARG_EDGE: C.ARG_SOURCE, C.ARG_SOURCE: C.ARG_EDGE}.get(arg, arg)
     strides = [0 if s is None or s[0] == 1 else s[1] * s[2] for s in (x_sizes or e_sizes, e_sizes)]
     out = np.empty(nb.cells(B, N, F), data.dtype)
-    winners = np.full(nb.cells(B, N, F) if arg else 0, edges, ptr.dtype)
+    nothing = -1 if arg == C.ARG_SOURCE else edges  # which could be a source
+    winners = np.full(nb.cells(B, N, F) if arg else 0, nothing, ptr.dtype)
     scalar = data.dtype.type(fill)
     fixed = (data, edge_data, ptr, columns, ids, tables[0], tables[1], out, winners, B, F, Fx, Fe, *strides, edges)
     kernel_arg = kernel_arg if reduce in (MIN, MAX) else C.ARG_NONE

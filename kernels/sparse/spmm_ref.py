@@ -88,7 +88,8 @@ def spmm(
     empty = torch.zeros(0, dtype=torch.int64, device=like.device)
     F = messages(x3, e3, empty, empty, bcast, message).shape[-1]
     out = torch.full((B, N, F), fill, dtype=like.dtype, device=like.device)
-    winners = torch.full((B, N, F), edges, dtype=rowptr.dtype, device=like.device)
+    nothing = -1 if arg == C.ARG_SOURCE else edges  # which could be a source
+    winners = torch.full((B, N, F), nothing, dtype=rowptr.dtype, device=like.device)
     ptr = rowptr.tolist()
     for v in range(N):
         k = torch.arange(ptr[v], ptr[v + 1], device=like.device)
@@ -101,7 +102,7 @@ def spmm(
             value, first = first_extreme(m, reduce == C.MAX, skip_nan)
             out[:, v] = torch.where(first >= 0, value, torch.full_like(value, fill)).to(like.dtype)
             where = {C.ARG_EDGE: j, C.ARG_SOURCE: u}.get(arg, k)
-            winners[:, v] = torch.where(first >= 0, where[first.clamp(min=0)], edges).to(rowptr.dtype)
+            winners[:, v] = torch.where(first >= 0, where[first.clamp(min=0)], nothing).to(rowptr.dtype)
         else:
             out[:, v] = reduce_rows(m, reduce, unbiased).to(like.dtype)
     out = like_rank(out, rank)

@@ -20,7 +20,7 @@ def spmm_fwd(
     rowptr_ptr, col_ptr, eid_ptr,  # [N + 1], [E], [E]
     x_off_ptr, e_off_ptr,  # [F], [F]
     fill_ptr, out_ptr, arg_ptr,  # [1], [B, N, F], [B, N, F]
-    N, F, Fx, Fe, x_batch, e_batch, edges, tiles,
+    N, F, Fx, Fe, x_batch, e_batch, nothing, tiles,
     MESSAGE: tl.constexpr, REDUCE: tl.constexpr, ARG: tl.constexpr, SKIP_NAN: tl.constexpr,
     HAS_COL: tl.constexpr, HAS_EID: tl.constexpr, TABLE: tl.constexpr, X_ONE: tl.constexpr, E_ONE: tl.constexpr,
     WIDE: tl.constexpr, BK: tl.constexpr, BF: tl.constexpr,
@@ -99,7 +99,7 @@ def spmm_fwd(
             result = tl.load(eid_ptr + winner, f_in & (winner != none), 0).to(tl.int64)
         if ARG == 3 and HAS_COL:
             result = tl.load(col_ptr + winner, f_in & (winner != none), 0).to(tl.int64)
-        result = tl.where(winner == none, tl.zeros([BF], tl.int64) + edges, result)
+        result = tl.where(winner == none, tl.zeros([BF], tl.int64) + nothing, result)
         tl.store(arg_ptr + out, result.to(arg_ptr.dtype.element_ty), f_in)
 
 
@@ -130,7 +130,8 @@ def spmm(
     edges = given.numel() if given is not None else ct.sizes(operands[1])[1]
     extreme = reduce in (C.MIN, C.MAX)
     out = like.new_empty(ct.shape(rank, B, N, F))
-    winners = torch.full(out.shape if arg else (0,), edges, dtype=rowptr.dtype, device=like.device)
+    nothing = -1 if arg == C.ARG_SOURCE else edges  # which could be a source
+    winners = torch.full(out.shape if arg else (0,), nothing, dtype=rowptr.dtype, device=like.device)
     BK, BF = ct.tile(max(F, 1))
     tiles = triton.cdiv(F, BF)
     tables = bcast if bcast is not None else rowptr.new_empty((2, 0))
@@ -140,7 +141,7 @@ def spmm(
         *(t.contiguous() for t in operands), rowptr, *(t if t is not None else rowptr for t in (col, eid)),
         tables[0], tables[1], like.new_full((1,), fill, dtype=wide), out, winners,
         N, F, Fx, Fe, *(t.stride(0) if t.dim() == 3 and t.shape[0] > 1 else 0 for t in operands),
-        edges, tiles,
+        nothing, tiles,
         MESSAGE=message, REDUCE=reduce, ARG=arg if extreme else C.ARG_NONE, SKIP_NAN=bool(skip_nan),
         HAS_COL=col is not None, HAS_EID=eid is not None, TABLE=bcast is not None, X_ONE=Fx == 1, E_ONE=Fe == 1,
         WIDE=tl.float64 if wide == torch.float64 else tl.float32, BK=BK, BF=BF,

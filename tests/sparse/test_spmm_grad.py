@@ -290,3 +290,19 @@ def test_linear_sums_save_no_operand() -> None:
     x = torch.randn(N, F, requires_grad=True)
     assert N * F not in saved_elements(lambda: spmm(graph, x))
     assert structops.spmm(graph, x).grad_fn is not None
+
+
+@pytest.mark.parametrize("reduce", ["min", "max"])
+@pytest.mark.parametrize("width", [1, 4, 70])
+def test_rows_without_edges_give_no_gradient(isa: str, width: int, reduce: str) -> None:
+    """More sources than edges: E, the winner that empty rows report by edge, is a source too."""
+    graph = Graph(torch.tensor([[0, 1], [1, 1]]), num_src=6, num_dst=3)
+    x, edge = torch.randn(6, width, requires_grad=True), torch.ones(2, 1)
+    skipping = {"skip_nan": True}
+    for options in ({}, {"return_arg": True}, skipping, {"edge": edge}):
+        out = spmm(graph, x, reduce=reduce, **options)
+        (grad,) = torch.autograd.grad((out[0] if isinstance(out, tuple) else out).sum(), x)
+        assert not grad[2:].any(), options
+        assert grad[:2].sum() == width
+    nan = torch.full((6, width), float("nan"), requires_grad=True)
+    assert not torch.autograd.grad(spmm(graph, nan, reduce=reduce, skip_nan=True).sum(), nan)[0].any()
