@@ -20,11 +20,12 @@ def table(make: F) -> F:
     """A cached function of hashable arguments whose result is a constant of compiled code."""
     known = cache(make)
 
-    @torch.compiler.assume_constant_result
     def get(*args: Any) -> Any:
         with torch.inference_mode(False):
             return known(*args)
 
+    # What torch.compiler.assume_constant_result does, which imports the compiler and Triton first.
+    get._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return get  # type: ignore[return-value]
 
 
