@@ -66,12 +66,12 @@ def multi_aggregate(
     checked_graph(op, graph)
     if x is None and edge is None:
         check.fail(ValueError, op, "x, edge or both", "neither")
-    first = x if x is not None else edge
-    check.dense(op, "x" if x is not None else "edge", first)
+    name, first = ("x", x) if x is not None else ("edge", edge)
+    check.dense(op, name, first)
     if first.dim() < 2:
-        check.fail(ValueError, op, "messages of shape [.., *, F]", list(first.shape))
+        check.fail(ValueError, op, f"{name} of shape [.., *, F]", list(first.shape))
     if first.device != graph.device:
-        check.fail(ValueError, op, f"messages on {graph.device}, as the graph", first.device)
+        check.fail(ValueError, op, f"{name} on {graph.device}, as the graph", first.device)
     for name, t, rows in (("x", x, graph.num_src), ("edge", edge, graph.num_edges), ("x_dst", x_dst, graph.num_dst)):
         if t is not None:
             check.shaped(op, name, t, (rows, *first.shape[1:]), first)

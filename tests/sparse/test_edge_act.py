@@ -69,7 +69,7 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
         out = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3))  # noqa: B023
         assert_close(out, want, dtype, terms=60, magnitude=6.0, what=width)
         found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3))  # noqa: B023
-        found = *found[:5], found[5].sum(0) if operands[5] is not None else found[5]
+        found = *found[:4], found[4].to(dtype), (found[5] if operands[5] is None else found[5].sum(0)).to(dtype)
         for name, operand, got in zip(("x", "y", "edge", "value", "scalar", "direction"), operands, found, strict=True):
             if operand is None:
                 assert got.numel() == 0
