@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from .. import _check as check
 from .. import _ladder as ladder
 from .._dispatch import is_eager
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..kernels import codes as C
 from ..sparse import lp_distance, sddmm, spmm
 
@@ -77,19 +77,15 @@ def egnn_step(
             [4.]]))
     """
     op = "egnn_step"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
-    N = graph.num_dst
-    if graph.num_src != N:
-        check.fail(ValueError, op, "a square graph", f"{graph.num_src} sources and {N} destinations")
-    x = _matrix(op, "x", x, x, N, None, graph)
-    H = _matrix(op, "h_src", h_src, x, N, None, graph).shape[1]
-    _matrix(op, "h_dst", h_dst, x, N, H, graph)
-    if check.dense(op, "distance", distance).dim() != 1:
-        check.fail(ValueError, op, f"distance of shape [{H}]", list(distance.shape))
-    _matrix(op, "distance", distance[None], x, 1, H, graph)
+    N = checked_graph(op, graph, square=True).num_dst
+    check.shaped(op, "x", x, (N, None))
+    if x.device != graph.device:
+        check.fail(ValueError, op, f"x on {graph.device}, as the graph", x.device)
+    H = check.shaped(op, "h_src", h_src, (N, None), x).shape[1]
+    check.shaped(op, "h_dst", h_dst, (N, H), x)
+    check.shaped(op, "distance", distance, (H,), x)
     if edge is not None:
-        _matrix(op, "edge", edge, x, graph.num_edges, H, graph)
+        check.shaped(op, "edge", edge, (graph.num_edges, H), x)
     for name, f in (("message", message), ("coordinate", coordinate)):
         if f is not None and not callable(f):
             check.fail(TypeError, op, f"{name} to be callable or None", type(f).__name__)
@@ -123,18 +119,6 @@ def egnn_step(
     if recompute and torch.is_grad_enabled() and is_eager():
         return checkpoint(step, *operands, use_reentrant=False)
     return step(*operands)
-
-
-def _matrix(op: str, name: str, t: Any, like: Tensor, rows: int, columns: int | None, graph: Graph) -> Tensor:
-    check.dense(op, name, t)
-    if t.dim() != 2 or t.shape[0] != rows or (columns is not None and t.shape[1] != columns):
-        shape = f"[{columns}]" if name == "distance" else f"[{rows}, {'*' if columns is None else columns}]"
-        check.fail(ValueError, op, f"{name} of shape {shape}", list(t.shape[1:] if name == "distance" else t.shape))
-    if t.dtype != like.dtype:
-        check.fail(TypeError, op, f"{name} of dtype {like.dtype}, as x", t.dtype)
-    if t.device != graph.device:
-        check.fail(ValueError, op, f"{name} on {graph.device}, as the graph", t.device)
-    return t
 
 
 def _result(op: str, name: str, t: Any, graph: Graph, like: Tensor, columns: int | None) -> Tensor:

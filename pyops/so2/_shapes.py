@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
-from .._check import shaped as shaped
 
 MAX_L = 8
 F = TypeVar("F", bound=Callable)

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._check import shaped
 from .._dispatch import is_eager
-from ..graph import Graph
+from ..graph import Graph, checked_graph
 from ..sparse import dot_attention, gat_attention
-from ._shapes import shaped
 from ._terms import Rows
 
 __all__ = ["irreps_attention"]
@@ -65,8 +65,7 @@ def irreps_attention(
     tensor([2.0000, 0.5000, 0.5000, 0.0000])
     """
     op = "irreps_attention"
-    if not isinstance(graph, Graph):
-        check.fail(TypeError, op, "graph to be a structops.Graph", type(graph).__name__)
+    checked_graph(op, graph)
     heads = check.size(op, "heads", heads)
     check.flags(op, per_edge=per_edge)
     structure = _edges_as_sources(graph) if per_edge else graph

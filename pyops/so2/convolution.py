@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._check import shaped
 from ..graph import Graph, checked_graph
 from ..kernels.so2.wigner_ref import order
 from . import _block_ops as block
 from ._conv_ops import so2_conv, weight_numel
-from ._shapes import computing, degrees, shaped
+from ._shapes import computing, degrees
 
 
 def weight_shapes(lmax: int, mmax: int, in_channels: int, out_channels: int, extra: int = 0) -> list[tuple[int, int]]:

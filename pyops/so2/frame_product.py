@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from .. import _check as check
+from .._check import shaped
 from ..kernels.so2.wigner_ref import order
-from ._shapes import computing, degrees, orders, shaped
+from ._shapes import computing, degrees, orders
 
 __all__ = ["so2_product_paths", "so2_tensor_product"]
 

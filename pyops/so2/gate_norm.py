@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _check as check
+from .._check import shaped
 from ..kernels.so2.wigner_ref import order
-from ._shapes import computing, degrees, orders, shaped, table
+from ._shapes import computing, degrees, orders, table
 from ._terms import Rows
 
 __all__ = ["gate", "inner_product", "norm", "so2_gate", "so2_norm"]

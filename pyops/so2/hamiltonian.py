@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._check import shaped
 from ._cg import wigner_3j_dense
 from ._irreps import Irreps
-from ._shapes import computing, shaped, table
+from ._shapes import computing, table
 
 __all__ = ["OrbitalBasis", "hamiltonian_blocks", "hamiltonian_features", "hamiltonian_irreps"]
 

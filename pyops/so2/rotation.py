@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._check import shaped
 from ..kernels.so2.wigner_ref import dense, order, packed_size
 from . import _frame_ops as ops
-from ._shapes import computing, degrees, shaped
+from ._shapes import computing, degrees
 
 
 def frame_order(lmax: int, mmax: int | None = None) -> list[tuple[int, int]]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._check import shaped
 from ._harmonics import spherical_harmonics
-from ._shapes import computing, shaped, table
+from ._shapes import computing, table
 from .gate_norm import _act
 
 __all__ = ["s2_activation"]
