@@ -165,6 +165,8 @@ class Graph:
 
     def in_degrees(self) -> Tensor:
         """Edges into every destination, ``[num_dst]``."""
+        if torch.compiler.is_compiling():  # which cannot trace the lock of a cached property
+            return self.__dict__.get("_in_degrees", self.rowptr.diff())
         return self._in_degrees
 
     @cached_property

@@ -217,6 +217,30 @@ def test_compile_of_a_module_with_a_graph_argument() -> None:
         assert_close(compiled(graph, x), layer(graph, x).double(), torch.float32, terms=32)
 
 
+ON_A_NEW_GRAPH = {
+    "spmm": lambda g, x: spmm(g, x),
+    "spmm_mul_mean": lambda g, x: spmm(g, x, x.new_ones(g.num_edges, 1), reduce="mean"),
+    "sddmm": lambda g, x: sddmm(g, x, x, "dot"),
+    "add_act_mean": lambda g, x: structops.sparse.add_act_reduce(g, x, x, reduce="mean"),
+    "multi_aggregate": lambda g, x: structops.sparse.multi_aggregate(g, x),
+    "dot_attention": lambda g, x: structops.sparse.dot_attention(g, *(x[:, None],) * 3),
+    "total_variation": lambda g, x: structops.sparse.total_variation(g, x, p=2.0),
+    "polynomial_filter": lambda g, x: structops.sparse.polynomial_filter(g, x, torch.tensor([1.0, 2.0])),
+}
+
+
+@pytest.mark.parametrize("name", ON_A_NEW_GRAPH)
+def test_compile_with_gradients_on_a_new_graph(name: str) -> None:
+    """What a graph keeps after its first eager gradient is not there yet."""
+    fn = ON_A_NEW_GRAPH[name]
+    new = lambda: Graph(torch.tensor([[0, 1, 2, 2], [1, 1, 0, 1]]), num_nodes=3)  # noqa: E731
+    x = values(3, 4).requires_grad_()
+    graph = new()
+    (got,) = torch.autograd.grad(torch.compile(lambda x: fn(graph, x), fullgraph=True, backend="aot_eager")(x).square().sum(), x)
+    (want,) = torch.autograd.grad(fn(new(), x).square().sum(), x)
+    assert_close(got, want, torch.float64, terms=20)
+
+
 def test_compile_return_arg() -> None:
     fn = lambda s: segment_reduce(s, PTR, "max", return_arg=True)  # noqa: E731
     out, arg = torch.compile(fn, fullgraph=True, backend="aot_eager")(values(EDGES, 3))

@@ -29,8 +29,11 @@ def operand(
 
 
 def analyse(graph: Any, *tensors: Tensor | None) -> None:
-    """Builds the reversed edges, kept with the graph, once here rather than in every backward."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    """Builds the reversed edges, kept with the graph, once here rather than in every backward.
+
+    Not in compiled code, whose backward builds them where they are missing.
+    """
+    if not torch.compiler.is_compiling() and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         graph.reversed_structure  # noqa: B018
 
 

@@ -11,7 +11,7 @@ from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
 from ..kernels import codes as C
-from ._operands import kernel_layout, operand
+from ._operands import analyse, kernel_layout, operand
 
 
 def sddmm(
@@ -91,9 +91,8 @@ def sddmm(
         shape = (*(l_batch or r_batch), graph.num_edges, *features)
         nothing = lhs.sum() if copy else lhs.sum() + rhs.sum()  # 0, and part of the graph
         return nothing.expand(shape).contiguous()
-    grad = torch.is_grad_enabled() and (lhs.requires_grad or (not copy and rhs.requires_grad))
-    if grad and C.U in (lt, None if copy else rt):
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    if C.U in (lt, None if copy else rt):
+        analyse(graph, lhs, None if copy else rhs)
     code = C.EDGE_MUL if op == "dot" else C.EDGE_OPS[op]
     out = ladder.sddmm(lhs, None if copy else rhs, *graph.structure, None, code, lt, rt, graph.num_edges, F // R, R)
     return out.reshape((*(l_batch or r_batch), graph.num_edges, *features))

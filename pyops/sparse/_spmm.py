@@ -14,7 +14,7 @@ from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
 from ..kernels import codes as C
 from ._groups import EXTREMES, no_arg
-from ._operands import broadcast, has_batch, kernel_layout, operand
+from ._operands import analyse, broadcast, has_batch, kernel_layout, operand
 
 
 def spmm(
@@ -121,8 +121,8 @@ def spmm(
         arg = C.ARG_POSITION if binary and grad else C.ARG_EDGE if return_arg else C.ARG_SOURCE if kind == C.COPY_U else C.ARG_EDGE
         if return_arg and grad and kind == C.COPY_U:
             arg = C.ARG_POSITION
-    if grad and kind not in (C.COPY_E,) and code not in EXTREMES:
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    if kind != C.COPY_E and code not in EXTREMES:
+        analyse(graph, x, edge)
     bcast = None if offsets is None else torch.tensor([range(F), offsets], dtype=torch.int32, device=graph.device)
     if x is not None and edge is not None and x.dim() != edge.dim():
         x, edge = (x[:, None] if x.dim() == 1 else x), (edge[:, None] if edge.dim() == 1 else edge)
@@ -156,8 +156,8 @@ def _is_plain(graph: Graph, x: Any, message, reduce: str, return_arg, unbiased, 
 
 def _copy_reduce(graph: Graph, x: Tensor, code: int) -> Tensor:
     grad = x.requires_grad and torch.is_grad_enabled()
-    if grad and code not in EXTREMES:
-        graph.reversed_structure  # noqa: B018  built once here rather than in every backward
+    if grad and code not in EXTREMES and not torch.compiler.is_compiling():
+        graph.reversed_structure  # noqa: B018  as analyse, without a call
     if code <= C.MAX and ladder.is_eager():
         return ladder.copy_reduce(x, graph.structure, code)
     arg = C.ARG_SOURCE if grad and code in EXTREMES else C.ARG_NONE
