@@ -36,7 +36,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--budget", type=float, help="seconds of timing per case and thread count")
     parser.add_argument("--json", type=Path, help="result file (default: bench/out/<time>.json)")
     parser.add_argument("--plot", type=Path, metavar="DIR", help="folder of the PNG (default: beside the JSON)")
-    parser.add_argument("--save", action="store_true", help="write to bench/results/<machine>/ with a markdown table")
+    parser.add_argument(
+        "--save", nargs="?", const="", metavar="NAME", help="write bench/results/<machine>/NAME.json and .md (default: the level)"
+    )
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--no-check", action="store_true", help="skip the self-check of the package")
     return parser.parse_args()
@@ -115,8 +117,8 @@ def main() -> int:
         TimeRemainingColumn(),
     )
     path = args.json or Path(__file__).parent / "out" / (time.strftime("%Y%m%d-%H%M%S") + ".json")
-    if args.save:
-        path = Path(__file__).parent / "results" / machine.folder_name(info) / f"{args.level}.json"
+    if args.save is not None:
+        path = Path(__file__).parent / "results" / machine.folder_name(info) / f"{args.save or args.level}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     with Progress(*bar, console=console, transient=True) as progress:
         task = progress.add_task("preparing inputs", total=None)
@@ -130,7 +132,7 @@ def main() -> int:
             progress.advance(task)
     tables(console, rows)
     summary(console, run)
-    if args.save:
+    if args.save is not None:
         path.with_suffix(".md").write_text(report.markdown(run) + "\n")
     console.print(f"{time.perf_counter() - started:.0f} s; {path}")
     if rows and importlib.util.find_spec("matplotlib"):
