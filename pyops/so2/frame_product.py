@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from .. import _check as check
 from .._check import shaped
 from ..kernels.so2.wigner_ref import order
-from ._shapes import computing, degrees, orders
+from ._bilinear import Table, sparse_bilinear
+from ._shapes import computing, degrees, table
 
 __all__ = ["so2_product_paths", "so2_tensor_product"]
 
@@ -68,43 +69,48 @@ def so2_tensor_product(x: Tensor, y: Tensor, weight: Tensor, *, lmax: int, mmax:
     given, C = x.dtype, x.shape[2]
     x, y = computing(x, y)
     weight = _weight(op, weight, given, x, (len(so2_product_paths(mmax)), lmax + 1, C))
-    a, b = _signed(x, lmax, mmax), _signed(y, lmax, mmax)
-    ib = {m: _times_i(z) for m, z in b.items() if m}
-    sums: list[list[Tensor]] = [[] for _ in range(mmax + 1)]
-    for p, (m1, m2, m3) in enumerate(so2_product_paths(mmax)):
-        w, left = weight[..., p, m3:, :].unsqueeze(-3), a[m1][:, :, m3:]
-        if not w.is_complex():
-            left = w * left
-        elif m1 == 0:
-            left = torch.cat([w.real * left, w.imag * left], 1)
-        else:
-            left = w.real * left + w.imag * _times_i(left)
-        if m3 == 0:
-            # The real part of left conj(b): b is conjugated already.
-            sums[0].append((left * b[-m2]).sum(1, keepdim=True) if m1 else left[:, :1] * b[0])
-            continue
-        right = b[m2][:, :, m3:]
-        if left.shape[1] == 1 or m2 == 0:
-            sums[m3].append(left * right)
-        else:
-            sums[m3].append(torch.addcmul(left[:, :1] * right, left[:, 1:], ib[m2][:, :, m3:]))
-    return torch.cat([sum(terms[1:], terms[0]).flatten(1, 2) for terms in sums], 1).to(given)
+    scaled, multiplied = _tables(lmax, mmax, weight.is_complex(), x.device)
+    parts = torch.view_as_real(weight).movedim(-1, -4) if weight.is_complex() else weight.unsqueeze(-4)
+    w = parts.reshape(x.shape[0] if parts.dim() == 5 else 1, parts.shape[-4:-1].numel(), C).contiguous()
+    left = sparse_bilinear(x, w, *scaled, 2, False, False)
+    return sparse_bilinear(left, y, *multiplied, 2, False, False).to(given)
 
 
-def _signed(x: Tensor, lmax: int, mmax: int) -> dict[int, Tensor]:
-    """x_m for m = -mmax..mmax, real and imaginary part ``[E, 2, lmax + 1, C]``, 0 where l < |m|; real ``[E, 1, ..]`` for m = 0."""
-    first, *rest = orders(x, lmax, mmax)
-    found = {0: first}
-    for m, part in enumerate(rest, 1):
-        found[m] = pad(part, (0, 0, m, 0))
-        real, imaginary = found[m].split(1, 1)
-        found[-m] = torch.cat([real, -imaginary], 1)
-    return found
-
-
-def _times_i(z: Tensor) -> Tensor:
-    real, imaginary = z.split(1, 1)
-    return torch.cat([-imaginary, real], 1)
+@table
+def _tables(lmax: int, mmax: int, complex_weight: bool, device: torch.device) -> tuple[tuple, tuple]:
+    """x times the weights ``[parts, P, lmax + 1]`` to rows (path, l, part), and those times y to the result."""
+    paths = so2_product_paths(mmax)
+    rows = [(abs(m), m < 0, l) for l, m in order(lmax, mmax)]
+    row = {key: n for n, key in enumerate(rows)}  # (order, imaginary, l)
+    size = len(paths) * (lmax + 1)
+    scaled: list[tuple[int, int, int, float]] = []
+    multiplied: list[tuple[int, int, int, float]] = []
+    between = 0
+    for p, (m1, m2, m3) in enumerate(paths):
+        sign1, sign2 = (-1.0 if m < 0 else 1.0 for m in (m1, m2))
+        for l in range(max(abs(m1), abs(m2), m3), lmax + 1):
+            w = p * (lmax + 1) + l
+            left = {False: between}
+            scaled.append((row[abs(m1), False, l], w, between, 1.0))
+            if m1 or complex_weight:
+                left[True] = between + 1
+            if m1:
+                scaled.append((row[abs(m1), True, l], w, between + 1, sign1))
+            if complex_weight:
+                scaled.append((row[abs(m1), False, l], size + w, between + 1, 1.0))
+                if m1:
+                    scaled.append((row[abs(m1), True, l], size + w, between, -sign1))
+            between += len(left)
+            for (i, at), j in itertools.product(left.items(), (False, True)):
+                if (j and not m2) or (i != j and not m3):
+                    continue
+                coef = (sign2 if j else 1.0) * (-1.0 if i and j else 1.0)
+                multiplied.append((at, row[abs(m2), j, l], row[m3, i != j, l], coef))
+    one, two = zip(*scaled, strict=True), zip(*multiplied, strict=True)
+    return (
+        Table(*one, sizes=(len(rows), size * (1 + complex_weight), between)).on(device),
+        Table(*two, sizes=(between, len(rows), len(rows))).on(device),
+    )
 
 
 def _weight(op: str, weight: Any, given: torch.dtype, x: Tensor, shape: tuple[int, ...]) -> Tensor:

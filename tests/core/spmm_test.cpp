@@ -74,7 +74,8 @@ void test_spmm(const Structure& s, const SpmmCase& c, Rng& rng) {
         const Reduced r = reduce_row(m, c.reduce, a.fill, c.skip_nan, a.unbiased);
         const int64_t k = s.rowptr[v] + r.winner, at = (b * s.N + v) * c.F + f;
         want[size_t(at)] = r.value;
-        winner[size_t(at)] = r.winner < 0 ? s.E : c.arg == ArgKind::edge && c.permuted ? s.eid[k] : c.arg == ArgKind::source ? s.col[k] : k;
+        const int64_t none = c.arg == ArgKind::source ? -1 : s.E;
+        winner[size_t(at)] = r.winner < 0 ? none : c.arg == ArgKind::edge && c.permuted ? s.eid[k] : c.arg == ArgKind::source ? s.col[k] : k;
       }
 
   Array out(c.dtype, cells), again(c.dtype, cells);
