@@ -49,7 +49,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         none = (None, None, None)
         if op == "spmm":
             for reduce in range(8):
-                arg = C.ARG_EDGE if reduce in (C.MIN, C.MAX) else C.ARG_NONE
+                arg = {C.MIN: C.ARG_SOURCE, C.MAX: C.ARG_EDGE}.get(reduce, C.ARG_NONE)
                 near_one = 0.98 + 0.04 * rand(torch.float64, M, 19) if reduce == C.PROD else rand(torch.float64, M, 19)
                 x, e = near_one.to(dtype), torch.ones(E, 1, dtype=dtype) if reduce == C.PROD else rand(dtype, E, 1)
                 fill = C.EMPTY[reduce]
