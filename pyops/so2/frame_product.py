@@ -106,11 +106,12 @@ def _tables(lmax: int, mmax: int, complex_weight: bool, device: torch.device) ->
                     continue
                 coef = (sign2 if j else 1.0) * (-1.0 if i and j else 1.0)
                 multiplied.append((at, row[abs(m2), j, l], row[m3, i != j, l], coef))
-    one, two = zip(*scaled, strict=True), zip(*multiplied, strict=True)
-    return (
-        Table(*one, sizes=(len(rows), size * (1 + complex_weight), between)).on(device),
-        Table(*two, sizes=(between, len(rows), len(rows))).on(device),
-    )
+
+    def lists(terms: list[tuple[int, int, int, float]], *sizes: int) -> tuple:
+        i, j, k, coef = zip(*terms, strict=True)
+        return Table(i, j, k, coef, sizes).on(device)
+
+    return lists(scaled, len(rows), size * (1 + complex_weight), between), lists(multiplied, between, len(rows), len(rows))
 
 
 def _weight(op: str, weight: Any, given: torch.dtype, x: Tensor, shape: tuple[int, ...]) -> Tensor:
