@@ -43,8 +43,8 @@ def _as_words(octets: np.ndarray) -> Tensor:
 def _build(op: str, R: int, K: int, device: str) -> Prepared:
     x, y = _values(R, K, device)
     a, b = binary.pack(x), binary.pack(y)
-    one = lambda name, f: Provider(name, lambda: (f(),))  # noqa: E731
-    numpy = lambda t, axis: np.packbits(t.numpy() >= 0, axis=axis, bitorder="little")  # noqa: E731
+    one = lambda name, f: Provider(name, lambda: (f(),))
+    numpy = lambda t, axis: np.packbits(t.numpy() >= 0, axis=axis, bitorder="little")
     if op == "pack":
         peers = [one("numpy.packbits", lambda: _as_words(numpy(x.cpu(), 1)))]
         return Prepared(one(OURS, lambda: binary.pack(x).words), peers, lambda: (bits_ref.to_words(x >= 0).double(),))
@@ -53,7 +53,7 @@ def _build(op: str, R: int, K: int, device: str) -> Prepared:
         return Prepared(one(OURS, lambda: binary.pack(x, 0).words), peers, lambda: (bits_ref.to_words(x.t() >= 0).double(),))
     if op == "unpack":
         octets = a.words.cpu().numpy().view(np.uint8)
-        expand = lambda: torch.from_numpy(np.unpackbits(octets, axis=1, count=K, bitorder="little")).float().mul_(2).sub_(1)  # noqa: E731
+        expand = lambda: torch.from_numpy(np.unpackbits(octets, axis=1, count=K, bitorder="little")).float().mul_(2).sub_(1)
         return Prepared(
             one(OURS, lambda: binary.unpack(a)),
             [one("numpy.unpackbits", expand)],

@@ -84,14 +84,14 @@ def _build(what: str, H: int, C: int, device: str) -> Prepared:
     x, w = _operands(H, C, groups, device)
     sx, sw = signs(x), signs(w)
     bits, ahead = binary.pack(x, 1), binary.PackedWeight(w, groups=groups)
-    dot = lambda: F.conv2d(sx.double(), sw.double(), None, 1, 1, 1, groups)  # noqa: E731
-    do = lambda f: runner(f, FWD)  # noqa: E731
+    dot = lambda: F.conv2d(sx.double(), sw.double(), None, 1, 1, 1, groups)
+    do = lambda f: runner(f, FWD)
     as_float = do(lambda: F.conv2d(sx, sw, None, 1, 1, 1, groups))
     if what == BITS:
         threshold = torch.stack([torch.arange(C) % 7 - 3, -(torch.arange(C) % 2)]).int().to(device)
         ours = do(lambda: binary.binary_conv2d(bits, ahead, None, 1, 1, threshold=threshold).words)
         flips = threshold[1].bool()
-        want = lambda: (bits_ref.to_words((dot().movedim(1, -1) >= threshold[0]) ^ flips).double(),)  # noqa: E731
+        want = lambda: (bits_ref.to_words((dot().movedim(1, -1) >= threshold[0]) ^ flips).double(),)
         # Results of the peers are floats: compared in the case beside this one.
         other = _openvino(x, w)
         peers = [Provider(FLOAT, lambda: as_float()[:0])]

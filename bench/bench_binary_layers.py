@@ -83,7 +83,7 @@ def _fff(depth: int, I: int, H: int, rows: int, direction: str, device: str) -> 
     x, nodes, bias, *leaves = operands
     mine, theirs = ([t.detach().requires_grad_(direction == BOTH) for t in (x, *leaves)] for _ in range(2))
     grad = torch.ones_like(x)
-    do = lambda f, ts: runner(lambda: f(ts[0], nodes, bias, *ts[1:]), direction, tuple(ts), grad)  # noqa: E731
+    do = lambda f, ts: runner(lambda: f(ts[0], nodes, bias, *ts[1:]), direction, tuple(ts), grad)
     ours = Provider(OURS, do(B.fff_hard, mine))
     peers = [Provider("gathered leaves", do(_gathered, theirs))]
     if direction == FWD:
@@ -119,7 +119,7 @@ def _scores(n: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
 
 def _mask(n: int, device: str) -> Prepared:
     weight, score, grad = _scores(n, device)
-    run = lambda f, dtype: (  # noqa: E731
+    run = lambda f, dtype: (
         lambda w, s: runner(lambda: f(w, s), BOTH, (s,), grad.to(dtype))
     )(weight.to(dtype), score.to(dtype).detach().requires_grad_())
     ours = Provider(OURS, run(lambda w, s: B.edge_popup(w, s, n // 2), torch.float32))

@@ -108,8 +108,8 @@ def _build(what: str, M: int, N: int, K: int, device: str) -> Prepared:
     x, w = _operands(M, N, K, device)
     sx, sw = signs(x), signs(w)
     bits, ahead = binary.pack(x), binary.PackedWeight(w)
-    dot = lambda: sx.double() @ sw.double().t()  # noqa: E731
-    do = lambda f: runner(f, FWD)  # noqa: E731
+    dot = lambda: sx.double() @ sw.double().t()
+    do = lambda f: runner(f, FWD)
     as_float = Provider(FLOAT, do(lambda: F.linear(sx, sw)))
     if what in (GEMM, HAMMING):
         count = "dot" if what == GEMM else "hamming"
@@ -120,7 +120,7 @@ def _build(what: str, M: int, N: int, K: int, device: str) -> Prepared:
         lx, lw, g = x.clone().requires_grad_(), w.clone().requires_grad_(), torch.randn_like(x[:, :1]).expand(M, N).contiguous()
 
         def simulated(x, w):
-            ste = lambda t: (signs(t) - t.clamp(-1, 1)).detach() + t.clamp(-1, 1)  # noqa: E731
+            ste = lambda t: (signs(t) - t.clamp(-1, 1)).detach() + t.clamp(-1, 1)
             return ste(x) @ ste(w).t()
 
         wide = [t.detach().double().requires_grad_() for t in (x, w)]
@@ -136,7 +136,7 @@ def _build(what: str, M: int, N: int, K: int, device: str) -> Prepared:
     if what == BITS:
         threshold = torch.stack([torch.arange(N) % 7 - 3, -(torch.arange(N) % 2)]).int().to(device)
         ours = Provider(OURS, do(lambda: binary.binary_linear(bits, ahead, threshold=threshold).words))
-        want = lambda: (bits_ref.to_words((dot() >= threshold[0]) ^ threshold[1].bool()).double(),)  # noqa: E731
+        want = lambda: (bits_ref.to_words((dot() >= threshold[0]) ^ threshold[1].bool()).double(),)
         # Floats are not bits: the peer's result is compared in the cases beside this one.
         return Prepared(ours, [Provider(FLOAT, lambda: as_float.run()[:0])], want)
     weight = w if what == BOTH_PACKED else ahead

@@ -32,20 +32,20 @@ def _build(op: str, direction: str, device: str) -> Prepared:
     e = data.Edges("ten", "10 nodes", src, dst, indptr, N, N)
     x = data.features(N if op == "spmm sum" else E, F, device=device).requires_grad_(direction == BOTH)
     grad = data.gradient(N, F, device=device)
-    do = lambda forward: runner(forward, direction, (x,), grad)  # noqa: E731
+    do = lambda forward: runner(forward, direction, (x,), grad)
     scatter, reason = peers.load("torch_scatter")
     messages = (lambda: x.index_select(0, src)) if op == "spmm sum" else (lambda: x)
     native = Provider("torch index_add", do(lambda: x.new_zeros(N, F).index_add(0, dst, messages())))
     if op == "spmm sum":
         g = structops.Graph.from_csr(indptr, src, N)
-        ours = lambda: structops.spmm(g, x)  # noqa: E731
+        ours = lambda: structops.spmm(g, x)
         others = [p.provider(direction, x, None, grad) for p in peers.spmm(e, "sum", False)]
         others = [Provider(p.name, p.run, p.reason) for p in others]
     elif op == "scatter sum":
         ours, others = (lambda: structops.scatter_reduce(x, dst, N)), []
     else:
         ours, others = (lambda: structops.segment_reduce(x, indptr)), []
-    by_index = lambda: scatter.scatter(messages(), dst, 0, None, N, "sum")  # noqa: E731
+    by_index = lambda: scatter.scatter(messages(), dst, 0, None, N, "sum")
     call = (lambda: scatter.segment_csr(x, indptr)) if op == "segment sum" else by_index
     first = Provider("torch_scatter", do(call) if scatter else None, reason)
     return Prepared(Provider(OURS, do(ours)), [first, native, *others], lambda: _reference(src, dst, x, grad, op))

@@ -104,7 +104,7 @@ def _case(op: str, name: str, repeat: int, direction: str) -> Case:
 def _inputs(name: str, repeat: int, device: str) -> dict[str, Tensor]:
     L, M, C, H = SHAPES[name]
     rng = torch.Generator().manual_seed(1)
-    draw = lambda *s: torch.randn(*s, generator=rng)  # noqa: E731
+    draw = lambda *s: torch.randn(*s, generator=rng)
     vec, edge_index, N = crystal(repeat)
     E, widths = edge_index.shape[1], sum((L + 1 - m) * 2 * C for m in range(M + 1))
     w1 = torch.cat([(draw(*s) / s[1] ** 0.5).reshape(-1) for s in so2.weight_shapes(L, M, 2 * C, H, L * H)])
@@ -208,7 +208,7 @@ def _build(op: str, name: str, repeat: int, direction: str, device: str) -> Prep
         return _build_conv(name, t, module, reason)
     graph = structops.Graph(t["edge_index"], num_nodes=t["x"].shape[0])
     leaves = tuple(t[k].detach().requires_grad_(direction == BOTH) for k in ("x", "vec"))
-    do = lambda forward: runner(forward, direction, leaves, t["grad"])  # noqa: E731
+    do = lambda forward: runner(forward, direction, leaves, t["grad"])
 
     def ours(**options):
         return do(lambda: so2.edge_block(
@@ -228,11 +228,11 @@ def _build_conv(name: str, t: dict[str, Tensor], module, reason: str) -> Prepare
     n, E = len(so2.frame_order(L, M)), t["vec"].shape[0]
     rng = torch.Generator().manual_seed(2)
     h, grad = torch.randn(E, n, H, generator=rng).requires_grad_(), torch.randn(E, n, C, generator=rng)
-    do = lambda forward, leaf=h, g=grad: runner(forward, BOTH, (leaf,), g)  # noqa: E731
+    do = lambda forward, leaf=h, g=grad: runner(forward, BOTH, (leaf,), g)
     ours = Provider(OURS, do(lambda: so2.so2_linear(h, t["w2"], t["b2"], lmax=L, mmax=M, out_channels=C)))
     second = module and _fairchem(module, t, name)[1]
     wide = h.detach().double().requires_grad_()
-    exact = lambda: so2_conv(wide.flatten(1), t["w2"].double(), t["b2"].double(), L, M, H, C, 0, False, False).unflatten(1, (n, C))  # noqa: E731
+    exact = lambda: so2_conv(wide.flatten(1), t["w2"].double(), t["b2"].double(), L, M, H, C, 0, False, False).unflatten(1, (n, C))
     return Prepared(ours, [Provider(FAIRCHEM, module and do(lambda: second(h)), reason)], do(exact, wide, grad.double()))
 
 
@@ -244,7 +244,7 @@ def _build_wigner(name: str, t: dict[str, Tensor], direction: str) -> Prepared:
     ours = Provider(OURS, runner(lambda: so2.wigner(vec, L), direction, (vec,), grad))
     from structops.kernels.so2.wigner_ref import frame, pack, wigner_full
 
-    composed = lambda v: pack(wigner_full(frame(v), L), L)  # noqa: E731
+    composed = lambda v: pack(wigner_full(frame(v), L), L)
     wide = vec.detach().double().requires_grad_()
     exact = runner(lambda: composed(wide), direction, (wide,), grad.double())
     return Prepared(ours, [Provider(COMPOSED, runner(lambda: composed(vec), direction, (vec,), grad))], exact)

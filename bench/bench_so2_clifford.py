@@ -63,7 +63,7 @@ def _dense(A: CliffordAlgebra, types: str, x: Tensor, y: Tensor, weight: Tensor)
 def _build(direction: str, n: int, types: str, rows: int, C: int, device: str) -> Prepared:
     A = CliffordAlgebra((n,))
     g = torch.Generator().manual_seed(0)
-    draw = lambda *s: torch.randn(*s, generator=g).to(device)  # noqa: E731
+    draw = lambda *s: torch.randn(*s, generator=g).to(device)
     leaves = tuple(
         t.requires_grad_(direction == BOTH) for t in (draw(rows, C, A.dim), draw(rows, C, A.dim), draw(C, len(A.paths(types))))
     )
@@ -74,7 +74,7 @@ def _build(direction: str, n: int, types: str, rows: int, C: int, device: str) -
         y = _dense(A, types, *wide)
         return (y.detach(), *torch.autograd.grad(y, wide, out.double()))[: None if direction == BOTH else 1]
 
-    run = lambda f: runner(lambda: f(*leaves), direction, leaves, out)  # noqa: E731
+    run = lambda f: runner(lambda: f(*leaves), direction, leaves, out)
     ours = Provider(OURS, run(lambda *a: A.weighted_product(*a, types)))
     return Prepared(ours, [Provider("dense", run(partial(_dense, A, types)))], reference)
 
@@ -87,14 +87,14 @@ def _vector(direction: str, L: int, rows: int, device: str) -> Prepared:
     leaves = tuple(t.requires_grad_(direction == BOTH) for t in (x, y))
     eye = torch.eye(dim, dtype=torch.float64, device=device)
     table = product(eye[:, None, None], eye[None, :, None])[:, :, 0]
-    dense = lambda x, y: torch.einsum("bci,ijk,bcj->bck", x, table.to(x.dtype), y)  # noqa: E731
+    dense = lambda x, y: torch.einsum("bci,ijk,bcj->bck", x, table.to(x.dtype), y)
 
     def reference():
         wide = tuple(t.detach().double().requires_grad_() for t in leaves)
         z = dense(*wide)
         return (z.detach(), *torch.autograd.grad(z, wide, out.double()))[: None if direction == BOTH else 1]
 
-    run = lambda f: runner(lambda: f(*leaves), direction, leaves, out)  # noqa: E731
+    run = lambda f: runner(lambda: f(*leaves), direction, leaves, out)
     return Prepared(Provider(OURS, run(product)), [Provider("dense", run(dense))], reference)
 
 

@@ -81,7 +81,7 @@ class Dense:
 def _inputs(out: str, N: int, C: int, device: str) -> tuple[Tensor, ...]:
     """(element, x, w, g, vx)."""
     plan, g = _plan(out), torch.Generator().manual_seed(0)
-    draw = lambda *s: torch.randn(*s, generator=g).to(device)  # noqa: E731
+    draw = lambda *s: torch.randn(*s, generator=g).to(device)
     element = torch.randint(0, ELEMENTS, (N,), generator=g).to(device)
     x, w = draw(N, C, plan.irreps_in.dim), draw(ELEMENTS, plan.num_paths, C)
     return element, x, w, draw(N, C, plan.irreps_out.dim), draw(*x.shape)
@@ -97,7 +97,7 @@ def _reference(op: str, direction: str, out: str, N: int, C: int, device: str) -
     element, *tensors = _inputs(out, N, C, device)
     x, w, g, vx = (t.double().requires_grad_() for t in tensors)
     dense = Dense(_plan(out), torch.float64, device)
-    f = lambda x, w: dense(x, w, element)  # noqa: E731
+    f = lambda x, w: dense(x, w, element)
     return _second(f, x, w, g, vx) if op == SECOND else runner(lambda: f(x, w), direction, (x, w), g.detach())()
 
 
@@ -105,13 +105,13 @@ def _build(op: str, direction: str, out: str, N: int, C: int, device: str) -> Pr
     plan, (element, *tensors) = _plan(out), _inputs(out, N, C, device)
     x, w, g, vx = (t.detach().requires_grad_(op == SECOND or direction == BOTH) for t in tensors)
     dense = Dense(plan, torch.float32, device)
-    ours = lambda x, w: symmetric_contraction(x, w, element, plan)  # noqa: E731
-    theirs = lambda x, w: dense(x, w, element)  # noqa: E731
+    ours = lambda x, w: symmetric_contraction(x, w, element, plan)
+    theirs = lambda x, w: dense(x, w, element)
     if op == SECOND:
-        make = lambda f: lambda: _second(f, x, w, g, vx.detach())  # noqa: E731
+        make = lambda f: lambda: _second(f, x, w, g, vx.detach())
     else:
-        make = lambda f: runner(lambda: f(x, w), direction, (x, w), g.detach())  # noqa: E731
-    reference = lambda: _reference(op, direction, out, N, C, device)  # noqa: E731
+        make = lambda f: runner(lambda: f(x, w), direction, (x, w), g.detach())
+    reference = lambda: _reference(op, direction, out, N, C, device)
     return Prepared(Provider(OURS, make(ours)), [Provider("dense einsum", make(theirs))], reference)
 
 
@@ -124,8 +124,8 @@ def _build_gaunt(direction: str, l: int, N: int, C: int, device: str) -> Prepare
         table[i, j, k] = c
     table = table.to(device)
     narrow = table.float()
-    run = lambda f, *leaves: runner(lambda: f(*leaves[:2]), direction, leaves[:2], leaves[2].detach())  # noqa: E731
-    dense = lambda t: lambda x, y: torch.einsum("nic,njc,ijk->nkc", x, y, t)  # noqa: E731
+    run = lambda f, *leaves: runner(lambda: f(*leaves[:2]), direction, leaves[:2], leaves[2].detach())
+    dense = lambda t: lambda x, y: torch.einsum("nic,njc,ijk->nkc", x, y, t)
     wide = [t.detach().double().requires_grad_(direction == BOTH) for t in (x, y, g)]
     peers = [Provider("dense einsum", run(dense(narrow), x, y, g))]
     for method in ("grid", "fourier"):

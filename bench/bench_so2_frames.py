@@ -144,7 +144,7 @@ def _egnn(direction: str, cells: int, H: int, device: str) -> Prepared:
         out = published(*wide)
         return (out.detach(), *torch.autograd.grad(out, wide, g.double()))[: None if direction == BOTH else 1]
 
-    run = lambda f: runner(lambda: f(*leaves), direction, leaves, g)  # noqa: E731
+    run = lambda f: runner(lambda: f(*leaves), direction, leaves, g)
     peers = [Provider("torch", run(published))]
     if direction == BOTH:
         peers.append(Provider("recompute=False", run(partial(ours, recompute=False))))

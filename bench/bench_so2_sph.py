@@ -58,10 +58,10 @@ def _grad(N: int, lmax: int, device: str) -> Tensor:
 def _build(op: str, direction: str, lmax: int, cells: int, device: str) -> Prepared:
     x = _points(cells, device).detach().requires_grad_(direction == BOTH)
     degrees = list(range(lmax + 1))
-    run = lambda f: runner(f, direction, (x,), _grad(len(x), lmax, device))  # noqa: E731
+    run = lambda f: runner(f, direction, (x,), _grad(len(x), lmax, device))
     module, reason = load("sphericart.torch")
     order = [2, 0, 1]  # polar axis y
-    reference = lambda: _reference(op, direction, lmax, cells, device)  # noqa: E731
+    reference = lambda: _reference(op, direction, lmax, cells, device)
     if op == JET:
         ours = Provider(OURS, lambda: structops.so2.spherical_harmonics_derivatives(lmax, x, True))
         theirs = None

@@ -73,7 +73,7 @@ def _inputs(name: str, muls: int, cells: int, device: str):
     y = structops.so2.spherical_harmonics(range(product.irreps_in2.lmax + 1), vectors.float(), True, "component")
     g = torch.Generator().manual_seed(0)
     N, E = int(index.max()) + 1, index.shape[1]
-    draw = lambda *s: torch.randn(*s, generator=g).to(device)  # noqa: E731
+    draw = lambda *s: torch.randn(*s, generator=g).to(device)
     graph = structops.Graph(index.to(device), num_nodes=N)
     x, w, out = draw(N, product.irreps_in1.dim), draw(E, product.weight_numel), draw(N, product.irreps_out.dim)
     return graph, index.to(device), x, y.to(device), w, out, draw(*x.shape), draw(*y.shape)
@@ -143,7 +143,7 @@ def _build(op: str, direction: str, name: str, muls: int, cells: int, device: st
     graph, (src, dst), *tensors = _inputs(name, muls, cells, device)
     graded = op == SECOND or direction == BOTH
     x, y, w, g, vx, vy = (t.detach().requires_grad_(graded and n < 4) for n, t in enumerate(tensors))
-    ours = lambda: structops.so2.tp_conv(graph, x, y, w, product)  # noqa: E731
+    ours = lambda: structops.so2.tp_conv(graph, x, y, w, product)
     module, reason = load("e3nn")
     theirs = None
     if module:
@@ -152,7 +152,7 @@ def _build(op: str, direction: str, name: str, muls: int, cells: int, device: st
         paths = [(*i[:5],) for i in product.instructions]
         irreps = map(str, (product.irreps_in1, product.irreps_in2, product.irreps_out))
         peer = o3.TensorProduct(*irreps, paths, shared_weights=False, internal_weights=False).to(device)
-        theirs = lambda: x.new_zeros(x.shape[0], product.irreps_out.dim).index_add(0, dst, peer(x[src], y, w))  # noqa: E731
+        theirs = lambda: x.new_zeros(x.shape[0], product.irreps_out.dim).index_add(0, dst, peer(x[src], y, w))
 
     def second(forward):
         def run():

@@ -59,7 +59,7 @@ def _traffic(e: data.Edges, H: int, D: int, score: str, direction: str) -> Traff
 @lru_cache(maxsize=1)
 def _inputs(graph: str, score: str, H: int, D: int, small: bool, device: str):
     e = data.edges(graph, small, device)
-    make = lambda rows, F: data.features(rows, F, device=device)  # noqa: E731
+    make = lambda rows, F: data.features(rows, F, device=device)
     x, y = make(e.num_src, H * D).view(-1, H, D), make(e.num_dst, H * D).view(-1, H, D).flip(2)
     att = torch.linspace(-1, 1, H * D, device=device).view(H, D)
     operands = (x, (x * att).sum(2), (y * att).sum(2)) if score == "GAT" else (x, y, att) if score == "GATv2" else (x, y)
@@ -131,7 +131,7 @@ def _pyg(score: str, H: int, D: int, e: data.Edges) -> tuple[Callable | None, st
 def _build(graph: str, score: str, H: int, D: int, direction: str, small: bool, device: str) -> Prepared:
     e, operands, grad = _inputs(graph, score, H, D, small, device)
     leaves = tuple(t.detach().requires_grad_(direction == BOTH) for t in operands)
-    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, grad)  # noqa: E731
+    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, grad)
     plan = structops.Graph(torch.stack([e.src, e.dst]), num_src=e.num_src, num_dst=e.num_dst)
     mine = {
         "GAT": lambda x, a, b: structops.sparse.gat_attention(plan, x, a, b),

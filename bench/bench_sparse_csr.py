@@ -61,7 +61,7 @@ def _index_range(E: int, N: int, device: str) -> Prepared:
         low, high = torch.aminmax(index)
         return int(low), int(high), bool((index.diff() >= 0).all())
 
-    as_tensor = lambda f: lambda: (torch.tensor([float(v) for v in f()], dtype=torch.float64),)  # noqa: E731
+    as_tensor = lambda f: lambda: (torch.tensor([float(v) for v in f()], dtype=torch.float64),)
     ours = Provider(OURS, as_tensor(lambda: ladder.index_range(index)))
     return Prepared(ours, [Provider("torch aminmax + diff", as_tensor(native))], as_tensor(native), 0.0)
 

@@ -67,7 +67,7 @@ def _build_act(graph: str, F: int, direction: str, small: bool, device: str, ran
     e, x, y, grad = _inputs(graph, F, small, device)
     extra = (data.features(e.num_edges, 1, device=device)[:, 0], data.features(F, 1, device=device)[:, 0]) if rank_one else ()
     leaves = tuple(t.detach().requires_grad_(direction == BOTH) for t in (x, y, *extra))
-    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, grad)  # noqa: E731
+    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, grad)
     plan = structops.Graph(torch.stack([e.src, e.dst]), num_src=e.num_src, num_dst=e.num_dst)
     names = ("scalar", "direction")[: len(extra)]
     act = partial(structops.sparse.add_act_reduce, plan, activation="silu")

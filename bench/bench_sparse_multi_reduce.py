@@ -55,9 +55,9 @@ def _composed_pna(e: data.Edges, delta: float):
     def run(x: Tensor) -> Tensor:
         m = x.index_select(0, e.src)
         count = degree.clamp(min=1).to(x.dtype)[:, None]
-        add = lambda t: t.new_zeros(e.num_dst, t.shape[1]).index_add(0, e.dst, t)  # noqa: E731
+        add = lambda t: t.new_zeros(e.num_dst, t.shape[1]).index_add(0, e.dst, t)
         wide = e.dst[:, None].expand_as(m)
-        extreme = lambda how: m.new_zeros(e.num_dst, m.shape[1]).scatter_reduce(0, wide, m, how, include_self=False)  # noqa: E731
+        extreme = lambda how: m.new_zeros(e.num_dst, m.shape[1]).scatter_reduce(0, wide, m, how, include_self=False)
         mean = add(m) / count
         var = add((m - mean.index_select(0, e.dst)) ** 2) / count
         together = torch.cat([mean, extreme("amin"), extreme("amax"), var], 1)
@@ -75,7 +75,7 @@ def _build(graph: str, F: int, direction: str, small: bool, device: str) -> Prep
     delta = float((degree + 1).double().log().mean())
     wide = grad.repeat(1, 12) * torch.linspace(0.5, 1.5, 12 * F, device=device)
     leaves = (x.detach().requires_grad_(direction == BOTH),)
-    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, wide)  # noqa: E731
+    do = lambda forward: runner(lambda: forward(*leaves), direction, leaves, wide)
     plan = structops.Graph(torch.stack([e.src, e.dst]), num_src=e.num_src, num_dst=e.num_dst)
     ours = Provider(OURS, do(lambda x: structops.sparse.multi_aggregate(plan, x, *PNA, delta=delta)))
     peers = [Provider("torch composed", do(_composed_pna(e, delta)))]

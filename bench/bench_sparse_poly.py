@@ -103,7 +103,7 @@ def _build(name: str, F: int, direction: str, small: bool, weights: bool, device
     x, theta, w = x.detach().requires_grad_(both), theta.detach().requires_grad_(both), w.detach().requires_grad_(weights)
     src, dst = graph.edge_index().long()
     leaves = (x, theta, w) if weights else (x, theta)
-    do = lambda forward: runner(forward, direction, leaves, grad)  # noqa: E731
+    do = lambda forward: runner(forward, direction, leaves, grad)
     ours = Provider(OURS, do(lambda: structops.sparse.polynomial_filter(graph, x, theta, "chebyshev", w)))
     peers = []
     if not weights:
@@ -115,7 +115,7 @@ def _build(name: str, F: int, direction: str, small: bool, weights: bool, device
     core = pyg and do(lambda: _loop(lambda h: conv.propagate(index, x=h, norm=w), x, theta))
     peers.append(Provider("PyG ChebConv core", core, reason))
     module, reason = load("torch_scatter")
-    product = lambda h: module.scatter_add(w[:, None] * h.index_select(0, src), dst, 0, dim_size=h.shape[0])  # noqa: E731
+    product = lambda h: module.scatter_add(w[:, None] * h.index_select(0, src), dst, 0, dim_size=h.shape[0])
     peers.append(Provider("torch_scatter loop", module and do(lambda: _loop(product, x, theta)), reason))
     if weights:
         return Prepared(ours, peers, lambda: (*_reference(name, F, small, device), _weight_gradient(name, F, small, device)))
@@ -130,7 +130,7 @@ def _weight_gradient(name: str, F: int, small: bool, device: str) -> Tensor:
     total = torch.zeros(graph.num_edges, dtype=torch.float64, device=device)
     for f in range(0, F, 4):
         leaf = w.detach().double().requires_grad_()
-        product = lambda h: torch.zeros_like(h).index_add(0, dst, leaf[:, None] * h[src])  # noqa: B023, E731
+        product = lambda h: torch.zeros_like(h).index_add(0, dst, leaf[:, None] * h[src])  # noqa: B023
         out = _loop(product, x[:, f : f + 4], theta[:, f : f + 4])
         total += torch.autograd.grad(out, leaf, grad[:, f : f + 4])[0]
     return total

@@ -81,7 +81,7 @@ def _case(graph: str, D: int, B: int, mul: str, reduce: str, direction: str, sma
 def _inputs(graph: str, D: int, B: int, small: bool, device: str):
     edges, kind, N, R = triples(graph, small)
     g = torch.Generator().manual_seed(1)
-    make = lambda *s: torch.randn(*s, generator=g).to(device)  # noqa: E731
+    make = lambda *s: torch.randn(*s, generator=g).to(device)
     return edges.to(device), kind.to(device), N, R, make(B, N, D), make(B, R, D)
 
 
@@ -102,15 +102,15 @@ def _unfused(reduce: str, m: Tensor, dst: Tensor, N: int, degree: Tensor, add: C
 
 def _torch(reduce: str, m: Tensor, dst: Tensor, N: int, degree: Tensor) -> Tensor:
     wide = dst[None, :, None].expand_as(m)
-    zeros = lambda: m.new_zeros(m.shape[0], N, m.shape[2])  # noqa: E731
-    add = lambda t: zeros().index_add(1, dst, t)  # noqa: E731
-    extreme = lambda t, how: zeros().scatter_reduce(1, wide, t, how, include_self=False)  # noqa: E731
+    zeros = lambda: m.new_zeros(m.shape[0], N, m.shape[2])
+    add = lambda t: zeros().index_add(1, dst, t)
+    extreme = lambda t, how: zeros().scatter_reduce(1, wide, t, how, include_self=False)
     return _unfused(reduce, m, dst, N, degree, add, extreme)
 
 
 def _scatter(module, reduce: str, m: Tensor, dst: Tensor, N: int, degree: Tensor) -> Tensor:
-    add = lambda t: module.scatter_add(t, dst, 1, dim_size=N)  # noqa: E731
-    extreme = lambda t, how: getattr(module, f"scatter_{how[1:]}")(t, dst, 1, dim_size=N)[0]  # noqa: E731
+    add = lambda t: module.scatter_add(t, dst, 1, dim_size=N)
+    extreme = lambda t, how: getattr(module, f"scatter_{how[1:]}")(t, dst, 1, dim_size=N)[0]
     return _unfused(reduce, m, dst, N, degree, add, extreme)
 
 
@@ -138,10 +138,10 @@ def _build(graph: str, D: int, B: int, mul: str, reduce: str, direction: str, sm
         out = relational_spmm(structure, rel, x, mul=mul, reduce=reduce)
         return torch.stack(out) if reduce == PNA else out  # type: ignore[arg-type]
 
-    unfused = lambda rel, x: _torch(reduce, _gather(mul, rel, x, edges, kind), dst, N, degree)  # noqa: E731
+    unfused = lambda rel, x: _torch(reduce, _gather(mul, rel, x, edges, kind), dst, N, degree)
     peers = [Provider("torch composed", lambda: run(unfused, rel, x))]
     module, reason = load("torch_scatter")
-    theirs = lambda rel, x: _scatter(module, reduce, _gather(mul, rel, x, edges, kind), dst, N, degree)  # noqa: E731
+    theirs = lambda rel, x: _scatter(module, reduce, _gather(mul, rel, x, edges, kind), dst, N, degree)
     peers.append(Provider("torch_scatter", (lambda: run(theirs, rel, x)) if module else None, reason))
 
     def reference() -> tuple[Tensor, ...]:
@@ -152,7 +152,7 @@ def _build(graph: str, D: int, B: int, mul: str, reduce: str, direction: str, sm
                   for b in range(B)]  # fmt: skip
         return (torch.cat([t[0] for t in blocks], -3), *(torch.cat(t, 0) for t in list(zip(*blocks, strict=True))[1:]))
 
-    plan = lambda: RelationalGraph(edges, kind, N, R).reversed_structure  # noqa: E731
+    plan = lambda: RelationalGraph(edges, kind, N, R).reversed_structure
     mine = Provider(OURS, lambda: run(ours, rel, x), plan=plan)
     return Prepared(mine, peers, reference, tolerance=2e-3 if reduce == PNA else 1e-4)
 

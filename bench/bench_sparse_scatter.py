@@ -63,7 +63,7 @@ def _build(F: int, reduce: str, planned: bool, direction: str, small: bool, devi
     src = src.detach().requires_grad_(direction == BOTH)
     plan = (lambda: structops.ScatterPlan(index, N)) if planned else None
     key = plan() if planned else index
-    do = lambda forward: runner(forward, direction, (src,), grad)  # noqa: E731
+    do = lambda forward: runner(forward, direction, (src,), grad)
     ours = Provider(OURS, do(lambda: structops.scatter_reduce(src, key, N, reduce)), plan=plan)
     wide = index[:, None].expand_as(src)
     peers = []
@@ -74,7 +74,7 @@ def _build(F: int, reduce: str, planned: bool, direction: str, small: bool, devi
         peers.append(Provider("torch scatter_add", do(lambda: src.new_zeros(N, F).scatter_add(0, wide, src))))
     else:
         kind = {"mean": "mean", "min": "amin", "max": "amax"}[reduce]
-        call = lambda: src.new_zeros(N, F).scatter_reduce(0, wide, src, kind, include_self=False)  # noqa: E731
+        call = lambda: src.new_zeros(N, F).scatter_reduce(0, wide, src, kind, include_self=False)
         peers += [Provider("torch index_add", reason=NO_SUCH), Provider("torch scatter_reduce", do(call))]
     return Prepared(ours, peers, lambda: _reference(F, reduce, direction == BOTH, small, device))
 

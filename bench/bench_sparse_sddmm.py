@@ -56,7 +56,7 @@ def _build(graph: str, F: int, direction: str, small: bool, device: str) -> Prep
     e, x, y, grad = _inputs(graph, F, small, device)
     g = our_graph(graph, small, device)
     x, y = (t.detach().requires_grad_(direction == BOTH) for t in (x, y))
-    do = lambda forward: runner(forward, direction, (x, y), grad)  # noqa: E731
+    do = lambda forward: runner(forward, direction, (x, y), grad)
     ours = Provider(OURS, do(lambda: structops.sddmm(g, x, y)), plan=our_plan(e, direction == BOTH))
     peers = [Provider("gather-mul-sum", do(lambda: (x.index_select(0, e.src) * y.index_select(0, e.dst)).sum(1)))]
     pattern = torch.sparse_csr_tensor(

@@ -73,7 +73,7 @@ def _reference(F: int, reduce: str, backward: bool, small: bool, device: str):
 def _build(F: int, reduce: str, direction: str, small: bool, device: str) -> Prepared:
     src, _, indptr, _, grad = _inputs(F, small, device)
     src = src.detach().requires_grad_(direction == BOTH)
-    do = lambda forward: runner(forward, direction, (src,), grad)  # noqa: E731
+    do = lambda forward: runner(forward, direction, (src,), grad)
     ours = Provider(OURS, do(lambda: structops.segment_reduce(src, indptr, reduce)))
     module, reason = load("torch_scatter")
     torch_scatter = module and do(lambda: module.segment_csr(src, indptr, reduce=reduce))

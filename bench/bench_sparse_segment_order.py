@@ -62,7 +62,7 @@ def _build(graph: str, k: int, small: bool, device: str) -> Prepared:
         from torch_geometric.nn.aggr import MedianAggregation
 
         aggr = MedianAggregation()
-        run = lambda: (aggr(src[:, None], e.dst, dim_size=e.num_dst)[:, 0],)  # noqa: E731
+        run = lambda: (aggr(src[:, None], e.dst, dim_size=e.num_dst)[:, 0],)
     peers = [Provider("PyG", run, reason)]
 
     def reference():

@@ -42,10 +42,10 @@ def _build(op: str, F: int, small: bool, device: str) -> Prepared:
     E, winners = src.shape[0], idx.int()
     if op == "select":
         ours, peer = lambda: ladder.select(src, winners), lambda: src.gather(0, idx)
-        reference = lambda: (src.double().gather(0, idx),)  # noqa: E731
+        reference = lambda: (src.double().gather(0, idx),)
     else:
         ours, peer = lambda: ladder.select_bwd(grad, winners, E), lambda: src.new_zeros(E, F).scatter_add_(0, idx, grad)
-        reference = lambda: (torch.zeros_like(src, dtype=torch.float64).scatter_add_(0, idx, grad.double()),)  # noqa: E731
+        reference = lambda: (torch.zeros_like(src, dtype=torch.float64).scatter_add_(0, idx, grad.double()),)
     name = "torch gather" if op == "select" else "torch scatter_add"
     return Prepared(Provider(OURS, runner(ours, FWD)), [Provider(name, runner(peer, FWD))], reference)
 

@@ -121,16 +121,16 @@ def _build_blocks(op: str, graph: str, d: int, direction: str, small: bool, devi
     N, flat = s.graph.num_dst, (-1, CHANNELS)
     if op == "block_spmm":
         maps, x = (t.detach().requires_grad_(direction == BOTH) for t in (maps, x))
-        do = lambda forward: runner(forward, direction, (maps, x), grad)  # noqa: E731
+        do = lambda forward: runner(forward, direction, (maps, x), grad)
         ours = Provider(OURS, do(lambda: sparse.block_spmm(s.graph, maps, x)))
         blocks, own = maps.detach(), None
     else:
-        do = lambda forward: runner(forward, direction)  # noqa: E731
+        do = lambda forward: runner(forward, direction)
         ours = Provider(OURS, do(lambda: sparse.sheaf_laplacian(s, maps, x)))
         blocks, own = _normalised(index, s.pair, maps, N)
     matrix = _expanded(index, N, blocks, own)
     # The maps of a layer change at every step: its matrix is built anew each time.
-    plan = lambda: _expanded(index, N, *(_normalised(index, s.pair, maps, N) if own is not None else (blocks, None)))  # noqa: E731
+    plan = lambda: _expanded(index, N, *(_normalised(index, s.pair, maps, N) if own is not None else (blocks, None)))
     wide = x.detach().reshape(flat)
     alone = direction == FWD
     why = "" if alone else "no gradient of blocks"
@@ -208,11 +208,11 @@ def _build_differences(op: str, graph: str, p: float, direction: str, small: boo
     x, weight = (t.detach().requires_grad_(direction == BOTH) for t in (x, weight))
     if op == "total variation":
         grad = grad.new_ones(())
-        forward = lambda: structops.sparse.total_variation(g, x, weight, p)  # noqa: E731
+        forward = lambda: structops.sparse.total_variation(g, x, weight, p)
     else:
-        forward = lambda: structops.sparse.p_laplacian(g, x, weight, p)  # noqa: E731
+        forward = lambda: structops.sparse.p_laplacian(g, x, weight, p)
     leaves = (weight,) if op == "p-Laplacian" and p == 1 else (x, weight)  # the sign has no slope
-    do = lambda fn: runner(fn, direction, leaves, grad)  # noqa: E731
+    do = lambda fn: runner(fn, direction, leaves, grad)
     peers = [Provider("gather-scatter", do(lambda: _stored(op, index, x, weight, p)))]
 
     def reference() -> tuple[Tensor, ...]:

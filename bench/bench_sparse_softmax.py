@@ -56,7 +56,7 @@ def _torch_softmax(src: torch.Tensor, index: torch.Tensor, N: int) -> torch.Tens
 def _build(graph: str, H: int, direction: str, small: bool, device: str) -> Prepared:
     e, src, grad = _inputs(graph, H, small, device)
     src, N = src.detach().requires_grad_(direction == BOTH), e.num_dst
-    do = lambda forward: runner(forward, direction, (src,), grad)  # noqa: E731
+    do = lambda forward: runner(forward, direction, (src,), grad)
     ours = Provider(OURS, do(lambda: structops.segment_softmax(src, e.indptr)))
     module, reason = load("torch_scatter")
     composite = module and do(lambda: module.scatter_softmax(src, e.dst, 0, dim_size=N))

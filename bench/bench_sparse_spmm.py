@@ -98,7 +98,7 @@ def _build(graph: str, F: int, reduce: str, weighted: bool, direction: str, smal
         if weighted:
             w.requires_grad_()
     leaves = (x, w) if weighted else (x,)
-    forward = lambda: structops.spmm(g, x, w[:, None] if weighted else None, reduce=reduce)  # noqa: E731
+    forward = lambda: structops.spmm(g, x, w[:, None] if weighted else None, reduce=reduce)
     ours = Provider(OURS, runner(forward, direction, leaves, grad), plan=our_plan(e, direction == BOTH))
     others = [p.provider(direction, x, w, grad) for p in peers.spmm(e, reduce, weighted)]
     return Prepared(ours, others, lambda: _reference(graph, F, reduce, weighted, small, device))

@@ -62,7 +62,7 @@ def _case(op: str, direction: str, name: str, shape: str, features: int, build, 
 def _providers(
     named: list[tuple[str, Callable | None, str]], direction: str, leaves: tuple[Tensor, ...], grad: Tensor
 ) -> list[Provider]:
-    do = lambda f: None if f is None else runner(lambda: f(*leaves), direction, leaves, grad)  # noqa: E731
+    do = lambda f: None if f is None else runner(lambda: f(*leaves), direction, leaves, grad)
     return [Provider(name, do(f), reason) for name, f, reason in named]
 
 
@@ -146,10 +146,10 @@ def _build_gathered(size: tuple, direction: str, device: str) -> Prepared:
     order = torch.sort(types, stable=True).indices
     ptr, back = [0, *torch.bincount(types, minlength=R).cumsum(0).tolist()], torch.argsort(order)
     sorted_gather = gather[order]
-    loop = lambda x, w: _loop(ptr, x.index_select(0, sorted_gather), w).index_select(0, back)  # noqa: E731
+    loop = lambda x, w: _loop(ptr, x.index_select(0, sorted_gather), w).index_select(0, back)
     name, linear, reason = _hetero_linear(types, R, K, N)
     peers = [("loop of matmul", loop, ""), (name, linear and (lambda x, w: linear(x.index_select(0, gather), w)), reason)]
-    new = lambda: TypePlan(types, R, gather, M // 10)  # noqa: E731
+    new = lambda: TypePlan(types, R, gather, M // 10)
     return _prepared(lambda x, w: typed_matmul(x, w, plan), peers, loop, direction, leaves, gradient(M, N, device=device), new)
 
 
@@ -185,8 +185,8 @@ def _build_rgcn(size: tuple, direction: str, small: bool, device: str) -> Prepar
     order = torch.sort(kind, stable=True).indices
     ptr = [0, *torch.bincount(kind, minlength=R).cumsum(0).tolist()]
     s, d, coefficient = src[order], dst[order], c[order][:, None]
-    rows = lambda x: x.index_select(0, s)  # noqa: E731
-    loop = lambda x, w: x.new_zeros(nodes, N).index_add(0, d, _loop(ptr, rows(x), w) * coefficient.to(x.dtype))  # noqa: E731
+    rows = lambda x: x.index_select(0, s)
+    loop = lambda x, w: x.new_zeros(nodes, N).index_add(0, d, _loop(ptr, rows(x), w) * coefficient.to(x.dtype))
     peers = [("grouped loop of matmul", loop, "")]
     module, reason = load("torch_geometric")
     for title, cls in (("PyG RGCNConv", "RGCNConv"), ("PyG FastRGCNConv", "FastRGCNConv")):
@@ -197,11 +197,11 @@ def _build_rgcn(size: tuple, direction: str, small: bool, device: str) -> Prepar
             from torch_geometric import nn
 
             conv = getattr(nn, cls)(K, N, R, root_weight=False, bias=False)
-            run = lambda x, w, conv=conv: torch.func.functional_call(conv, {"weight": w}, (x, edges, kind))  # noqa: E731
+            run = lambda x, w, conv=conv: torch.func.functional_call(conv, {"weight": w}, (x, edges, kind))
         peers.append((title, run, reason))
     leaves = _rand(nodes, K).to(device), _rand(R, K, N, seed=1).to(device)
-    new = lambda: RelationPlan(Graph(edges, num_nodes=nodes), kind, R)  # noqa: E731
-    ours = lambda x, w: rgcn_aggregate(graph, x, plan, w)  # noqa: E731
+    new = lambda: RelationPlan(Graph(edges, num_nodes=nodes), kind, R)
+    ours = lambda x, w: rgcn_aggregate(graph, x, plan, w)
     return _prepared(ours, peers, loop, direction, leaves, gradient(nodes, N, device=device), new)
 
 
@@ -240,10 +240,10 @@ def _build_nnconv(size: tuple, direction: str, device: str) -> Prepared:
         from torch_geometric.nn import NNConv
 
         layer = NNConv(K, N, torch.nn.Linear(J, K * N, bias=False), aggr="add", root_weight=False, bias=False)
-        conv = lambda x, h, w: torch.func.functional_call(layer, {"nn.weight": w.flatten(1).T}, (x, edges, h))  # noqa: E731
+        conv = lambda x, h, w: torch.func.functional_call(layer, {"nn.weight": w.flatten(1).T}, (x, edges, h))
     peers.append(("PyG NNConv", conv, reason))
     leaves = _rand(nodes, K).to(device), _rand(edges.shape[1], J, seed=1).to(device), _rand(J, K, N, seed=2).to(device)
-    ours = lambda x, h, w: edge_conditioned_matmul(graph, x, h, w)  # noqa: E731
+    ours = lambda x, h, w: edge_conditioned_matmul(graph, x, h, w)
     return _prepared(ours, peers, plain, direction, leaves, gradient(nodes, N, device=device))
 
 

@@ -40,7 +40,7 @@ def _case(op: str, direction: str, T: int, K: int, small: bool) -> Case:
 @lru_cache(maxsize=2)
 def _inputs(b: int, n: int, T: int, K: int, device: str) -> tuple[Tensor, ...]:
     rng = torch.Generator().manual_seed(T)
-    draw = lambda scale, *shape: (scale * torch.randn(*shape, generator=rng)).to(device)  # noqa: E731
+    draw = lambda scale, *shape: (scale * torch.randn(*shape, generator=rng)).to(device)
     emissions = draw(1.0, b, n, K, T) if K else draw(1.0, b, n, T)
     tags = torch.randint(T, (b, n), generator=rng).to(device)
     return emissions, draw(0.3, T, T), draw(0.3, T), draw(0.3, T), tags
@@ -84,7 +84,7 @@ def _score(emissions: Tensor, trans: Tensor, start: Tensor, end: Tensor, tags: T
 def _build(op: str, direction: str, b: int, n: int, T: int, K: int, device: str) -> Prepared:
     *given, tags = _inputs(b, n, T, K, device)
     leaves = tuple(t.detach().requires_grad_(direction == BOTH) for t in given)
-    do = lambda forward, *parameters: runner(forward, direction, parameters or leaves, leaves[0].new_ones(()))  # noqa: E731
+    do = lambda forward, *parameters: runner(forward, direction, parameters or leaves, leaves[0].new_ones(()))
     wide = tuple(t.detach().double().requires_grad_(direction == BOTH) for t in given)
     module, reason = load("torchcrf")
     if op == SEMI:
@@ -96,13 +96,13 @@ def _build(op: str, direction: str, b: int, n: int, T: int, K: int, device: str)
         peers = [Provider(LOOP, do(lambda: _loop(*leaves)))]
         if module:
             peer = _module(module.CRF, leaves)
-            forward = lambda: peer._compute_normalizer(leaves[0].transpose(0, 1), _mask(tags).t()).sum()  # noqa: E731
+            forward = lambda: peer._compute_normalizer(leaves[0].transpose(0, 1), _mask(tags).t()).sum()
             peers.insert(0, Provider("pytorch-crf", do(forward, leaves[0], *_parameters(peer))))
         else:
             peers.insert(0, Provider("pytorch-crf", reason=reason))
         return Prepared(ours, peers, lambda: do(lambda: _loop(*wide), *wide)())
     if op == LOSS:
-        make: Callable = lambda cls: _loss(cls, leaves, tags, do)  # noqa: E731
+        make: Callable = lambda cls: _loss(cls, leaves, tags, do)
         ours = Provider(OURS, make(pytorch_crf.CRF))
         peers = [Provider("pytorch-crf", make(module.CRF) if module else None, reason)]
         return Prepared(ours, peers, lambda: do(lambda: _loop(*wide) - _score(*wide, tags), *wide)())

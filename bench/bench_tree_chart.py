@@ -38,7 +38,7 @@ def cases(level: str) -> Iterator[Case]:
             yield _case(SUM, kind, direction, f"B={B}, n={n}", lengths, target)
     title, real = treebank.lengths()
     batch = real[: at_level(level, smoke=8, quick=32, default=64, full=256)]
-    named = lambda lengths: f"{title}, B={len(lengths)}"  # noqa: E731
+    named = lambda lengths: f"{title}, B={len(lengths)}"
     for kind in at_level(level, smoke=(FIRST,), quick=(FIRST,), default=(FIRST, SECOND), full=(FIRST, SECOND, SPAN)):
         some = batch[:64] if kind == SECOND else batch
         yield _case(SUM, kind, BOTH, named(some), some, None)
@@ -105,7 +105,7 @@ def _runs(task: str, direction: str, inputs, partition: Callable, best: Callable
     """``partition(score, sib)``, ``best(score)`` and ``mbr(score)`` (default: best of the gradient) as one benchmark run."""
     score, sib, _, grad = inputs
     leaves = [t.clone().requires_grad_() for t in (score, sib) if t is not None]
-    pair = lambda: (leaves[0], leaves[1] if sib is not None else None)  # noqa: E731
+    pair = lambda: (leaves[0], leaves[1] if sib is not None else None)
 
     def forward():
         with torch.no_grad():
@@ -130,16 +130,16 @@ def _build(task: str, kind: str, direction: str, lengths: tuple[int, ...], devic
     inputs = _inputs(kind, lengths, device)
     length = inputs[2]
     make = partial(_runs, task, direction, inputs)
-    best = lambda s: wavefront.heads_of(s, length)  # noqa: E731
-    reference = lambda: _reference(task, kind, direction, lengths, device)  # noqa: E731
+    best = lambda s: wavefront.heads_of(s, length)
+    reference = lambda: _reference(task, kind, direction, lengths, device)
     if task == SAMPLE:
         u, score = _uniform(lengths).to(device), inputs[0]
-        ours = lambda: (torch.ops.structops.chart_sample(score, None, length, u, codes.DEP_SINGLE),)  # noqa: E731
+        ours = lambda: (torch.ops.structops.chart_sample(score, None, length, u, codes.DEP_SINGLE),)
         return Prepared(Provider(OURS, ours), [], reference)
     if task == ENTROPY:
         ours = make(lambda s, b: structops.tree.DependencyCRF(s, length).entropy(), best)
         leaf = inputs[0].clone().requires_grad_()
-        loop = lambda: _entropy(leaf, _sums(kind, leaf, length, None), inputs[3])  # noqa: E731
+        loop = lambda: _entropy(leaf, _sums(kind, leaf, length, None), inputs[3])
         structs, reason = load("supar.structs")
         supar = structs and make(lambda s, b: structs.DependencyCRF(s, length).entropy, best)
         peers = [Provider("supar", supar, reason), Provider("torch, per width", loop)]
@@ -147,7 +147,7 @@ def _build(task: str, kind: str, direction: str, lengths: tuple[int, ...], devic
     if kind == SPAN:
         ours = make(lambda s, b: structops.tree.span_log_partition(s, length), lambda s: structops.tree.span_best(s, length)[1])
     else:
-        crf = lambda s, b=None: structops.tree.DependencyCRF(s, length, b)  # noqa: E731
+        crf = lambda s, b=None: structops.tree.DependencyCRF(s, length, b)
         ours = make(lambda s, b: crf(s, b).log_partition, lambda s: crf(s).argmax.clamp(min=0), lambda s: crf(s).mbr().clamp(min=0))
     peers = [_supar(kind, make, length)]
     if kind == SPAN:
@@ -164,8 +164,8 @@ def _supar(kind: str, make: Callable, length: Tensor) -> Provider:
         return Provider("supar", make(lambda s, b: structs.ConstituencyCRF(s, length).log_partition, lambda s: None))
     if kind == SECOND:
         return Provider("supar", make(lambda s, b: structs.Dependency2oCRF((s, b), length).log_partition, lambda s: None))
-    best = lambda s: structs.DependencyCRF(s.detach(), length).argmax  # noqa: E731
-    mbr = lambda s: best(structs.DependencyCRF(s.detach(), length).marginals)  # noqa: E731
+    best = lambda s: structs.DependencyCRF(s.detach(), length).argmax
+    mbr = lambda s: best(structs.DependencyCRF(s.detach(), length).marginals)
     return Provider("supar", make(lambda s, b: structs.DependencyCRF(s, length).log_partition, best, mbr))
 
 

@@ -101,7 +101,7 @@ def _triaffine(B: int, n: int, d: int, device: str) -> Prepared:
 
         return both
 
-    one = lambda t: torch.cat([t, torch.ones_like(t[..., :1])], -1)  # noqa: E731
+    one = lambda t: torch.cat([t, torch.ones_like(t[..., :1])], -1)
 
     def einsum(x: Tensor, y: Tensor, z: Tensor, w: Tensor) -> Tensor:  # supar's order of contraction
         return torch.einsum("bxi,bzij,byj->bxyz", one(x), torch.einsum("bzk,ijk->bzij", z, w), one(y))

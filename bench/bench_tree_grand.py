@@ -48,15 +48,15 @@ def _grand(B: int, n: int, device: str) -> Prepared:
         out = partition()
         return (out.detach(), *torch.autograd.grad(out.sum(), leaves))
 
-    ours = lambda: run(lambda: structops.tree.DependencyCRF(leaves[0], lengths, grand=leaves[1]).log_partition)  # noqa: E731
-    loop = lambda: run(lambda: wavefront.grand(*leaves, lengths))  # noqa: E731
+    ours = lambda: run(lambda: structops.tree.DependencyCRF(leaves[0], lengths, grand=leaves[1]).log_partition)
+    loop = lambda: run(lambda: wavefront.grand(*leaves, lengths))
     return Prepared(Provider(OURS, ours), [Provider("torch, per width", loop)], partial(_reference, B, n, device), tolerance=2e-4)
 
 
 def _max(B: int, n: int, device: str) -> Prepared:
     arc, _, lengths = _inputs(B, n, device)
-    finite = lambda t: t.nan_to_num(neginf=0.0)  # noqa: E731  what no tree has
-    ours = lambda: (finite(torch.ops.structops.chart_max_marginals(arc, None, lengths, codes.DEP_SINGLE)),)  # noqa: E731
+    finite = lambda t: t.nan_to_num(neginf=0.0)  # what no tree has
+    ours = lambda: (finite(torch.ops.structops.chart_max_marginals(arc, None, lengths, codes.DEP_SINGLE)),)
 
     def one_at_a_time() -> tuple[Tensor]:
         """The best tree with each arc forced: one batch of charts for every arc of the sentence."""
@@ -72,7 +72,7 @@ def _max(B: int, n: int, device: str) -> Prepared:
             out[:, dep, others] = value.reshape(B, n)
         return (finite(out),)
 
-    reference = lambda: (finite(chart_ref.chart_max_marginals(arc.double().cpu(), None, lengths.cpu(), codes.DEP_SINGLE)),)  # noqa: E731
+    reference = lambda: (finite(chart_ref.chart_max_marginals(arc.double().cpu(), None, lengths.cpu(), codes.DEP_SINGLE)),)
     return Prepared(Provider(OURS, ours), [Provider("best tree with each arc", one_at_a_time)], reference)
 
 

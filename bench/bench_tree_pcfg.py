@@ -64,7 +64,7 @@ def _build(direction: str, B: int, n: int, NT: int, T: int, device: str) -> Prep
         Provider("torch-struct", theirs and (lambda: run(theirs)), reason),
         Provider("torch, per width", lambda: run(lambda *t: wavefront.pcfg(*t, lengths))),
     ]
-    ours = lambda: run(lambda *t: structops.tree.PCFG(*t, lengths).log_partition)  # noqa: E731
+    ours = lambda: run(lambda *t: structops.tree.PCFG(*t, lengths).log_partition)
     return Prepared(Provider(OURS, ours), peers, partial(_reference, direction, (B, n, NT, T), device), tolerance=2e-4)
 
 

@@ -100,14 +100,14 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
     score = _scores(B, n, scale, device).requires_grad_(direction == BOTH)
     if what == SUM:
         grad = torch.ones(B, device=device)
-        do = lambda f: runner(f, direction, (score,), grad)  # noqa: E731
+        do = lambda f: runner(f, direction, (score,), grad)
         ours = Provider(OURS, do(lambda: structops.tree.MatrixTreeCRF(score, multiroot=True).log_partition))
         peers = [Provider("torch.linalg.slogdet", do(lambda: _by_determinant(score)))]
         return Prepared(ours, peers, lambda: _reference(direction, B, n, scale, device))
     if what == ENTROPY:
         grad = torch.ones(B, device=device)
         wide = score.detach().double().requires_grad_()
-        do = lambda f, leaf: runner(f, direction, (leaf,), grad.to(leaf.dtype))  # noqa: E731
+        do = lambda f, leaf: runner(f, direction, (leaf,), grad.to(leaf.dtype))
         ours = Provider(OURS, do(lambda: structops.tree.MatrixTreeCRF(score, multiroot=True).entropy(), score))
         peers = [Provider("torch.linalg.slogdet", do(lambda: _entropy_by_determinant(score), score))]
         return Prepared(ours, peers, do(lambda: _entropy_by_determinant(wide), wide))
@@ -117,7 +117,7 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
         ours = Provider(OURS, lambda: (torch.ops.structops.matrix_tree_sample(score, lengths, seed, True),))
         return Prepared(ours, [], lambda: (_sample_reference(B, n, scale, device),))
     if what == KBEST:
-        values = lambda f: lambda: (f(score.detach(), lengths, True, 8)[0],)  # noqa: E731
+        values = lambda f: lambda: (f(score.detach(), lengths, True, 8)[0],)
         ours = Provider(OURS, values(torch.ops.structops.arborescence_kbest))
         python = values(arborescence_ref.arborescence_kbest)
         return Prepared(ours, [Provider("Python recursion", python)], lambda: (python()[0].double(),))
@@ -125,12 +125,12 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
     if what == CHECK:
         heads[::2, 1] = n  # about half of them close a cycle
         ours = Provider(OURS, lambda: (structops.tree.is_tree(heads).long(),))
-        reference = lambda: (arborescence_ref.tree_check(heads, lengths) & 1,)  # noqa: E731
+        reference = lambda: (arborescence_ref.tree_check(heads, lengths) & 1,)
         return Prepared(ours, [Provider("Python loops", reference)], lambda: (reference()[0].double(),))
     ours = Provider(OURS, lambda: structops.tree.maximum_spanning_tree(score, multiroot=True))
     module, reason = load("ufal.chu_liu_edmonds")
     ufal = module and (lambda: _ufal(module.chu_liu_edmonds, score))
-    python = lambda: arborescence_ref.arborescence(score, lengths, True)  # noqa: E731
+    python = lambda: arborescence_ref.arborescence(score, lengths, True)
     peers = [Provider("ufal.chu_liu_edmonds", ufal, reason), Provider("Python recursion", python)]
     return Prepared(ours, peers, lambda: tuple(t.double() for t in python()))
 

@@ -56,7 +56,7 @@ def _product(edges: Edges, x: Tensor, reduce: str, grad: Tensor) -> tuple[Tensor
         values /= edges.indptr.diff().clamp(min=1)[edges.dst]
     parts = (values.numpy(), edges.src.numpy(), edges.indptr.numpy())
     matrix = csr_array(parts, shape=(edges.num_dst, edges.num_src))
-    product = lambda m, t: torch.from_numpy(m @ t.detach().double().numpy())  # noqa: E731
+    product = lambda m, t: torch.from_numpy(m @ t.detach().double().numpy())
     return product(matrix, x), product(matrix.T.tocsr(), grad)
 
 
@@ -85,7 +85,7 @@ def spmm(edges: Edges, x: Tensor, reduce: str, w: Tensor | None = None, grad: Te
 def scatter(src: Tensor, index: Tensor, N: int, reduce: str, grad: Tensor | None = None) -> tuple[Tensor, ...]:
     """(out, d_src) of reducing the rows of ``src``."""
     d_src = None if grad is None else torch.empty(src.shape, dtype=torch.float64, device=src.device)
-    push = lambda a, b, d: d_src[:, a:b].copy_(d)  # noqa: E731
+    push = lambda a, b, d: d_src[:, a:b].copy_(d)
     out = reduce_groups(lambda a, b: src[:, a:b].double(), index, N, src.shape[1], reduce, grad, push)
     return (out,) if grad is None else (out, d_src)
 

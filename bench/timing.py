@@ -26,7 +26,7 @@ class Timing:
     @classmethod
     def of(cls, samples: list[float]) -> Timing:
         s = sorted(samples)
-        pick = lambda q: s[min(len(s) - 1, round(q * (len(s) - 1)))]  # noqa: E731
+        pick = lambda q: s[min(len(s) - 1, round(q * (len(s) - 1)))]
         middle = (s[(len(s) - 1) // 2] + s[len(s) // 2]) / 2
         return cls(middle, pick(0.2), pick(0.8), len(s))
 

@@ -73,7 +73,7 @@ def batches(data: list, size: int, generator: random.Random | None = None) -> li
 
 
 def collate(batch: list) -> tuple[Tensor, Tensor, Tensor]:
-    pad = lambda rows, value: nn.utils.rnn.pad_sequence(rows, True, value)  # noqa: E731
+    pad = lambda rows, value: nn.utils.rnn.pad_sequence(rows, True, value)
     lengths = torch.tensor([len(heads) for _, heads in batch])
     heads = pad([torch.cat([torch.tensor([-1]), heads]) for _, heads in batch], -1)
     return pad([features for features, _ in batch], 0), lengths, heads

@@ -81,14 +81,14 @@ def grand(arc: Tensor, table: Tensor, lengths: Tensor) -> Tensor:
     cells = torch.where((g == 0) & (g[:, None] == 0), arc[..., None], cells)  # the root's arcs sit at [dep, 0, 0]
     start = arc.new_zeros(B, N, N)
     cl, cr, il, ir = [start], [start], [start], [start]
-    of_head = lambda t, i: t.gather(2, i[:, None].expand(B, len(i), 1))  # noqa: E731  the lane of the head, [B, spans, 1]
+    of_head = lambda t, i: t.gather(2, i[:, None].expand(B, len(i), 1))  # the lane of the head, [B, spans, 1]
     for w in range(1, N):
         i = torch.arange(N - w, device=arc.device)
         j, spans = i + w, N - w
         outside = torch.where(i[:, None] > 0, (g < i[:, None]) | (g > j[:, None]), g == 0)
-        forbid = lambda t: torch.where(outside, t, NEVER)  # noqa: B023, E731
-        left = lambda t, k: t[k][:, :spans]  # noqa: B023, E731
-        right = lambda t, k, gap: t[w - k - gap][:, k + gap : k + gap + spans]  # noqa: B023, E731
+        forbid = lambda t: torch.where(outside, t, NEVER)  # noqa: B023
+        left = lambda t, k: t[k][:, :spans]  # noqa: B023
+        right = lambda t, k, gap: t[w - k - gap][:, k + gap : k + gap + spans]  # noqa: B023
         ir.append(forbid(_sum([left(cr, k) + of_head(right(cl, k, 1), i) for k in range(w)], False) + cells[:, j, i]))
         il.append(forbid(_sum([of_head(left(cr, k), j) + right(cl, k, 1) for k in range(w)], False) + cells[:, i, j]))
         cl.append(forbid(_sum([of_head(left(cl, k), j) + right(il, k, 0) for k in range(w)], False)))
@@ -106,7 +106,7 @@ def pcfg(term: Tensor, rule: Tensor, root: Tensor, lengths: Tensor) -> Tensor:
     for w in range(2, N + 1):
         spans = N + 1 - w
         pairs = term.new_full((B, spans, S, S), NEVER)
-        symbols = lambda k: slice(NT, S) if k == 1 else slice(0, NT)  # noqa: E731
+        symbols = lambda k: slice(NT, S) if k == 1 else slice(0, NT)
         inner = [v[k][:, :spans, :, None] + v[w - k][:, k : k + spans, None, :] for k in range(2, w - 1)]
         if inner:
             pairs[:, :, :NT, :NT] = _sum(inner, False)

@@ -194,7 +194,7 @@ class Graph:
         device = torch.device(device)
         if device == self.device or (device.type == self.device.type and device.index is None):
             return self
-        move = lambda t: None if t is None else t.to(device, non_blocking=non_blocking)  # noqa: E731
+        move = lambda t: None if t is None else t.to(device, non_blocking=non_blocking)
         graph = Graph.__new__(Graph)
         graph._set(move(self.rowptr), move(self.col), move(self.eid), self.num_src)
         if "reversed_structure" in self.__dict__:

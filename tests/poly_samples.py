@@ -11,7 +11,7 @@ def poly_samples(leaf: Callable) -> dict[str, list[tuple]]:
     N, E = 6, 16
     coo = random_coo(N, N, E, seed=3)
     s = (*to_csr(coo, N), *to_csr(coo.flip(0), N))
-    fixed = lambda *shape: leaf(*shape).detach()  # noqa: E731
+    fixed = lambda *shape: leaf(*shape).detach()
     return {
         "poly_filter": [
             (leaf(N, 3), fixed(E), *s, leaf(3, 3), fixed(3, 2, 1), leaf(N, 3), None),

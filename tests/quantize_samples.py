@@ -9,7 +9,7 @@ from structops.kernels import codes as C
 
 
 def quantize_samples(leaf: Callable) -> dict[str, list[tuple]]:
-    constant = lambda *shape: leaf(*shape).detach()  # noqa: E731
+    constant = lambda *shape: leaf(*shape).detach()
     clip = (3, 2, C.SIGN, C.CLIP, 1.0, 0.0, 1.0, 1.0, 0, 1, True)
     poly = (1, 1, C.SIGN, C.POLY, 1.0, 0.0, 1.0, 1.0, 0, 0, False)
     prelu = (3, 2, C.PRELU_FORWARD, C.PRELU, 1.0, 0.0, 1.0, 1.0, 0, 0, False)
@@ -36,7 +36,7 @@ def layer_samples(leaf: Callable) -> dict[str, list[tuple]]:
     )
     full = (leaf(5, 3), rowptr, perm, leaf(4, 3, 2), leaf(4, 2), leaf(4, 2, 3), leaf(4, 3), 2)
     bare = (leaf(5, 3), rowptr, perm, leaf(4, 3, 2), None, leaf(4, 2, 3), None, 1)
-    fixed = lambda args: tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)  # noqa: E731
+    fixed = lambda args: tuple(a.detach() if isinstance(a, torch.Tensor) else a for a in args)
     return {
         "topk_mask": [(leaf(3, 4), 5, True)],
         "mask_apply": [(leaf(3, 3), bits)],

@@ -49,7 +49,7 @@ class Problem:
         )  # fmt: skip
 
     def leaves(self) -> list[Tensor | None]:
-        flat = lambda w: torch.cat([m.reshape(-1) for m in w])  # noqa: E731
+        flat = lambda w: torch.cat([m.reshape(-1) for m in w])
         return [
             self.x, self.vec, self.radial, self.radial_weight, self.radial_bias, self.envelope, flat(self.w1), self.b1, flat(self.w2),
             self.b2,
@@ -59,7 +59,7 @@ class Problem:
         return self.graph.rowptr, self.graph.col, self.graph.eid
 
     def to(self, dtype: torch.dtype) -> Problem:
-        move = lambda t: None if t is None else [w.to(dtype) for w in t] if isinstance(t, list) else t.to(dtype)  # noqa: E731
+        move = lambda t: None if t is None else [w.to(dtype) for w in t] if isinstance(t, list) else t.to(dtype)
         names = ("x", "vec", "w1", "b1", "w2", "b2", "radial", "radial_weight", "radial_bias", "envelope")
         return replace(self, **{n: move(getattr(self, n)) for n in names})
 
@@ -69,7 +69,7 @@ def problem(
 ) -> Problem:
     """float64; weights scaled so that numbers stay near 1. radial: none, scale or fused."""
     g = torch.Generator().manual_seed(seed)
-    rand = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)  # noqa: E731
+    rand = lambda *s: torch.randn(*s, generator=g, dtype=torch.float64)
     edge_index = torch.randint(0, max(N - 1, 1), (2, E), generator=g) if N else torch.zeros(2, 0, dtype=torch.int64)
     shapes = so2.weight_shapes(L, M, 2 * C, H, L * H), so2.weight_shapes(L, M, H, C)
     w1, w2 = ([rand(*s) / s[1] ** 0.5 for s in each] for each in shapes)

@@ -23,7 +23,7 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
         (leaf(3, 4, 2), leaf(3, 3, 2), *table, 1, False, True),
     ]
     plan = SymmetricContractionPlan("0e+1o", "0e", 2)
-    parts = lambda: (leaf(3, 2, 4), leaf(2, plan.num_paths, 2), leaf(3, 2, 1))  # noqa: E731
+    parts = lambda: (leaf(3, 2, 4), leaf(2, plan.num_paths, 2), leaf(3, 2, 1))
     rest = torch.tensor([0, 1, 3]), torch.tensor([2, 0, 1]), *plan.on(torch.device("cpu"))
     none = (None,) * 3
     found["symmetric_contraction"] = [
@@ -46,7 +46,7 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
 def frame_samples(leaf: Callable) -> dict[str, list[tuple]]:
     L, M, E, C, H = 2, 1, 4, 2, 2
     n, S, R, width = 7, 9, 25, 20
-    fixed = lambda *shape: leaf(*shape).detach()  # noqa: E731
+    fixed = lambda *shape: leaf(*shape).detach()
     ptr, col, eid = torch.tensor([0, 2, 2, 4]), torch.tensor([1, 2, 0, 2]), torch.tensor([3, 0, 1, 2])
     full = (leaf(3, S, C), leaf(E, 3), leaf(E, 3), leaf(width, 3), leaf(width), leaf(E), leaf(184), leaf(10), leaf(68), leaf(6))
     bare = (leaf(3, S, C), leaf(E, 3), None, None, None, None, leaf(184), leaf(10), leaf(68), leaf(6))

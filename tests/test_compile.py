@@ -71,7 +71,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
     rowptr, col, eid = to_csr(COO, NUM_DST)
     s = (rowptr, col, eid)
     none = (None, None, None)
-    leaf = lambda *shape: values(*shape).requires_grad_(grad)  # noqa: E731
+    leaf = lambda *shape: values(*shape).requires_grad_(grad)
     heads = torch.stack([torch.arange(6), torch.arange(6) // 3]).int()
     return {
         "spmm": [
@@ -233,7 +233,7 @@ ON_A_NEW_GRAPH = {
 def test_compile_with_gradients_on_a_new_graph(name: str) -> None:
     """What a graph keeps after its first eager gradient is not there yet."""
     fn = ON_A_NEW_GRAPH[name]
-    new = lambda: Graph(torch.tensor([[0, 1, 2, 2], [1, 1, 0, 1]]), num_nodes=3)  # noqa: E731
+    new = lambda: Graph(torch.tensor([[0, 1, 2, 2], [1, 1, 0, 1]]), num_nodes=3)
     x = values(3, 4).requires_grad_()
     graph = new()
     (got,) = torch.autograd.grad(torch.compile(lambda x: fn(graph, x), fullgraph=True, backend="aot_eager")(x).square().sum(), x)
@@ -242,7 +242,7 @@ def test_compile_with_gradients_on_a_new_graph(name: str) -> None:
 
 
 def test_compile_return_arg() -> None:
-    fn = lambda s: segment_reduce(s, PTR, "max", return_arg=True)  # noqa: E731
+    fn = lambda s: segment_reduce(s, PTR, "max", return_arg=True)
     out, arg = torch.compile(fn, fullgraph=True, backend="aot_eager")(values(EDGES, 3))
     assert torch.equal(arg, fn(values(EDGES, 3))[1]) and torch.equal(out, fn(values(EDGES, 3))[0])
 
@@ -280,14 +280,14 @@ def test_export(strict: bool) -> None:
 def test_func_grad(name: str) -> None:
     """torch.func.grad, and its own gradient, agree with autograd."""
     fn, inputs = functions()[name]
-    loss = lambda *a: fn(*a).nan_to_num(0, 0, 0).square().sum()  # noqa: E731
+    loss = lambda *a: fn(*a).nan_to_num(0, 0, 0).square().sum()
     every = tuple(range(len(inputs)))
     got = torch.func.grad(loss, every)(*inputs)
     leaves = [t.clone().requires_grad_() for t in inputs]
     want = torch.autograd.grad(loss(*leaves), leaves, create_graph=True)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b.detach(), terms=256, magnitude=8.0)
-    inner = lambda *a: sum(g.sin().sum() for g in torch.func.grad(loss, every)(*a))  # noqa: E731
+    inner = lambda *a: sum(g.sin().sum() for g in torch.func.grad(loss, every)(*a))
     second = torch.func.grad(inner, every)(*inputs)
     again = torch.autograd.grad(sum(g.sin().sum() for g in want), leaves, allow_unused=True)
     for a, b, t in zip(second, again, inputs, strict=True):

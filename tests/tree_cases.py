@@ -90,7 +90,7 @@ def log_tree_count(kind: int, n: int) -> float:
     """Logarithm of the number of trees: projective multi-root C(3n, n) / (2n + 1), single root, binary bracketings."""
     from math import lgamma
 
-    binomial = lambda a, b: lgamma(a + 1) - lgamma(b + 1) - lgamma(a - b + 1)  # noqa: E731
+    binomial = lambda a, b: lgamma(a + 1) - lgamma(b + 1) - lgamma(a - b + 1)
     if n == 0:
         return 0.0
     if kind == DEP_MULTI:

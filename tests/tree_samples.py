@@ -21,8 +21,8 @@ def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
     )
     found["chart_max_marginals"] = []
     for kind, second in ((0, False), (0, True), (1, True), (2, False)):
-        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023, E731
-        plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023, E731
+        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023
+        plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023
         found["chart_logz"].append((*pair(), lengths, kind))
         found["chart_marginals"] += [(*pair(), lengths, None, kind), (*pair(), lengths, leaf(2), kind)]
         found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))
@@ -71,8 +71,8 @@ def pcfg_samples(leaf: Callable) -> dict[str, list[tuple]]:
 
 def factored_samples(leaf: Callable) -> dict[str, list[tuple]]:
     lengths, found = torch.tensor([3, 0]), {"factored_logz": [], "factored_marginals": [], "factored_hvp": []}
-    given = lambda: (leaf(2, 4, 4), *(leaf(2, 4, 3) for _ in range(3)))  # noqa: E731
-    plain = lambda: tuple(t.detach() for t in given())  # noqa: E731
+    given = lambda: (leaf(2, 4, 4), *(leaf(2, 4, 3) for _ in range(3)))
+    plain = lambda: tuple(t.detach() for t in given())
     for kind in (0, 1):
         found["factored_logz"].append((*given(), lengths, kind))
         found["factored_marginals"] += [(*given(), lengths, None, kind), (*given(), lengths, leaf(2), kind)]
@@ -103,7 +103,7 @@ def chain_samples(leaf: Callable) -> dict[str, list[tuple]]:
     linear = (leaf(2, 3, 4), None, None, leaf(4, 4), leaf(4), leaf(4), lengths)
     semi = (leaf(2, 3, 2), leaf(2, 3, 2, 2), leaf(2, 2), leaf(2, 2, 2, 2, 2), leaf(2), None, lengths)
     v = [None if t is None else values(*t.shape, seed=5) for t in (*linear[:6], *semi[:6])]
-    fixed = lambda args: tuple(None if t is None else t.detach() for t in args)  # noqa: E731  third derivatives are refused
+    fixed = lambda args: tuple(None if t is None else t.detach() for t in args)  # third derivatives are refused
     uniform = torch.rand(2, 2, 6, dtype=torch.float64)
     return {
         "chain_logz": [linear, semi],

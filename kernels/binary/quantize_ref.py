@@ -158,7 +158,7 @@ def quantize_bwd(
     else:
         s = slope(u, surrogate, p, q, terms, by, more if kind == C.SIGN else None)
     dx = g * s * _vector(gain, 1.0, g) * (by if scaled else 1)
-    total = lambda v, want: v.double().sum((0, 2)).to(g.dtype) if want else g.new_empty(0)  # noqa: E731
+    total = lambda v, want: v.double().sum((0, 2)).to(g.dtype) if want else g.new_empty(0)
     d_scale = g.new_empty(0)
     if want_scale:
         if kind == C.PRELU_FORWARD:

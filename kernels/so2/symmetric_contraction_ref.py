@@ -30,13 +30,13 @@ def _read(lists: Tensor, coef: Tensor, sizes: list[int]) -> tuple[list, list]:
 
 def symmetric_contraction(x, w, g, x1, w1, g1, x2, w2, g2, ptr, nodes, lists, coef, sizes, order, components_last,
                           want_x, want_w, want_g) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    turned = lambda t: t.transpose(1, 2) if components_last else t  # noqa: E731
+    turned = lambda t: t.transpose(1, 2) if components_last else t
     element = torch.empty(x.shape[0], dtype=torch.long, device=x.device)
     element[nodes.long()] = torch.repeat_interleave(torch.arange(w.shape[0], device=x.device), ptr.long().diff())
     terms, by_path = _read(lists, coef, sizes)
     shape = (x.shape[0], sizes[1], turned(x).shape[2])
     with torch.inference_mode(False), torch.enable_grad():
-        read = lambda t, like: torch.zeros(like, dtype=torch.float64, device=x.device) if t is None else t.detach().double()  # noqa: E731
+        read = lambda t, like: torch.zeros(like, dtype=torch.float64, device=x.device) if t is None else t.detach().double()
         base = [turned(read(x, x.shape)), read(w, w.shape), read(g, shape) if g is None else turned(read(g, g.shape))]
         base = [t.clone().requires_grad_() for t in base]
         steps = [torch.zeros((), dtype=torch.float64, device=x.device, requires_grad=True) for _ in range(order)]
@@ -49,6 +49,6 @@ def symmetric_contraction(x, w, g, x1, w1, g1, x2, w2, g2, ptr, nodes, lists, co
         for step in steps:
             (value,) = torch.autograd.grad(value, step, create_graph=True, allow_unused=True, materialize_grads=True)
         found = torch.autograd.grad(value, base, allow_unused=True, materialize_grads=True)
-    empty = lambda: x.new_empty(0)  # noqa: E731
+    empty = lambda: x.new_empty(0)
     gx, gw, gg = (turned(found[0]), found[1], turned(found[2]))
     return tuple(t.to(x.dtype).contiguous() if want else empty() for t, want in ((gx, want_x), (gw, want_w), (gg, want_g)))  # type: ignore[return-value]

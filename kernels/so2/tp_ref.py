@@ -11,7 +11,7 @@ def _paths(plan: Tensor, cg: Tensor, sizes: list[int]):
     nx, _, paths = sizes[:3]
     blocks_at, paths_at, ptr_at, y_at, runs_at, items_at = sizes[9:15]
     data, coefficient = plan.tolist(), cg.tolist()
-    block = lambda i: data[blocks_at + 5 * i : blocks_at + 5 * i + 5]  # noqa: E731
+    block = lambda i: data[blocks_at + 5 * i : blocks_at + 5 * i + 5]
     for p in range(paths):
         x, o, w, w_stride, run, run_end, _, _ = data[paths_at + 8 * p : paths_at + 8 * p + 8]
         entries = []

@@ -127,7 +127,7 @@ def generators(L: int) -> Tensor:
         D = [d[0] for d in wigner_full(R[None], max(L, 1))][: L + 1]
         return torch.block_diag(*D)
 
-    turn = lambda t, j: full(torch.linalg.matrix_exp(t * levi[j]))  # noqa: E731
+    turn = lambda t, j: full(torch.linalg.matrix_exp(t * levi[j]))
     found = [torch.func.jacfwd(turn)(torch.zeros((), dtype=torch.float64), j) for j in range(3)]
     G = torch.stack(found)
     return torch.where(G.abs() < 1e-9, 0.0, G)

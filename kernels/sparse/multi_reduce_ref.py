@@ -23,7 +23,7 @@ def _messages(x, edge, col, eid) -> Tensor:
 def _values(m: Tensor, y, rowptr: Tensor, position: dict[int, Tensor], reduces, eps: float) -> dict[int, Tensor]:
     """Every reduction of ``m`` [E, F]; ``position``: winning edges of min and max."""
     row, count = _row(rowptr, m.shape[0]), rowptr.diff()[:, None].to(m.dtype)
-    add = lambda t: t.new_zeros(count.shape[0], t.shape[1]).index_add(0, row, t)  # noqa: E731
+    add = lambda t: t.new_zeros(count.shape[0], t.shape[1]).index_add(0, row, t)
     y = torch.zeros_like(m[:1]) if y is None else torch.where(count > 0, y, 0)
     total = add(m)
     mean = total / count.clamp(min=1)

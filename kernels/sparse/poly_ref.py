@@ -43,7 +43,7 @@ def poly_filter(x, weight, rowptr, col, eid, colptr, row_t, eid_t, alpha, recur,
 def poly_filter_bwd(grad, x, weight, rowptr, col, eid, colptr, row_t, eid_t, alpha, recur, gate, wants_weight):
     """Same signature and results as torch.ops.structops.poly_filter_bwd, by differentiating the reference."""
     dtype, C = alpha.dtype, x.shape[1]
-    wide = lambda t: t.expand(*t.shape[:-1], C)  # noqa: E731  a gradient per channel, whatever the coefficients' shape
+    wide = lambda t: t.expand(*t.shape[:-1], C)  # a gradient per channel, whatever the coefficients' shape
     with torch.enable_grad():
         leaves = [t.detach().to(dtype).requires_grad_() for t in (x, wide(alpha), wide(recur))]
         w = weight.detach().to(dtype).requires_grad_() if wants_weight else weight

@@ -68,7 +68,7 @@ def _rows(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce, fill):
         for found, new in ((outs, row), (args, where)):
             for plane, t in zip(found, new, strict=True):
                 plane.append(t)
-    stack = lambda planes: [torch.stack(p, 1) if p else x.new_zeros(B, 0, F) for p in planes]  # noqa: E731
+    stack = lambda planes: [torch.stack(p, 1) if p else x.new_zeros(B, 0, F) for p in planes]
     return stack(outs), stack(args)
 
 
@@ -76,7 +76,7 @@ def relational_spmm(x, rel, weight, mask, rowptr, col, eid, type, colptr, row_t,
     """Same signature and results as torch.ops.structops.relational_spmm."""
     wide = None if weight is None else weight.to(torch.promote_types(weight.dtype, torch.float32))
     outs, args = _rows(_wide(x), _wide(rel), wide, mask, rowptr, col, eid, type, mul, reduce, fill)
-    planes = lambda ts, dtype: (  # noqa: E731
+    planes = lambda ts, dtype: (
         torch.stack([like_rank(t, x.dim()) for t in ts]) if len(ts) > 1 else like_rank(ts[0], x.dim())
     ).to(dtype)
     return planes(outs, x.dtype), planes(args, rowptr.dtype) if args else rowptr.new_empty(0)

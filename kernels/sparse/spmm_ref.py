@@ -26,7 +26,7 @@ def like_rank(t: Tensor, rank: int) -> Tensor:
 
 def messages(x: Tensor | None, e: Tensor | None, u: Tensor, j: Tensor, bcast: Tensor | None, message: int) -> Tensor:
     """Messages [B, n, F] of edges with sources u and edge rows j, in at least float32."""
-    wide = lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t  # noqa: E731
+    wide = lambda t: t.float() if t.dtype in (torch.bfloat16, torch.float16) else t
     mx = wide(x[:, u]) if message != C.COPY_E else None
     me = wide(e[:, j]) if message != C.COPY_U else None
     if bcast is not None:

@@ -182,7 +182,7 @@ def chain_hvp(
 
 def _best_of(c: Chain, k: int) -> list[tuple[float, tuple]]:
     """The k best (score, segments (i, tag)) of a sentence: lists of the best prefixes by their end and last tag."""
-    best = lambda found: sorted(found, key=lambda x: -x[0])[:k]  # noqa: E731  stable: ties keep their order
+    best = lambda found: sorted(found, key=lambda x: -x[0])[:k]  # stable: ties keep their order
     T, start, end = range(c.T), (c.zeros if c.start is None else c.start).tolist(), c.last().tolist()
     V: list[list] = [[[] for _ in T]]
     for j in range(1, c.n + 1):

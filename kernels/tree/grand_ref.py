@@ -27,7 +27,7 @@ def hypergraph(n: int, second: bool, multiroot: bool) -> Hypergraph:
     def add(name: str, g: int, i: int, j: int, *more, **flags) -> None:
         h.add(name, (g, i), j, *more, **flags)
 
-    at = lambda name, g, i, j: (name, (g, i), j)  # noqa: E731
+    at = lambda name, g, i, j: (name, (g, i), j)
     for i in range(n + 1):
         for name in ("CR", "CL"):
             for g in lanes(i, i, name == "CR"):
@@ -113,7 +113,7 @@ def grand_marginals(arc, grand, sib, lengths, weight, multiroot):
 def grand_hvp(arc, grand, sib, lengths, weight, v, v_grand, v_sib, multiroot):
     """Same signature and results as torch.ops.structops.grand_hvp."""
     d, dg, ds = _numpy(v), _numpy(v_grand), None if v_sib is None else _numpy(v_sib)
-    along = lambda b, inside: inside.along(_scores(d[b], dg[b]), None if ds is None else ds[b])  # noqa: E731
+    along = lambda b, inside: inside.along(_scores(d[b], dg[b]), None if ds is None else ds[b])
     return _posteriors(arc, grand, sib, lengths, weight, multiroot, along)
 
 

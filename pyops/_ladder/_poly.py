@@ -75,7 +75,7 @@ def _backward(ctx, g, g_dots):
     if torch.is_grad_enabled() or (dot is not None and g_dots is not None):
         inputs, wanted = (x, weight, alpha, recur, dot, gate), (n_x, n_weight, n_alpha, n_recur, n_dot, n_gate)
         grads = (g, g_dots if dot is not None else None)
-        fn = lambda x, weight, alpha, recur, dot, gate: composed(x, weight, s, alpha, recur, dot, gate)  # noqa: E731
+        fn = lambda x, weight, alpha, recur, dot, gate: composed(x, weight, s, alpha, recur, dot, gate)
         dx, d_weight, d_alpha, d_recur, d_dot, d_gate = gradients(fn, inputs, wanted, grads)
         return dx, d_weight, *empty, d_alpha, d_recur, d_dot, d_gate
     if g is None:

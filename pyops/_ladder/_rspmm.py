@@ -83,7 +83,7 @@ def composed(x, rel, weight, mask, rowptr, col, eid, kind, mul: int, reduce: int
 
 
 def _bwd_fake(grad, x, rel, weight, mask, out, arg, rowptr, col, eid, kind, colptr, row_t, eid_t, type_t, mul, reduce, wanted):
-    shaped = lambda t, bit: x.new_empty(t.shape if t is not None and wanted & bit else [0])  # noqa: E731
+    shaped = lambda t, bit: x.new_empty(t.shape if t is not None and wanted & bit else [0])
     return shaped(x, 1), shaped(rel if mul != C.REL_COPY else None, 2), shaped(weight, 4)
 
 
@@ -100,7 +100,7 @@ def _bwd_backward(ctx, *hs):
     present = [wanted >> i & 1 and t is not None and not (i == 1 and mul == C.REL_COPY) for i, t in enumerate((x, rel, weight))]
 
     def first(grad, x, rel, weight):
-        call = lambda *t: composed(*t, mask, rowptr, col, eid, kind, mul, reduce)  # noqa: E731
+        call = lambda *t: composed(*t, mask, rowptr, col, eid, kind, mul, reduce)
         found = _composed.gradients(call, (x, rel, weight), present, [grad])
         return [torch.zeros_like(t) if d is None else d for d, t, p in zip(found, (x, rel, weight), present, strict=True) if p]
 

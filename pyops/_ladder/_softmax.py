@@ -38,7 +38,7 @@ def _softmax_bwd_backward(ctx, h):
     y, g, rowptr, eid = ctx.saved_tensors
     h = h.contiguous()
     s, n = (rowptr, None, eid, None, None, None), common.rows(y)
-    total = lambda v: _sddmm.to_edges(s, _spmm.aggregate(s, None, v.contiguous(), C.COPY_E), n)  # noqa: E731
+    total = lambda v: _sddmm.to_edges(s, _spmm.aggregate(s, None, v.contiguous(), C.COPY_E), n)
     dy = dg = None
     if ctx.log:
         p = y.exp()

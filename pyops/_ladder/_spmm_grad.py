@@ -138,7 +138,7 @@ class Cotangent:
             elif self.wants_x:
                 dx = wide * _spmm.aggregate(t, a, e * e, C.MUL, bcast=bcast) - _spmm.aggregate(t, b, e, C.MUL, bcast=bcast)
             if self.wants_e and kind == C.ADD:
-                small = lambda v: _sddmm.to_edges(s, common.reduce_features(v, e, bcast), self.edges)  # noqa: E731
+                small = lambda v: _sddmm.to_edges(s, common.reduce_features(v, e, bcast), self.edges)
                 de = _sddmm.edge_dot(s, wide, a, e, bcast) + e * small(a) - small(b)
             elif self.wants_e:
                 de = e * _sddmm.edge_dot(s, wide * wide, a, e, bcast) - _sddmm.edge_dot(s, wide, b, e, bcast)
@@ -173,7 +173,7 @@ class Cotangent:
 
     def logsumexp(self, g, out):
         y = torch.where(out == float("-inf"), torch.zeros_like(out), out)
-        edge = lambda v, n: _sddmm.to_edges(self.s, v, n)  # noqa: E731
+        edge = lambda v, n: _sddmm.to_edges(self.s, v, n)
 
         def cotangent(messages):
             n = common.rows(messages)
@@ -231,7 +231,7 @@ def copy_product_grad(s: tuple, message: int, h: Tensor, g: Tensor) -> Tensor:
     value = torch.where(n0 == 0, P, torch.where(n0 == 1, P * Z, torch.where(n0 == 2, P * (Z * Z - Q) / 2, none)))
     one, two = torch.where(n0 == 1, P, none), torch.where(n0 == 2, P, none)
     if message == C.COPY_U:
-        push = lambda v: _spmm.aggregate(common.reverse(s), v, None, C.COPY_U)  # noqa: E731
+        push = lambda v: _spmm.aggregate(common.reverse(s), v, None, C.COPY_U)
     else:
-        push = lambda v: _sddmm.to_edges(s, v, common.rows(h))  # noqa: E731
+        push = lambda v: _sddmm.to_edges(s, v, common.rows(h))
     return torch.where(zero, push(g * (one + two * Z)) - h * push(g * two), push(g * value) / rest)

@@ -115,7 +115,7 @@ class _Conv(torch.autograd.Function):
         ctx.win, ctx.channels, ctx.w_shape = win, x.shape[1], tuple(w.shape)
         ctx.dtypes = x.dtype, w.dtype, None if scale is None else scale.dtype, None if bias is None else bias.dtype
         wide = x.dtype == torch.float64
-        f32 = lambda t: None if t is None or wide else t.detach().float().contiguous()  # noqa: E731
+        f32 = lambda t: None if t is None or wide else t.detach().float().contiguous()
         code = ops.OUT_I32 if wide else ops.OUT_CODES[x.dtype]
         y = ops.bits_conv(
             xw, ww, None, None, x.shape[1], win.groups, win.numbers(), win.pad_code(1), False,
@@ -295,7 +295,7 @@ def binary_conv2d(
     tensor([-1.,  3., -1.])
     """
     if residual is None and prelu is None and surrogate == "clip" and clip == 1.0:
-        geometry = lambda spatial, kernel: _geometry(spatial, kernel, stride, padding, dilation, groups, pad_value)  # noqa: E731
+        geometry = lambda spatial, kernel: _geometry(spatial, kernel, stride, padding, dilation, groups, pad_value)
         quick = _quick.conv2d(x, weight, bias, geometry, scale, shift, threshold, out, sign_zero)
         if quick is not None:
             return quick

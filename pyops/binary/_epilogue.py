@@ -74,7 +74,7 @@ def epilogue(
         check.fail(ValueError, op, "out=torch.int32 without scale, bias, residual and prelu", real[0])
     wide = out == torch.float64
     work = torch.float64 if wide else torch.float32
-    param = lambda name, t: None if t is None else column(op, name, t, N, work, device)  # noqa: E731
+    param = lambda name, t: None if t is None else column(op, name, t, N, work, device)
     if residual is not None:
         check.dense(op, "residual", residual)
         if tuple(residual.shape) != sizes:

@@ -39,7 +39,7 @@ def _leaf_backward(ctx, g):
 
 
 def _bwd_fake(grad, x, rowptr, perm, w1, b1, w2, b2, activation):
-    empty = lambda t: x.new_empty(0) if t is None else torch.empty_like(t)  # noqa: E731
+    empty = lambda t: x.new_empty(0) if t is None else torch.empty_like(t)
     return torch.empty_like(x), torch.empty_like(w1), empty(b1), torch.empty_like(w2), empty(b2)
 
 

@@ -88,7 +88,7 @@ class _Linear(torch.autograd.Function):
             y = _dots(xw, ww, K).double()
             y = y if scale is None else y * scale
             return y if bias is None else y + bias
-        f32 = lambda t: None if t is None else t.detach().float().contiguous()  # noqa: E731
+        f32 = lambda t: None if t is None else t.detach().float().contiguous()
         code = ops.OUT_CODES[x.dtype]
         return ops.bits_gemm(xw, ww[None], None, K, [-2], [0], 0, K, False, f32(scale), f32(bias), None, None, None, None, code)
 
@@ -121,7 +121,7 @@ def activate(y: Tensor, residual: Tensor | None, prelu: Any, dim: int) -> Tensor
         y = y + residual
     if prelu is not None:
         gamma, slope, zeta = prelu if isinstance(prelu, (tuple, list)) else (None, prelu, None)
-        view = lambda t: t.reshape([-1 if i == dim % y.dim() else 1 for i in range(y.dim())])  # noqa: E731
+        view = lambda t: t.reshape([-1 if i == dim % y.dim() else 1 for i in range(y.dim())])
         y = y if gamma is None else y + view(gamma)
         y = torch.where(y > 0, y, y * view(slope))
         y = y if zeta is None else y + view(zeta)

@@ -61,7 +61,7 @@ def _bwd_fake(
     learned_step, want_shift, want_scale, want_extra,
 ):  # fmt: skip
     acc = torch.float64 if grad.dtype == torch.float64 else torch.float32
-    vector = lambda want: grad.new_empty(channels if want else 0, dtype=acc)  # noqa: E731
+    vector = lambda want: grad.new_empty(channels if want else 0, dtype=acc)
     return torch.empty_like(grad), vector(want_shift), vector(want_scale), vector(want_extra)
 
 
@@ -103,9 +103,9 @@ def _bwd_backward(ctx, h, h_shift, h_scale, h_extra):
     h_shift, h_scale, h_extra = (v if want else None for v, want in zip((h_shift, h_scale, h_extra), ctx.wants, strict=True))
     if h_scale is not None and learned_step:
         raise NotImplementedError("structops.binary: the gradient of a learned step size is not differentiable")
-    rows = lambda v: v.reshape(-1, channels, inner)  # noqa: E731
-    spread = lambda v: v[:, None].to(g.dtype).expand(rows(g).shape).reshape(g.shape)  # noqa: E731
-    again = lambda v, s: quantize_bwd(v.contiguous(), x, codes, shift, gain, scale, extra, *s, False, False, False)[0]  # noqa: E731
+    rows = lambda v: v.reshape(-1, channels, inner)
+    spread = lambda v: v[:, None].to(g.dtype).expand(rows(g).shape).reshape(g.shape)
+    again = lambda v, s: quantize_bwd(v.contiguous(), x, codes, shift, gain, scale, extra, *s, False, False, False)[0]
     plain = (*ctx.static[:11], False, False)
     along = h if h is not None else torch.zeros_like(g)
     if h_shift is not None:
@@ -136,7 +136,7 @@ def _bwd_backward(ctx, h, h_shift, h_scale, h_extra):
             )
             dx = dx + (again(g * spread(h_scale), plain) if through is None else g * spread(h_scale) * through)
     if needs[5] and not learned_step:
-        total = lambda v: rows(v).sum((0, 2)).to(scale.dtype)  # noqa: E731
+        total = lambda v: rows(v).sum((0, 2)).to(scale.dtype)
         if slope == C.PRELU and u is not None:
             d_scale = total(g * along * (u <= 0))
         elif scaled:

@@ -13,7 +13,7 @@ def installers(library: str, package: str, submodules: tuple[str, ...]) -> tuple
     replaced: dict[str, ModuleType] = {}
 
     def others() -> list[str]:
-        ours = lambda name: getattr(sys.modules[name], "__name__", "").startswith(package)  # noqa: E731
+        ours = lambda name: getattr(sys.modules[name], "__name__", "").startswith(package)
         return [name for name in sys.modules if name.partition(".")[0] == library and not ours(name)]
 
     def install(force: bool = False) -> None:

@@ -33,7 +33,7 @@ _registered: list[tuple[Any, Any]] = []
 def _layers() -> list[tuple[str, Any, Any, Any]]:
     """(name, base class, registry decorator, our product) of every layer that bits can run."""
     layers, register = importlib.import_module("bitorch.layers"), importlib.import_module("bitorch.layers.register")
-    conv = lambda product: lambda layer, x: product(  # noqa: E731
+    conv = lambda product: lambda layer, x: product(
         x, layer.packed, stride=layer.stride, padding=layer.padding, dilation=layer.dilation, groups=layer.groups,
         pad_value=int(layer._pad_value),
     )  # fmt: skip

@@ -222,7 +222,7 @@ class FFF(nn.Module):
         super().__init__()
         n, L = 2**depth - 1, 2**depth
         a, b = 1 / math.sqrt(input_width), 1 / math.sqrt(leaf_width)
-        uniform = lambda bound, *shape: nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))  # noqa: E731
+        uniform = lambda bound, *shape: nn.Parameter(torch.empty(*shape).uniform_(-bound, bound))
         self.node_weights, self.node_biases = uniform(a, n, input_width), uniform(a, n, 1)
         self.w1s, self.b1s = uniform(a, L, input_width, leaf_width), uniform(a, L, leaf_width)
         self.w2s, self.b2s = uniform(b, L, leaf_width, output_width), uniform(b, L, output_width)

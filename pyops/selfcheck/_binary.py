@@ -29,7 +29,7 @@ def words(g: torch.Generator, *shape: int, K: int) -> Tensor:
 
 
 def bit_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
-    draw = lambda *shape: torch.randint(-2, 3, shape, generator=g)  # noqa: E731  many zeros
+    draw = lambda *shape: torch.randint(-2, 3, shape, generator=g)  # many zeros
     for K in (1, 63, 64, 200):
         if op == "bits_pack":
             for dtype in (*DTYPES, torch.int32, torch.int64):
@@ -49,7 +49,7 @@ def bit_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 
 def epilogues(g: torch.Generator, N: int, *lead: int) -> Iterator[tuple]:
     """(scale, bias, residual, prelu, shift, threshold, out): every result, exact in float32."""
-    draw = lambda *shape: torch.randint(-8, 9, shape, generator=g) / 4  # noqa: E731
+    draw = lambda *shape: torch.randint(-8, 9, shape, generator=g) / 4
     none = (None,) * 6
     yield *none, 0
     yield draw(N), draw(N), None, None, None, None, 1

@@ -29,7 +29,7 @@ def _steady(u: torch.Tensor) -> torch.Tensor:
 def layer_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Of masks and fast feed-forward networks. Decisions are taken on small integers, whose sums are exact."""
     for dtype in DTYPES:
-        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
+        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023
         if op in ("topk_mask", "mask_apply"):
             score = torch.randint(-40, 40, (3001,), generator=g).to(dtype)
             for keep in (0, 1000, 3001):
@@ -39,7 +39,7 @@ def layer_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         for depth, I, H, O, rows in ((0, 5, 3, 2, 9), (3, 33, 16, 40, 100)):
             n, L = 2**depth - 1, 2**depth
             if op == "fff_descend":
-                small = lambda *shape: torch.randint(-2, 3, shape, generator=g).to(dtype)  # noqa: B023, E731
+                small = lambda *shape: torch.randint(-2, 3, shape, generator=g).to(dtype)  # noqa: B023
                 yield small(rows, I), small(n, I), small(n), depth, False
                 yield small(rows, I), small(n, I), None, depth, True
                 continue

@@ -49,7 +49,7 @@ def eigh_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 def frame_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Edges along and near +-y among random ones, channels with and without a tail, fewer orders than degrees."""
     for dtype in (torch.float32, torch.float64):
-        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
+        rand = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023
         for L, M, C, H, E in ((2, 2, 16, 8, 90), (3, 1, 5, 7, 19), (4, 2, 3, 2, 12)):
             vec = rand(E, 3)
             vec[:3] = torch.tensor([[0.0, 2.0, 0.0], [0.0, -1.0, 0.0], [1e-3, -1.0, 0.0]]).to(dtype)
@@ -165,7 +165,7 @@ def product_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         paths = [(*p[:4], weighted) for p in paths]
         spec = Spec("tp", irreps, "0e+1o+2e+3o", out, paths, (None,) * 3, "component", "element", layout, False)
         plan = (spec.weighted or spec.plain).on(torch.device("cpu"))
-        draw = lambda *shape: (torch.randn(*shape, generator=g) / 4).to(dtype)  # noqa: B023, E731
+        draw = lambda *shape: (torch.randn(*shape, generator=g) / 4).to(dtype)  # noqa: B023
         for structure, rows, receivers in ((s, N, N), (alone, E, E)):
             y, w = draw(E, spec.in2.dim), draw(E, spec.weight_numel) if weighted else None
             x, out_row = draw(rows, spec.in1.dim), draw(receivers, spec.out.dim)

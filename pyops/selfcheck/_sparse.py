@@ -42,7 +42,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if stem in MODULES:
         yield from MODULES[stem].cases(op, g)
         return
-    rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
+    rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)
     N, M, E = 20, 15, 400
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
         rowptr, col, eid = structure(g, N, M, E, itype)

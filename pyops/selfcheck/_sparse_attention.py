@@ -18,7 +18,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     for n, dtype in enumerate(DTYPES):
         rowptr, col, eid = structure(g, N, M, E, (torch.int32, torch.int64)[n % 2])
         back = with_reverse((rowptr, col, eid, None, None, None), M)[3:]
-        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: E731
+        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
         for score, K in ((C.ADDITIVE, 1), (C.GATV2, 19), (C.DOT, 33)):
             edge = rand(E, H, K) if score == C.GATV2 else rand(E, H)
             args = rand(M, H, K), rand(N, H, K), rand(M, H, 21), edge, rand(H, K) if score == C.GATV2 else None

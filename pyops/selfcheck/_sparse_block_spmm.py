@@ -12,7 +12,7 @@ from ._common import DTYPES, structure
 
 def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
-    rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: E731
+    rand = lambda dtype, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)
     N, M, E = 20, 15, 200
     none = (None, None, None)
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):

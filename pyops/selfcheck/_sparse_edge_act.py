@@ -17,7 +17,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     N, M, E, F = 20, 15, 400, 83
     for (n, dtype), act in itertools.product(enumerate(DTYPES), C.EDGE_ACTS.values()):
         rowptr, col, eid = structure(g, N, M, E, (torch.int32, torch.int64)[n % 2])
-        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: E731
+        rand = lambda *shape, dtype=dtype: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)
         shapes = (M, F), (N, F), act % 2 and (E, F), act % 3 and (M, F), act % 4 < 2 and (E,), act % 4 < 2 and (F,)
         args = tuple(rand(*s) if s else None for s in shapes)
         if op == "edge_act":

@@ -20,7 +20,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     for (n, dtype), reduces in itertools.product(enumerate(DTYPES), LISTS):
         rowptr, col, eid = structure(g, N, M, E, (torch.int32, torch.int64)[n % 2])
         # Of few digits: sums of two are exact, and there are ties.
-        rand = lambda *shape, dtype=dtype: torch.rand(*shape, generator=g).bfloat16().to(dtype)  # noqa: E731
+        rand = lambda *shape, dtype=dtype: torch.rand(*shape, generator=g).bfloat16().to(dtype)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         scale = rand(2, N, dtype=wide) + 0.5 if len(reduces) == 4 else None
         for x, edge in ((rand(M, F), None), (rand(M, F), rand(E, F)), (None, rand(E, F))):

@@ -22,7 +22,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     s = (*csr(dst, src), *csr(src, dst))
     for dtype in DTYPES:
         acc = torch.float64 if dtype == torch.float64 else torch.float32
-        rand = lambda t, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.1).to(t)  # noqa: E731
+        rand = lambda t, *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.1).to(t)
         for C in (1, 19):
             x, y, weight = rand(dtype, N, C), rand(dtype, N, C), (rand(torch.float64, E) / 10).to(dtype)
             alpha, recur, gate = rand(acc, K + 1, C), rand(acc, 3, K, C) / 2, rand(acc, C + 1) / 8

@@ -17,7 +17,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
     N, R, E, F = 20, 5, 300, 22
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
-        rand = lambda *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: B023, E731
+        rand = lambda *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) + 0.5).to(dtype)  # noqa: B023
         rowptr, col, eid = structure(g, N, N, E, itype)
         kind = torch.randint(0, R, (E,), generator=g).to(itype)
         s = (rowptr, col, eid, kind, *with_reverse(rowptr, col, eid, kind, N))

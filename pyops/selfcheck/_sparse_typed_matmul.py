@@ -17,7 +17,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 
     N, M, E, R = 20, 15, 400, 5
     for dtype, itype in itertools.product(DTYPES, (torch.int32, torch.int64)):
-        rand = lambda *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) - 0.5).to(dtype)  # noqa: B023, E731
+        rand = lambda *shape: (torch.rand(*shape, generator=g, dtype=torch.float64) - 0.5).to(dtype)  # noqa: B023
         rowptr, col, eid = structure(g, N, M, E, itype)
         for K, O in ((24, 40), (7, 3)):
             if op.startswith("edge_matmul"):

@@ -110,7 +110,7 @@ def factored_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     B, N = 20, 8
     lengths = torch.tensor([7, 0, 5, 1, 2, 3, *[7, 6] * 7])
     for dtype, kind, D in itertools.product((torch.float32, torch.float64), (0, 1), (3, 17)):
-        draw = lambda *shape: (torch.randint(-4, 5, shape, generator=g) / 4).to(dtype)  # noqa: B023, E731
+        draw = lambda *shape: (torch.randint(-4, 5, shape, generator=g) / 4).to(dtype)  # noqa: B023
         score = torch.where(torch.rand(B, N, N, generator=g) < 0.1, float("-inf"), draw(B, N, N))
         given = (score, draw(B, N, D), draw(B, N, D), draw(B, N, D), lengths)
         if op == "factored_logz":
@@ -155,7 +155,7 @@ def chain_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         for T in (3, 18):
             if (rank == 5 and K == 0) or (T > 3 and rank > 3):
                 continue
-            scores = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023, E731
+            scores = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64).to(dtype)  # noqa: B023
             sizes = {0: (), 2: (T, T), 3: (B, T, T), 4: (B, N - 1, T, T), 5: (B, N - 1, K, T, T)}[rank]
             trans = scores(*sizes) if rank else None
             if trans is not None:

@@ -222,7 +222,7 @@ class Spec:
             u, v = torch.triu_indices(a.mul, b.mul, 1, device=x.device)
             xs, ys, count = xs[:, u], ys[:, v], u.numel()
         Z = xs.shape[0]
-        rows = lambda t: t.reshape(Z * count, t.shape[2]).contiguous()  # noqa: E731
+        rows = lambda t: t.reshape(Z * count, t.shape[2]).contiguous()
         t = conv_op(rows(xs), rows(ys), None, *ALONE, *plan.on(x.device), False)
         t = t.reshape(Z, count, c.dim).transpose(1, 2)
         w = self.weight_of(n, weight) if i.has_weight and weight is not None else None

@@ -28,7 +28,7 @@ def _lowering(lmax: int, norm: int) -> np.ndarray:
     """A [3, S, S] float64: the derivatives along x, y, z of column s are row s of A_a times the harmonics."""
     S = (lmax + 1) ** 2
     A = np.zeros((3, S, S))
-    scale = lambda l: (1.0, sqrt(4 * pi), sqrt(4 * pi / (2 * l + 1)))[norm]  # noqa: E731
+    scale = lambda l: (1.0, sqrt(4 * pi), sqrt(4 * pi / (2 * l + 1)))[norm]
     for l in range(1, lmax + 1):
         k = sqrt((2 * l + 1) / (2 * l - 1)) * scale(l) / scale(l - 1)
         row, low = l * l + l, (l - 1) ** 2 + l - 1  # of m = 0

@@ -85,9 +85,9 @@ def _split(term: tuple[int, ...], pairs: dict[tuple[int, int], int], D: int) -> 
         for j in range(i + 1, len(term)):
             rest = tuple(v for n, v in enumerate(term) if n not in (i, j))
             choices.append((tuple(sorted((term[i], term[j]))), rest))
-    new = lambda c: (c[0] not in pairs) + (len(c[1]) == 2 and c[1] not in pairs)  # noqa: E731
+    new = lambda c: (c[0] not in pairs) + (len(c[1]) == 2 and c[1] not in pairs)
     pair, rest = min(choices, key=new)
-    number = lambda q: 1 + D + pairs.setdefault(q, len(pairs))  # noqa: E731
+    number = lambda q: 1 + D + pairs.setdefault(q, len(pairs))
     return number(pair), number(rest) if len(rest) == 2 else 1 + rest[0]
 
 
@@ -122,7 +122,7 @@ def lists(D: int, O: int, P: int, blocks: list[Block]) -> tuple[np.ndarray, np.n
     value = np.array([e[2] for e in entries], np.float64)
     by_path = np.lexsort((of_term, of_path))
     term_out = np.array([key[0] for key, *_ in found], np.int64)
-    ends = lambda numbers, count: np.searchsorted(numbers, np.arange(count + 1))  # noqa: E731
+    ends = lambda numbers, count: np.searchsorted(numbers, np.arange(count + 1))
     parts = [
         ends(term_out, O), factors, variables, term_out, [(1 + i, 1 + j) for i, j in pairs],
         ends(of_term, len(found)), of_path, ends(of_path[by_path], P), of_term[by_path],

@@ -51,7 +51,7 @@ def along(base: tuple, directions: list[tuple], lists, sizes, components_last: b
         given = [i for i in range(3) if d[i] is not None]
         if len(given) == 1 and given[0] > 0:
             (at,) = given
-            put = lambda parts, value: tuple(value if i == at else t for i, t in enumerate(parts))  # noqa: B023, E731
+            put = lambda parts, value: tuple(value if i == at else t for i, t in enumerate(parts))  # noqa: B023
             others = [put(other, None) for m, other in enumerate(directions) if m != n]
             if any(all(t is None for t in other) for other in others):
                 return None, None, None

@@ -112,7 +112,7 @@ def _table(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Table:
     points, weight = _grid(sum(lmax))
     Y = spherical_harmonics(torch.from_numpy(points), max(lmax), 0, True).numpy()
     harmonics = [Y[:, l * l : (l + 1) ** 2] for l in range(max(lmax) + 1)]
-    start = lambda l, rank: l * l * (3 if rank else 1)  # noqa: E731
+    start = lambda l, rank: l * l * (3 if rank else 1)
     index: list[np.ndarray] = []
     values: list[np.ndarray] = []
     axes = _axes(kind)

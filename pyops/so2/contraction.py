@@ -184,7 +184,7 @@ class SymmetricContraction(torch.nn.Module):
         if len(muls) != 1 or 0 in muls:
             check.fail(ValueError, op, "irreps of equal multiplicities", f"{self.irreps_in} and {self.irreps_out}")
         self.channels, self.num_elements = muls.pop(), check.size(op, "num_elements", num_elements)
-        one = lambda irreps: [(1, t.l, t.p) for t in irreps]  # noqa: E731
+        one = lambda irreps: [(1, t.l, t.p) for t in irreps]
         self.plan = SymmetricContractionPlan(one(self.irreps_in), one(self.irreps_out), correlation, independent)
         weight = torch.randn(self.num_elements, self.plan.num_paths, self.channels)
         for block in self.plan.blocks:
@@ -208,7 +208,7 @@ class SymmetricContraction(torch.nn.Module):
         theirs = {k: state_dict.pop(k) for k in [*state_dict] if k.startswith(prefix + "contractions.")}
         if theirs:
             n = self.plan.correlation
-            name = lambda b: "weights_max" if b.degree == n else f"weights.{n - 1 - b.degree}"  # noqa: E731
+            name = lambda b: "weights_max" if b.degree == n else f"weights.{n - 1 - b.degree}"
             parts = [theirs.get(f"{prefix}contractions.{b.out}.{name(b)}") for b in self.plan.blocks if b.stop > b.start]
             if all(p is not None for p in parts):
                 state_dict[prefix + "weight"] = torch.cat(parts, 1)

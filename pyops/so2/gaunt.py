@@ -138,7 +138,7 @@ def _fourier(l1: int, l2: int, l3: int) -> tuple[Tensor, Tensor, Tensor]:
     harmonics of the result [D3, width^2]."""
     n = 2 * (l1 + l2) + 1
     angle = torch.arange(n, dtype=torch.float64) * (2 * pi / n)
-    series = lambda l: torch.fft.fft2(_harmonics(angle, angle, l).reshape(n, n, -1), dim=(0, 1), norm="forward")  # noqa: E731
+    series = lambda l: torch.fft.fft2(_harmonics(angle, angle, l).reshape(n, n, -1), dim=(0, 1), norm="forward")
     first, second, third = (series(l) for l in (l1, l2, l3))
     u = torch.fft.fftfreq(n, 1 / n, dtype=torch.float64)
     m = (u[:, None] + u[None, :]).round()

@@ -98,7 +98,7 @@ class TensorProduct(torch.nn.Module):
             batch = torch.broadcast_shapes(*shapes)
         except RuntimeError:
             check.fail(ValueError, op, "leading dimensions of x, y and weight that broadcast", [list(s) for s in shapes])
-        rows = lambda t: t.expand(*batch, t.shape[-1]).reshape(-1, t.shape[-1]).contiguous()  # noqa: E731
+        rows = lambda t: t.expand(*batch, t.shape[-1]).reshape(-1, t.shape[-1]).contiguous()
         if weight is not None and not self.shared_weights:
             weight = rows(weight)
         return self.spec.run(rows(x), rows(y), weight, ALONE).reshape(*batch, self.spec.out.dim)
@@ -186,7 +186,7 @@ def tp_conv(graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None, product: 
     check.same_device(op, graph=graph.rowptr, x=x)
     needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, weight))
     structure = by_sender(graph, needed or not spec.all_direct)
-    contiguous = lambda t: t if t is None else t.contiguous()  # noqa: E731
+    contiguous = lambda t: t if t is None else t.contiguous()
     return spec.run(x.contiguous(), y.contiguous(), contiguous(weight), structure, graph)
 
 

@@ -181,7 +181,7 @@ def optimal_basis_filter(
     alpha = _coefficients(op, "coefficients", coefficients, None, flat.shape[1], flat)
     h = flat.to(alpha.dtype)
     w = None if weight is None else weight.to(alpha.dtype)
-    norm = lambda v: torch.where(v == 0, 0, v).square().sum(0).clamp(min=eps * eps).sqrt()  # noqa: E731
+    norm = lambda v: torch.where(v == 0, 0, v).square().sum(0).clamp(min=eps * eps).sqrt()
     h, before = h / norm(h), None
     out = alpha[0] * h
     for k in range(1, alpha.shape[0]):
@@ -255,7 +255,7 @@ def polynomial_conv(
     a, b, c = recurrence(basis, K, (float(jacobi[0]), float(jacobi[1])) if basis == "jacobi" else (0.0, 0.0))
     analyse(graph, x, matrices, weight)
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
-    step = lambda k: torch.tensor([[[a[k]]], [[b[k]]], [[0.0]]], dtype=acc, device=x.device)  # noqa: E731
+    step = lambda k: torch.tensor([[[a[k]]], [[b[k]]], [[0.0]]], dtype=acc, device=x.device)
     pick = torch.tensor([[0.0], [1.0]], dtype=acc, device=x.device)
     above: Any = None
     y = flat @ matrices[K]

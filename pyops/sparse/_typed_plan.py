@@ -82,7 +82,7 @@ def blocked(take: Tensor, give: Tensor, kind: Tensor, num_out: int, num_types: i
     of_segment = pair // max(num_out, 1)
     begin = _starts(of_segment)
     segment = of_segment[begin]
-    whole = lambda t, n: torch.cat([t, t.new_tensor([n])])  # noqa: E731
+    whole = lambda t, n: torch.cat([t, t.new_tensor([n])])
     found = (
         whole(begin, pair.numel()),
         segment % max(num_types, 1),

@@ -226,7 +226,7 @@ class ChainDistribution(Distribution):
         if N == 0 or B == 0:
             return total
         position, sentence = torch.arange(N, device=value.device), torch.arange(B, device=value.device)[:, None]
-        add = lambda picked, where: total + torch.where(where, picked.to(dtype), 0).sum(-1)  # noqa: E731
+        add = lambda picked, where: total + torch.where(where, picked.to(dtype), 0).sum(-1)
         begins = (value >= 0) & valid
         tag = torch.where(valid, value, 0).clamp(min=0)
         if self._segmented:  # the tag that covers each position, and the length of the segment that begins there

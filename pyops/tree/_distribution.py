@@ -83,7 +83,7 @@ class TreeDistribution(Distribution):
         return charts.log_partition(self._uniform())
 
     def _uniform(self) -> Chart:
-        zero = lambda t: None if t is None else torch.where(t.detach() == NINF, NINF, 0.0).to(t.dtype)  # noqa: E731
+        zero = lambda t: None if t is None else torch.where(t.detach() == NINF, NINF, 0.0).to(t.dtype)
         chart = self._chart
         return chart._replace(table=zero(chart.table), sib=zero(chart.sib), grand=zero(chart.grand), sib_factors=None)
 
@@ -124,7 +124,7 @@ class TreeDistribution(Distribution):
         for one, another in ((mine, theirs), (theirs, mine)):
             if one.sib_factors is not None and (another.sib is not None or another.grand is not None):
                 check.fail(ValueError, op, "sib_factors in both distributions or in neither", "sib or grand in one")
-        zero = lambda own, other: torch.zeros_like(other, dtype=mine.table.dtype) if own is None and other is not None else own  # noqa: E731
+        zero = lambda own, other: torch.zeros_like(other, dtype=mine.table.dtype) if own is None and other is not None else own
         mine = mine._replace(sib=zero(mine.sib, theirs.sib), grand=zero(mine.grand, theirs.grand))
         return mine, theirs
 

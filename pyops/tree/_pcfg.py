@@ -68,7 +68,7 @@ def _marginals_backward(ctx, g_logz, g_term, g_rule, g_root, _):
             rule_of_each = rule.expand(term.shape[0], *rule.shape[1:]).contiguous()
         else:
             rule_of_each = rule
-        zero = lambda g, s: torch.zeros_like(s) if g is None else g.contiguous()  # noqa: E731
+        zero = lambda g, s: torch.zeros_like(s) if g is None else g.contiguous()
         v = (zero(g_term, term), zero(g_rule, rule_of_each), zero(g_root, root))
         along, h_term, h_rule, h_root, _ = pcfg_hvp(term, rule_of_each, root, lengths, weight, *v)
         d = [_add(a, b) for a, b in zip(d, (h_term, _like_rule(h_rule, rule), h_root), strict=True)]

@@ -220,7 +220,7 @@ class DependencyCRF(TreeDistribution):
             total = total + charts.gather(chart.sib, row, head, sibling, second, dtype).sum(-1)
         if chart.sib_factors is not None:
             x, y, z = (t.to(dtype).expand(*tree.shape, -1) for t in chart.sib_factors)
-            pick = lambda t, at: t.gather(-2, at.clamp(min=0)[..., None].expand(*at.shape, t.shape[-1]))  # noqa: E731
+            pick = lambda t, at: t.gather(-2, at.clamp(min=0)[..., None].expand(*at.shape, t.shape[-1]))
             picked = (x * pick(y, head) * pick(z, sibling)).sum(-1)
             total = total + torch.where(second, picked, 0).sum(-1)
         if chart.grand is not None:
@@ -245,7 +245,7 @@ class DependencyCRF(TreeDistribution):
             wanted = (label < 0)[..., None] | (label[..., None] == torch.arange(L, device=heads.device))
             allowed = allowed[..., None] & (wanted | ~self._words()[..., None])[..., None, :]
         chart = self._chart
-        repeat = lambda t: None if t is None else t.expand(samples, *t.shape).flatten(0, 1)  # noqa: E731
+        repeat = lambda t: None if t is None else t.expand(samples, *t.shape).flatten(0, 1)
         table = torch.where(allowed.reshape(samples, *chart.table.shape), chart.table, NINF).flatten(0, 1)
         factors = None if chart.sib_factors is None else tuple(repeat(t) for t in chart.sib_factors)
         return Chart(chart.kind, table, repeat(chart.sib), chart.lengths.repeat(samples), repeat(chart.grand), factors)

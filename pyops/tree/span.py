@@ -122,7 +122,7 @@ class SpanCRF(TreeDistribution):
         spans = spans.reshape(total, M, 2)
         left, right, valid = self._parts(spans)
         at = torch.where(valid, left * N + right, N * N)  # one cell more takes the rows that are ignored
-        fill = lambda start, values: at.new_full((total, N * N + 1), start).scatter(1, at, values)[:, :-1].reshape(total, N, N)  # noqa: E731
+        fill = lambda start, values: at.new_full((total, N * N + 1), start).scatter(1, at, values)[:, :-1].reshape(total, N, N)
         wanted = None if label is None else fill(-1, label.reshape(total, M))
         return self._agreeing(fill(0, torch.ones_like(at)), wanted)
 

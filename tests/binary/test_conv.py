@@ -68,7 +68,7 @@ def test_equals_the_float_convolution(channels: tuple[int, int, int], isa: str) 
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_geometry(data) -> None:
-    draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
+    draw = lambda low, high: data.draw(st.integers(low, high))
     groups, Cg, Og = draw(1, 4), draw(1, 70), draw(1, 20)
     k, stride, dilation, padding = ((draw(1, 4), draw(1, 4)) for _ in range(4))
     H, W = ((k[i] - 1) * dilation[i] + draw(1, 6) for i in range(2))
@@ -101,7 +101,7 @@ def test_epilogue(groups: int, isa: str) -> None:
     dot = simulate(x, w, 1, 1, 1, groups, 0)
     scale, bias, slope, gamma, zeta, shift = (quarters(O) for _ in range(6))
     residual = quarters(2, O, 6, 5)
-    per = lambda t: t.reshape(1, -1, 1, 1)  # noqa: E731
+    per = lambda t: t.reshape(1, -1, 1, 1)
     t = dot * per(scale) + per(bias) + residual + per(gamma)
     full = torch.where(t > 0, t, t * per(slope)) + per(zeta)
     call = dict(padding=1, groups=groups, scale=scale, residual=residual, prelu=(gamma, slope, zeta))
@@ -119,7 +119,7 @@ def test_epilogue(groups: int, isa: str) -> None:
 @pytest.mark.parametrize("case", [(6, 1, 4, 3, 1, 1, 1), (6, 3, 9, (2, 3), 2, "same_tf", 1), (4, 4, 8, 3, 1, 2, 2)], ids=str)
 def test_gradients(case: tuple, pad_value: int) -> None:
     C, groups, O, k, stride, padding, dilation = case
-    make = lambda *s: (torch.randint(-8, 9, s) / 4).double().requires_grad_()  # noqa: E731
+    make = lambda *s: (torch.randint(-8, 9, s) / 4).double().requires_grad_()
     x, w, scale, bias = make(2, C, 7, 6), make(O, C // groups, *sizes(k)), make(O), make(O)
     got = binary.binary_conv2d(x, w, bias, stride, padding, dilation, groups, pad_value=pad_value, scale=scale)
     want = simulate(x, w, stride, padding, dilation, groups, pad_value, lambda t: Ste.apply(t, 1.0))

@@ -16,7 +16,7 @@ from structops import binary
 def test_batch_norm_at_every_integer(dtype: torch.dtype, affine: bool) -> None:
     K, N = 577, 300
     g = torch.Generator().manual_seed(5)
-    draw = lambda s=1.0: (s * torch.randn(N, generator=g)).to(dtype)  # noqa: E731
+    draw = lambda s=1.0: (s * torch.randn(N, generator=g)).to(dtype)
     mean, var, weight, bias, scale, extra = draw(90), draw(40).square(), draw(), draw(), draw(), draw(5)
     weight[:5] = torch.tensor([0.0, -0.0, 1e-30, -1e-30, 0.0])
     mean[5:60] = mean[5:60].round()  # sums that are 0 exactly
@@ -51,7 +51,7 @@ def test_folded_layer_equals_the_norm_in_a_network() -> None:
 def test_any_monotone_function(K: int, seed: int) -> None:
     g = torch.Generator().manual_seed(seed)
     a, b = torch.randn(2, 9, generator=g)
-    fn = lambda d: torch.where(d * a > 0, d * a, d * a * 0.25) + 30 * b  # noqa: E731  a PReLU between
+    fn = lambda d: torch.where(d * a > 0, d * a, d * a * 0.25) + 30 * b  # a PReLU between
     threshold = binary.fold_threshold(fn, 9, -K, K)
     d = torch.arange(-K, K + 1)[:, None]
     assert torch.equal((d >= threshold[0]) ^ threshold[1].bool(), fn(d) >= 0)

@@ -142,7 +142,7 @@ def test_hard_is_the_loop_and_soft_its_mixture(depth: int) -> None:
         node, total = 0, torch.zeros(5, dtype=torch.float64)
         for _ in range(depth):
             node = 2 * node + 1 + int(nodes[node] @ row + bias[node] >= 0)
-        mlp = lambda leaf: torch.relu(row @ w1[leaf] + b1[leaf]) @ w2[leaf] + b2[leaf]  # noqa: B023, E731
+        mlp = lambda leaf: torch.relu(row @ w1[leaf] + b1[leaf]) @ w2[leaf] + b2[leaf]  # noqa: B023
         assert_close(mine, mlp(node - (2**depth - 1)), terms=64)
         for leaf in range(2**depth):
             share, at = torch.ones((), dtype=torch.float64), 0

@@ -190,7 +190,7 @@ class Ste(torch.autograd.Function):
 @pytest.mark.parametrize("clip", [1.0, 0.5, None])
 def test_gradients(dtype: torch.dtype, clip: float | None, isa: str) -> None:
     M, K, N = 5, 70, 9
-    make = lambda *s: (torch.randint(-8, 9, s) / 4).to(dtype).requires_grad_()  # noqa: E731  with values at the clip
+    make = lambda *s: (torch.randint(-8, 9, s) / 4).to(dtype).requires_grad_()  # with values at the clip
     x, w, scale, bias, residual, gamma, slope, zeta = (
         make(2, M, K),
         make(N, K),
@@ -207,7 +207,7 @@ def test_gradients(dtype: torch.dtype, clip: float | None, isa: str) -> None:
     t = Ste.apply(x, clip) @ Ste.apply(w, clip).t() * scale + bias + residual + gamma
     want = torch.where(t > 0, t, t * slope) + zeta
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
-    close = lambda a, b: (a.double() - b.double()).abs().max() <= tolerance * (b.double().abs().max() + 1)  # noqa: E731
+    close = lambda a, b: (a.double() - b.double()).abs().max() <= tolerance * (b.double().abs().max() + 1)
     assert got.dtype == dtype and close(got, want)
     g = torch.randint(-4, 5, got.shape).to(dtype)
     for a, b in zip(torch.autograd.grad(got, leaves, g), torch.autograd.grad(want, leaves, g), strict=True):

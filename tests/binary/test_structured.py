@@ -33,7 +33,7 @@ def simulated(q, k, v, probability, scale, alpha, rank1, residual, mask):
     scores = sgn(q) @ sgn(k).transpose(-1, -2)
     if rank1 is not None:
         qm, qr, km, kr = rank1
-        t = lambda a, b: a @ b.transpose(-1, -2)  # noqa: E731
+        t = lambda a, b: a @ b.transpose(-1, -2)
         scores = scores + t(qm, kr) + t(qr, km) + t(qr, kr)
     scores = scores * scale
     if mask is not None:

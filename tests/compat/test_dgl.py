@@ -110,7 +110,7 @@ def test_edge_softmax(graph, norm_by, shape, eids):
     end = (SRC if norm_by == "src" else DST)[chosen]
     same = (end[:, None] == end).double()
     total = torch.tensordot(same, logits.exp(), 1)
-    function = lambda x: ops.edge_softmax(graph, x, *([chosen.int()] if eids else []), norm_by=norm_by)  # noqa: E731
+    function = lambda x: ops.edge_softmax(graph, x, *([chosen.int()] if eids else []), norm_by=norm_by)
     compare(function(logits), logits.exp() / total, logits)
     assert gradcheck(function, logits) and gradgradcheck(function, logits)
 

@@ -123,7 +123,7 @@ def test_same_numbers_state_dicts_and_conversion_as_fairchem(theirs) -> None:
         assert list(mine.state_dict()) == list(peer.state_dict())
         mine.load_state_dict(peer.state_dict())
         x, x_edge = rand(6, mapping.res_size, Cin), None if edge is None else rand(6, edge[0], seed=1)
-        flat = lambda y: torch.cat([t.flatten(1) for t in (y if isinstance(y, tuple) else (y,))], 1).detach()  # noqa: E731
+        flat = lambda y: torch.cat([t.flatten(1) for t in (y if isinstance(y, tuple) else (y,))], 1).detach()
         assert_close(flat(mine(x, x_edge)), flat(peer(x, x_edge)), terms=64)
         model = nn.Sequential(nn.Identity(), peer)
         weight = peer.fc_m0.weight

@@ -75,7 +75,7 @@ def test_derivatives(how, reduce):
     if reduce == "mul" and how != "scatter":
         return
     where = {"scatter": (INDEX, 0, None, SIZE), "segment_coo": (SORTED, None, SIZE), "segment_csr": (INDPTR,)}[how]
-    function = lambda x: values(getattr(ops, how)(x, *where, reduce=reduce))  # noqa: E731
+    function = lambda x: values(getattr(ops, how)(x, *where, reduce=reduce))
     src = distinct(7, 3).requires_grad_()
     assert gradcheck(function, src) and gradgradcheck(function, src)
 
@@ -185,7 +185,7 @@ def test_softmax_csr(dim):
     want = softmax(src.movedim(dim, 0), SORTED).movedim(0, dim)
     got = ops.softmax_csr(src, INDPTR, dim)
     torch.testing.assert_close(got, want)
-    function = lambda x: ops.softmax_csr(x, INDPTR, dim)  # noqa: E731
+    function = lambda x: ops.softmax_csr(x, INDPTR, dim)
     assert gradcheck(function, src) and gradgradcheck(function, src)
     g = torch.randn_like(got)
     torch.testing.assert_close(softmax_csr_backward(got, g, INDPTR, dim), torch.autograd.grad(got, src, g)[0])
@@ -220,7 +220,7 @@ def test_sampled(name):
     torch.testing.assert_close(function(left[:4], right), plain(left[:4], right))
     torch.testing.assert_close(torch.ops.pyg.sampled_op(left, right, u, v, name), plain(left[u], right[v]))
     assert torch.equal(function(torch.arange(1, 6), torch.arange(1, 5), u, v), plain(torch.arange(1, 6)[u], torch.arange(1, 5)[v]))
-    sampled = lambda a, b: function(a, b, u, v)  # noqa: E731
+    sampled = lambda a, b: function(a, b, u, v)
     assert gradcheck(sampled, (left, right)) and gradgradcheck(sampled, (left, right))
 
 

@@ -262,7 +262,7 @@ def test_gradient_flows_into_out():
     src = torch.tensor([0.5, 2.0, 3.0], dtype=torch.float64, requires_grad=True)
     index = torch.tensor([0, 1, 1])
     for reduce in REDUCES:
-        function = lambda s, o, r=reduce: ts.scatter(s, index, 0, o.clone(), None, r)  # noqa: E731
+        function = lambda s, o, r=reduce: ts.scatter(s, index, 0, o.clone(), None, r)
         assert torch.autograd.gradcheck(function, (src, start))
 
 
@@ -346,7 +346,7 @@ DIFFERENTIABLE = {
 def test_gradients(name):
     src = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(3), requires_grad=True)
     index = torch.tensor([0, 0, 1, 1, 1, 1]) if name == "std" else INDEX
-    function = lambda s: DIFFERENTIABLE[name](s, index)  # noqa: E731
+    function = lambda s: DIFFERENTIABLE[name](s, index)
     assert torch.autograd.gradcheck(function, (src,))
     assert torch.autograd.gradgradcheck(function, (src,))
 
@@ -367,7 +367,7 @@ def test_half_precision_accumulates_in_float32():
 def test_compile(reduce):
     torch._dynamo.reset()
     src = SRC.clone().requires_grad_()
-    function = lambda s, i: ts.scatter(s, i, 0, None, 5, reduce)  # noqa: E731
+    function = lambda s, i: ts.scatter(s, i, 0, None, 5, reduce)
     got = torch.compile(function, fullgraph=True, backend="aot_eager")(src, INDEX)
     close(got, function(src, INDEX))
     close(torch.autograd.grad(got.sum(), src)[0], torch.autograd.grad(function(src, INDEX).sum(), src)[0])

@@ -213,7 +213,7 @@ def test_cat(filled):
     (a, da), (b, db) = matrix(5, 7), matrix(3, 4, seed=3)
     if filled:
         a.fill_cache_(), b.fill_cache_()
-    wide = lambda t, m, n: torch.nn.functional.pad(t, (0, n - t.shape[1], 0, m - t.shape[0]))  # noqa: E731
+    wide = lambda t, m, n: torch.nn.functional.pad(t, (0, n - t.shape[1], 0, m - t.shape[0]))
     same(ts.cat([a, b], 0), torch.cat([da, wide(db, 3, 7)], 0))
     same(ts.cat([a, b], 1), torch.cat([da, wide(db, 5, 4)], 1))
     both = ts.cat([a, b], (0, 1))

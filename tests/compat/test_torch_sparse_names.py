@@ -102,7 +102,7 @@ def test_torchscript():
     value = a.storage.value().requires_grad_()
     x = torch.randn(6, 3, dtype=torch.float64, requires_grad=True)
     got, want = torch.jit.script(script_case)(a, x), script_case(a, x)
-    flat = lambda out: [t for o in out for t in (o if isinstance(o, tuple) else (o,))]  # noqa: E731
+    flat = lambda out: [t for o in out for t in (o if isinstance(o, tuple) else (o,))]
     for g, w in zip(flat(got), flat(want), strict=True):
         torch.testing.assert_close(g, w)
     for g, w in zip(torch.autograd.grad(got[0].sum(), (value, x)), torch.autograd.grad(want[0].sum(), (value, x)), strict=True):

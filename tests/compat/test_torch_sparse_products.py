@@ -276,7 +276,7 @@ GRADIENTS = {
 def test_gradients(name):
     function, t = GRADIENTS[name]
     value = BASE.storage.value().clone().requires_grad_()
-    run = lambda v, t: function(BASE.set_value(v, "coo"), t).to_dense()  # noqa: E731
+    run = lambda v, t: function(BASE.set_value(v, "coo"), t).to_dense()
     assert gradcheck(run, (value, t)) and gradgradcheck(run, (value, t))
 
 
@@ -284,7 +284,7 @@ def test_gradients(name):
 @pytest.mark.parametrize("dim", [0, 1, None])
 def test_reduction_gradients(reduce, dim):
     value = torch.randn(BASE.nnz(), dtype=torch.float64, requires_grad=True)
-    run = lambda v: getattr(ts, reduce)(BASE.set_value(v, "coo"), dim)  # noqa: E731
+    run = lambda v: getattr(ts, reduce)(BASE.set_value(v, "coo"), dim)
     assert gradcheck(run, (value,)) and gradgradcheck(run, (value,))
 
 

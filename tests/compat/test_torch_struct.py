@@ -107,7 +107,7 @@ def test_events_and_sequences(name: str) -> None:
 
 def test_counts() -> None:
     lengths = torch.arange(1, 6)
-    zeros = lambda *shape: torch.zeros(5, *shape, dtype=torch.float64)  # noqa: E731
+    zeros = lambda *shape: torch.zeros(5, *shape, dtype=torch.float64)
     assert DependencyCRF(zeros(5, 5), lengths).count.tolist() == [1, 3, 12, 55, 273]
     assert DependencyCRF(zeros(5, 5), lengths, multiroot=False).count.tolist() == [1, 2, 7, 30, 143]
     assert TreeCRF(zeros(5, 5, 1), lengths).count.tolist() == [1, 1, 2, 5, 14]

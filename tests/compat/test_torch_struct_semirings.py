@@ -46,7 +46,7 @@ def test_expectations(name: str) -> None:
     struct, p = make(name)
     q = make(name, seed=1)[1]
     kind, _, options = STRUCTS[name]
-    evaluate = lambda semiring, x: kind(semiring, **options).sum(x, LENGTHS)  # noqa: E731
+    evaluate = lambda semiring, x: kind(semiring, **options).sum(x, LENGTHS)
     crf = struct._distribution(p, LENGTHS)
     other = struct._distribution(q, LENGTHS)
     assert_close(evaluate(ts.EntropySemiring, p), crf.entropy, terms=256)

@@ -34,7 +34,7 @@ def draw(*shape: int, dtype=torch.float64, seed: int = 1) -> Tensor:
 def test_values(layout: str, C: int, isa: str, on_threads, poison) -> None:
     dense, table = dense_and_table()
     equation = "nic,njc,ijk->nkc" if layout == "ir_mul" else "nci,ncj,ijk->nck"
-    shape = lambda n, d: (n, d, C) if layout == "ir_mul" else (n, C, d)  # noqa: E731
+    shape = lambda n, d: (n, d, C) if layout == "ir_mul" else (n, C, d)
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         for a, b in ((7, 7), (1, 7), (7, 1), (1, 1)):
             x, y = draw(*shape(a, 4), dtype=dtype), draw(*shape(b, 6), dtype=dtype)
@@ -48,7 +48,7 @@ def test_every_role_against_the_reference(last: bool, total: bool, isa: str, on_
     _, table = dense_and_table()
     lists = table.on(torch.device("cpu"))
     for role, C, dtype in itertools.product(range(3), (2, 33, 150), (torch.float64, torch.float32)):
-        shape = lambda d, n=9: (n, C, d) if last else (n, d, C)  # noqa: B023, E731
+        shape = lambda d, n=9: (n, C, d) if last else (n, d, C)  # noqa: B023
         a, b = draw(*shape(DIMS[role - 2]), dtype=dtype), draw(*shape(DIMS[role - 1]), dtype=dtype)
         got = on_threads(lambda: ops.sparse_bilinear(a, b, *lists, role, last, total))  # noqa: B023
         want = bilinear_ref.sparse_bilinear(a.double(), b.double(), *lists, role, last, total)
@@ -59,9 +59,9 @@ def test_every_role_against_the_reference(last: bool, total: bool, isa: str, on_
 @pytest.mark.parametrize("rows", [(3, 3), (1, 3), (3, 1)])
 def test_gradients(layout: str, rows: tuple[int, int]) -> None:
     _, table = dense_and_table()
-    shape = lambda n, d: (n, d, 2) if layout == "ir_mul" else (n, 2, d)  # noqa: E731
+    shape = lambda n, d: (n, d, 2) if layout == "ir_mul" else (n, 2, d)
     args = draw(*shape(rows[0], 4)).requires_grad_(), draw(*shape(rows[1], 6)).requires_grad_()
-    f = lambda x, y: bilinear(x, y, table, layout)  # noqa: E731
+    f = lambda x, y: bilinear(x, y, table, layout)
     assert gradcheck(f, args) and gradgradcheck(f, args)
 
 

@@ -108,7 +108,7 @@ def test_matrix_representations() -> None:
             for g in blade:
                 m = m @ generators[g - 1]
             basis.append(m)
-        represent = lambda x, basis=basis: torch.einsum("bi,irc->brc", x.to(torch.complex128), torch.stack(basis))  # noqa: E731
+        represent = lambda x, basis=basis: torch.einsum("bi,irc->brc", x.to(torch.complex128), torch.stack(basis))
         x, y = rand(6, A.dim), rand(6, A.dim, seed=1)
         assert torch.allclose(represent(A.geometric_product(x, y)), represent(x) @ represent(y))
 
@@ -150,7 +150,7 @@ def test_equivariance(signature, reflect: bool) -> None:
     assert torch.allclose(M.T @ eta @ M, eta, atol=1e-10)
     R = outermorphism(A, M)
     x, y = rand(4, C, A.dim), rand(4, C, A.dim, seed=1)
-    close = lambda a, b: (a - b).abs().max() <= 1e-9 * b.abs().max().clamp(min=1)  # noqa: E731
+    close = lambda a, b: (a - b).abs().max() <= 1e-9 * b.abs().max().clamp(min=1)
     assert close(A.geometric_product(x @ R.T, y @ R.T), A.geometric_product(x, y) @ R.T)
     for types in ("grade", "quaternion"):
         w = rand(C, len(A.paths(types)), seed=2)
@@ -200,7 +200,7 @@ def test_dtypes_broadcasting_and_empty() -> None:
 def test_compile() -> None:
     A = CliffordAlgebra((3,))
     x, w = rand(4, 2, 8), rand(2, 20, seed=1)
-    f = lambda x, w: A.norm(A.weighted_product(x, A.reverse(x), w), "grade").sum() + A.geometric_product(x, x).sum()  # noqa: E731
+    f = lambda x, w: A.norm(A.weighted_product(x, A.reverse(x), w), "grade").sum() + A.geometric_product(x, x).sum()
     found = []
     for g in (f, torch.compile(f, fullgraph=True, backend="aot_eager")):
         leaves = [t.clone().requires_grad_() for t in (x, w)]

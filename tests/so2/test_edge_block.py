@@ -248,7 +248,7 @@ def test_sixteen_bit_floats() -> None:
 
 def test_vmap_gives_hessians() -> None:
     p = problem(2, 1, 2, 2, N=3, E=5)
-    fn = lambda v: replace(p, vec=v).call().sin().sum()  # noqa: E731
+    fn = lambda v: replace(p, vec=v).call().sin().sum()
     got = torch.func.vmap(torch.func.grad(fn))(torch.stack([p.vec, 2 * p.vec, p.vec.flip(0)]))
     for v, g in zip((p.vec, 2 * p.vec, p.vec.flip(0)), got, strict=True):
         leaf = v.clone().requires_grad_()

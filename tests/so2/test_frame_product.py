@@ -62,7 +62,7 @@ def test_commutes_with_turns() -> None:
         x, y, *weights = operands(L, M, C, E, torch.complex128)
         gamma = rand(E, seed=5)
         for w in (*weights, weights[0].real):
-            f = lambda a, b: so2.so2_tensor_product(a, b, w, lmax=L, mmax=M)  # noqa: B023, E731
+            f = lambda a, b: so2.so2_tensor_product(a, b, w, lmax=L, mmax=M)  # noqa: B023
             want = turn(f(x, y), gamma, L, M)
             got = f(turn(x, gamma, L, M), turn(y, gamma, L, M))
             assert (got - want).abs().max() < 1e-12 * want.abs().max()
@@ -73,7 +73,7 @@ def test_mirrors() -> None:
     L = 3
     x, y, w, _ = operands(L, L, 2, 4, torch.complex128)
     sign = torch.tensor([1.0 if m >= 0 else -1.0 for _, m in so2.frame_order(L)], dtype=torch.float64)[:, None]
-    f = lambda a, b, w: so2.so2_tensor_product(a, b, w, lmax=L)  # noqa: E731
+    f = lambda a, b, w: so2.so2_tensor_product(a, b, w, lmax=L)
     assert_close(f(sign * x, sign * y, w.real), sign * f(x, y, w.real), terms=16)
     assert (f(sign * x, sign * y, w) - sign * f(x, y, w)).abs().max() > 0.1
 
@@ -104,7 +104,7 @@ def test_complex_weights_reach_every_product() -> None:
 def test_derivatives(dtype: torch.dtype) -> None:
     x, y, *weights = (t.requires_grad_() for t in operands(2, 1, 2, 2, dtype))
     for w in weights:
-        fn = lambda x, y, w: so2.so2_tensor_product(x, y, w, lmax=2, mmax=1)  # noqa: E731
+        fn = lambda x, y, w: so2.so2_tensor_product(x, y, w, lmax=2, mmax=1)
         assert gradcheck(fn, (x, y, w), fast_mode=True) and gradgradcheck(fn, (x, y, w), fast_mode=True)
 
 
@@ -119,7 +119,7 @@ def test_dtypes(dtype: torch.dtype) -> None:
 
 def test_compiled() -> None:
     x, y, w, _ = operands(2, 2, 3, 4)
-    fn = lambda x, y, w: so2.so2_tensor_product(x, y, w, lmax=2)  # noqa: E731
+    fn = lambda x, y, w: so2.so2_tensor_product(x, y, w, lmax=2)
     assert_close(torch.compile(fn, fullgraph=True, backend="aot_eager")(x, y, w), fn(x, y, w))
 
 

@@ -83,7 +83,7 @@ def test_matrices_are_independent(isa: str) -> None:
 def test_derivatives(n: int) -> None:
     a = rand(4, n, n).requires_grad_()
     assert gradcheck(eigh3, a) and gradgradcheck(eigh3, a)
-    first = lambda t: torch.autograd.grad(sum(r.sin().sum() for r in eigh3(t)), t, create_graph=True)[0]  # noqa: E731
+    first = lambda t: torch.autograd.grad(sum(r.sin().sum() for r in eigh3(t)), t, create_graph=True)[0]
     assert gradgradcheck(first, rand(1, n, n, seed=2).requires_grad_())
 
 
@@ -248,8 +248,8 @@ def test_derivatives_of_frames() -> None:
     assert gradcheck(lambda x: averaged(x, "SO(3)", ptr), pos) and gradgradcheck(lambda x: averaged(x, "SO(3)", ptr)[1], pos)
     assert gradcheck(lambda x: averaged(x, "O(3)", ptr), pos)
     R = turn(3, True)
-    energy = lambda x: averaged(x, ptr=ptr)[0].sum()  # noqa: E731
-    force = lambda x: torch.autograd.grad(energy(x), x)[0]  # noqa: E731
+    energy = lambda x: averaged(x, ptr=ptr)[0].sum()
+    force = lambda x: torch.autograd.grad(energy(x), x)[0]
     turned = (pos.detach() @ R.T).requires_grad_()
     assert torch.allclose(force(turned), force(pos) @ R.T, atol=1e-9)
 

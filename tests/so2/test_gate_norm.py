@@ -55,7 +55,7 @@ def test_frame_gate_per_degree_equals_fairchem(L: int, M: int) -> None:
 @pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
 def test_gate_is_equivariant(layout: str) -> None:
     x, gates, R = rand(6, FLAT.dim), rand(6, 5, seed=1), random_rotation()
-    f = lambda t: so2.gate(t, gates, FLAT, act=["silu", "tanh"], layout=layout)  # noqa: E731
+    f = lambda t: so2.gate(t, gates, FLAT, act=["silu", "tanh"], layout=layout)
     for inversion in (False, True):
         assert_close(f(act(FLAT, x, R, inversion, layout)), act(FLAT, f(x), R, inversion, layout), terms=32)
 
@@ -64,7 +64,7 @@ def test_a_relu_of_vectors_is_not_equivariant() -> None:
     """The harness sees what it should: the norm gate passes, ReLU on components does not."""
     irreps, R = Irreps("4x1o"), random_rotation()
     x = rand(6, irreps.dim)
-    by_norm = lambda t: so2.gate(t, so2.inner_product(t, t, irreps).sqrt(), irreps)  # noqa: E731
+    by_norm = lambda t: so2.gate(t, so2.inner_product(t, t, irreps).sqrt(), irreps)
     assert_close(by_norm(act(irreps, x, R)), act(irreps, by_norm(x), R), terms=32)
     assert (act(irreps, x, R).relu() - act(irreps, x.relu(), R)).abs().max() > 0.1
 
@@ -125,7 +125,7 @@ def test_flat_rows_equal_stacked_rows(kind: str) -> None:
 @pytest.mark.parametrize("layout", ["mul_ir", "ir_mul"])
 def test_norm_is_equivariant(kind: str, layout: str) -> None:
     x, w, b, R = rand(6, FLAT.dim), rand(FLAT.num_irreps, seed=1), rand(3, seed=2), random_rotation()
-    f = lambda t: so2.norm(t, FLAT, w, b, kind=kind, layout=layout)  # noqa: E731
+    f = lambda t: so2.norm(t, FLAT, w, b, kind=kind, layout=layout)
     for inversion in (False, True):
         assert_close(f(act(FLAT, x, R, inversion, layout)), act(FLAT, f(x), R, inversion, layout), terms=64)
 
@@ -263,5 +263,5 @@ def test_bad_input(call, error, name) -> None:
 
 def test_compiled() -> None:
     x, gates = rand(5, 9, 4), rand(5, 8, seed=1)
-    fn = lambda x, g: so2.norm(so2.gate(x, g, 2), 2)  # noqa: E731
+    fn = lambda x, g: so2.norm(so2.gate(x, g, 2), 2)
     assert_close(torch.compile(fn, fullgraph=True, backend="aot_eager")(x, gates), fn(x, gates))

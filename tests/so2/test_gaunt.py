@@ -22,7 +22,7 @@ def test_values_on_the_sphere(l1: int, l2: int, method: str, isa: str) -> None:
     """At random points the expansion of the result is the product of the expansions."""
     x, y = draw(3, (l1 + 1) ** 2, 2), draw(3, (l2 + 1) ** 2, 2)
     points = draw(20, 3)
-    at = lambda t, l: spherical_harmonics(range(l + 1), points, True, "integral") @ t  # noqa: E731
+    at = lambda t, l: spherical_harmonics(range(l + 1), points, True, "integral") @ t
     out = gaunt_product(x, y, method=method)
     assert out.shape == (3, (l1 + l2 + 1) ** 2, 2)
     assert torch.allclose(at(out, l1 + l2), at(x, l1) * at(y, l2), rtol=1e-11, atol=1e-11)
@@ -33,7 +33,7 @@ def test_forms_agree_with_clebsch_gordan(l1: int, l2: int, l3: int) -> None:
     """Each path has the weight sqrt((2 l1 + 1)(2 l2 + 1)(2 l3 + 1) / 4 pi) (l1 l2 l3; 0 0 0), with the sign of the real symbols."""
     x, y = draw(4, (l1 + 1) ** 2, 3), draw(4, (l2 + 1) ** 2, 3)
     want = torch.zeros(4, (l3 + 1) ** 2, 3, dtype=torch.float64)
-    part = lambda l: slice(l * l, (l + 1) ** 2)  # noqa: E731
+    part = lambda l: slice(l * l, (l + 1) ** 2)
     for a in range(l1 + 1):
         for b in range(l2 + 1):
             for c in range(abs(a - b), min(a + b, l3) + 1):
@@ -49,7 +49,7 @@ def test_equivariance(method: str) -> None:
     x, y, irreps = draw(2, 9, 2), draw(2, 16, 2), [Irreps.spherical_harmonics(l) for l in (2, 3, 5)]
     for inversion in (False, True):
         R = random_rotation(2)
-        turn = lambda n, t: act(irreps[n], t.transpose(1, 2).flatten(0, 1), R, inversion).reshape(2, 2, -1).transpose(1, 2)  # noqa: B023, E731
+        turn = lambda n, t: act(irreps[n], t.transpose(1, 2).flatten(0, 1), R, inversion).reshape(2, 2, -1).transpose(1, 2)  # noqa: B023
         out = gaunt_product(turn(0, x), turn(1, y), method=method)
         assert torch.allclose(out, turn(2, gaunt_product(x, y, method=method)), atol=1e-12)
 
@@ -57,7 +57,7 @@ def test_equivariance(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_gradients(method: str) -> None:
     args = draw(2, 4, 2).requires_grad_(), draw(1, 4, 2).requires_grad_()
-    f = lambda x, y: gaunt_product(x, y, 2, method)  # noqa: E731
+    f = lambda x, y: gaunt_product(x, y, 2, method)
     assert gradcheck(f, args) and gradgradcheck(f, args)
 
 

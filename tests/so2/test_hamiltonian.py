@@ -118,7 +118,7 @@ def test_molecules() -> None:
         R = random_rotation(2)
         D = torch.block_diag(*(wigner(l, R) for a in numbers for l in degrees(SVP[a])))
         c = rand(N, basis.irreps.dim), rand(off.shape[0], basis.irreps.dim, seed=3)
-        build = lambda c: basis.matrix(*(so2.hamiltonian_blocks(t, basis.shells) for t in c), both, z)  # noqa: B023, E731
+        build = lambda c: basis.matrix(*(so2.hamiltonian_blocks(t, basis.shells) for t in c), both, z)  # noqa: B023
         assert_close(build([act(basis.irreps, t, R) for t in c]), D @ build(c) @ D.T, terms=1024)
 
 
@@ -207,5 +207,5 @@ def test_bad_input(call, error, name) -> None:
 
 def test_compiled() -> None:
     x, w = rand(3, 9, 2), rand(so2.hamiltonian_irreps("2s1p").num_irreps, 2, seed=1)
-    fn = lambda x, w: so2.hamiltonian_features(so2.hamiltonian_blocks(x, "2s1p", weight=w), "2s1p")  # noqa: E731
+    fn = lambda x, w: so2.hamiltonian_features(so2.hamiltonian_blocks(x, "2s1p", weight=w), "2s1p")
     assert_close(torch.compile(fn, fullgraph=True, backend="aot_eager")(x, w), fn(x, w))

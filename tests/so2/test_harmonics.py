@@ -53,9 +53,9 @@ def test_jet_against_autograd(normalize: bool, isa: str, on_threads) -> None:
 def test_derivatives(normalization: str, normalize: bool) -> None:
     """To the third order, at the poles too."""
     x = points(6).requires_grad_()
-    f = lambda t: spherical_harmonics([0, 1, 2, 3], t, normalize, normalization)  # noqa: E731
+    f = lambda t: spherical_harmonics([0, 1, 2, 3], t, normalize, normalization)
     assert gradcheck(f, x) and gradgradcheck(f, x)
-    first = lambda t: torch.autograd.grad(f(t).sin().sum(), t, create_graph=True)[0]  # noqa: E731
+    first = lambda t: torch.autograd.grad(f(t).sin().sum(), t, create_graph=True)[0]
     assert gradgradcheck(first, points(2).requires_grad_())
     assert gradcheck(lambda t: spherical_harmonics_derivatives(2, t, normalize, normalization, 2), points(5)[:, :].requires_grad_())
 
@@ -79,7 +79,7 @@ def test_rotation_and_reflection() -> None:
 def test_norms() -> None:
     x = points(5)
     for l in (0, 1, 3, 12):
-        size = lambda n: spherical_harmonics(l, x, True, n).square().sum(1)  # noqa: B023, E731
+        size = lambda n: spherical_harmonics(l, x, True, n).square().sum(1)  # noqa: B023
         assert torch.allclose(size("norm"), torch.ones(5, dtype=torch.float64))
         assert torch.allclose(size("component"), torch.full((5,), 2.0 * l + 1, dtype=torch.float64))
     assert torch.allclose(spherical_harmonics(1, x, False, "norm"), x)

@@ -85,7 +85,7 @@ def test_equivariance(inversion: bool) -> None:
     """Scores are invariant: rows of zero degree stay, the others turn with the values."""
     graph, R = random_graph(N, E), random_rotation(1)
     q, k, v = rand(N, KEYS.dim), rand(E, KEYS.dim, seed=1), rand(E, VALUES.dim, seed=2)
-    f = lambda q, k, v: so2.irreps_attention(graph, q, k, v, VALUES, key_irreps=KEYS, heads=2, per_edge=True)  # noqa: E731
+    f = lambda q, k, v: so2.irreps_attention(graph, q, k, v, VALUES, key_irreps=KEYS, heads=2, per_edge=True)
     turned = f(*(act(i, t, R, inversion) for i, t in ((KEYS, q), (KEYS, k), (VALUES, v))))
     assert_close(turned, act(VALUES, f(q, k, v), R, inversion), terms=256)
 
@@ -109,7 +109,7 @@ def test_derivatives(per_edge: bool) -> None:
         return so2.irreps_attention(graph, q, k, v, values, key_irreps=keys, heads=2, bias=b, per_edge=per_edge)
 
     assert gradcheck(fn, leaves, fast_mode=True) and gradgradcheck(fn, leaves, fast_mode=True)
-    fn = lambda v, b: so2.irreps_attention(graph, None, None, v, values, heads=2, bias=b, per_edge=per_edge)  # noqa: E731
+    fn = lambda v, b: so2.irreps_attention(graph, None, None, v, values, heads=2, bias=b, per_edge=per_edge)
     assert gradcheck(fn, leaves[2:], fast_mode=True) and gradgradcheck(fn, leaves[2:], fast_mode=True)
 
 
@@ -138,7 +138,7 @@ def test_compiled(per_edge: bool) -> None:
     """Once a call has analysed the graph."""
     graph = random_graph(N, E)
     q, k = rand(N, 9, 4).requires_grad_(), rand(E if per_edge else N, 9, 4, seed=1).requires_grad_()
-    fn = lambda q, k: so2.irreps_attention(graph, q, k, k, 2, heads=2, per_edge=per_edge)  # noqa: E731
+    fn = lambda q, k: so2.irreps_attention(graph, q, k, k, 2, heads=2, per_edge=per_edge)
     want = fn(q, k)
     grads = torch.autograd.grad(want.sin().sum(), (q, k))
     got = torch.compile(fn, fullgraph=True, backend="aot_eager")(q, k)

@@ -25,10 +25,10 @@ def test_identity(lmax: int) -> None:
 def test_square_is_the_gaunt_product(lmax: int) -> None:
     """int Y_a Y_b Y_c = 4 pi-normalised 3j(000) times the table: exact, not up to aliasing."""
     x, n = rand(4, (lmax + 1) ** 2, 3), lmax + 1
-    rows = lambda l: slice(l * l, (l + 1) ** 2)  # noqa: E731
+    rows = lambda l: slice(l * l, (l + 1) ** 2)
     want = torch.zeros_like(x)
     up = torch.tensor([[0.0, 1.0, 0.0]], dtype=torch.float64)
-    y = lambda l: so2.spherical_harmonics([l], up, normalization="component", normalize=True)[0]  # noqa: E731
+    y = lambda l: so2.spherical_harmonics([l], up, normalization="component", normalize=True)[0]
     for a in range(n):
         for b in range(n):
             for c in range(abs(a - b), min(a + b, lmax) + 1):
@@ -56,15 +56,15 @@ def test_equivariance_improves_with_resolution() -> None:
     x = 2 * rand(6, 9, 4)
     errors = []
     for n in (4, 8, 16, 32):
-        f = lambda t: so2.s2_activation(t, lmax, resolution=(n, 2 * n))  # noqa: B023, E731
+        f = lambda t: so2.s2_activation(t, lmax, resolution=(n, 2 * n))  # noqa: B023
         errors.append(float((f(D @ x) - D @ f(x)).abs().max()))
     assert errors[0] > errors[1] > errors[2] > errors[3] and errors[3] < 1e-8
-    square = lambda t: so2.s2_activation(t, lmax, act=torch.square)  # noqa: E731
+    square = lambda t: so2.s2_activation(t, lmax, act=torch.square)
     assert_close(square(D @ x), D @ square(x), terms=256, magnitude=8)
 
 
 def test_derivatives() -> None:
-    fn = lambda x: so2.s2_activation(x, 2)  # noqa: E731
+    fn = lambda x: so2.s2_activation(x, 2)
     x = rand(2, 9, 2).requires_grad_()
     assert gradcheck(fn, x) and gradgradcheck(fn, x)
 
@@ -78,7 +78,7 @@ def test_dtypes_and_empty(dtype: torch.dtype) -> None:
 
 def test_compiled() -> None:
     x = rand(3, 9, 4)
-    fn = lambda x: so2.s2_activation(x, 2)  # noqa: E731
+    fn = lambda x: so2.s2_activation(x, 2)
     assert_close(torch.compile(fn, fullgraph=True, backend="aot_eager")(x), fn(x))
 
 

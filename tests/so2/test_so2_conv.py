@@ -53,9 +53,9 @@ def test_the_products_are_each_others_derivatives() -> None:
     n = len(so2.frame_order(2, 1))
     x, g = rand(4, n * 2).requires_grad_(), rand(4, 2 + n * 3, seed=1).requires_grad_()
     w, b = rand(numel(*shape)).requires_grad_(), rand(11).requires_grad_()
-    conv = lambda three: lambda x, w, b: ops.so2_conv(x, w, b, *shape, False, three)  # noqa: E731
-    back = lambda g, w: ops.so2_conv(g, w, None, *shape, True, False)  # noqa: E731
-    grad = lambda x, g: ops.so2_conv_wgrad(x, g, *shape)  # noqa: E731
+    conv = lambda three: lambda x, w, b: ops.so2_conv(x, w, b, *shape, False, three)
+    back = lambda g, w: ops.so2_conv(g, w, None, *shape, True, False)
+    grad = lambda x, g: ops.so2_conv_wgrad(x, g, *shape)
     for fn, args in ((conv(False), (x, w, b)), (conv(True), (x, w, b)), (back, (g, w)), (grad, (x, g))):
         assert gradcheck(fn, args) and gradgradcheck(fn, args, fast_mode=True)
 
@@ -74,7 +74,7 @@ def test_linear_commutes_with_turns_about_the_edge() -> None:
     L, M, E = 3, 2, 6
     w = [rand(*s, seed=i) for i, s in enumerate(so2.weight_shapes(L, M, 4, 5, 3))]
     x, gamma = rand(E, len(so2.frame_order(L, M)), 4), rand(E)
-    f = lambda t: so2.so2_linear(t, w, rand(3 + 4 * 5), lmax=L, mmax=M, out_channels=5, extra=3)  # noqa: E731
+    f = lambda t: so2.so2_linear(t, w, rand(3 + 4 * 5), lmax=L, mmax=M, out_channels=5, extra=3)
     (e1, y1), (e2, y2) = f(turn(x, gamma, L, M)), f(x)
     assert_close(e1, e2, terms=32)
     assert_close(y1, turn(y2, gamma, L, M), terms=64)
@@ -100,7 +100,7 @@ def test_equals_the_full_tensor_product() -> None:
     vec, x = rand(E, 3, seed=1), rand(E, (L + 1) ** 2, C, seed=2)
     paths = [(a, f, b) for a in range(L + 1) for f in range(L + 1) for b in range(L + 1) if abs(a - f) <= b <= a + f]
     strength = dict(zip(paths, rand(len(paths), C, C, seed=3), strict=True))
-    Y = lambda l, v: o3.spherical_harmonics(l, v, True, "component")  # noqa: E731
+    Y = lambda l, v: o3.spherical_harmonics(l, v, True, "component")
     want = torch.zeros(E, (L + 1) ** 2, C, dtype=torch.float64)
     blocks = {(a, b): torch.zeros(2 * b + 1, 2 * a + 1, C, C, dtype=torch.float64) for a in range(L + 1) for b in range(L + 1)}
     up = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64)

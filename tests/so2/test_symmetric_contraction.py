@@ -103,7 +103,7 @@ def test_every_order_against_the_reference(order: int, last: bool, isa: str, on_
     plan = SymmetricContractionPlan("0e+1o", "0e+1o", 4)
     for dtype, (N, C) in itertools.product((torch.float64, torch.float32), ((5, 19), (600, 3))):
         x, w, element = operands(plan, N, C, dtype=dtype)
-        lay = lambda t: t if last else t.transpose(1, 2).contiguous()  # noqa: E731
+        lay = lambda t: t if last else t.transpose(1, 2).contiguous()
         g = draw(N, C, plan.irreps_out.dim, dtype=dtype, seed=5)
         directions: list[Tensor | None] = []
         for j in range(2):
@@ -132,7 +132,7 @@ def test_gradients(layout: str) -> None:
     plan = SymmetricContractionPlan("0e+1o", "0e+1o", 3)
     x, w, element = operands(plan, 3, 2)
     x = (x if layout == "mul_ir" else x.transpose(1, 2).contiguous()).requires_grad_()
-    f = lambda x, w: symmetric_contraction(x, w, element, plan, layout)  # noqa: E731
+    f = lambda x, w: symmetric_contraction(x, w, element, plan, layout)
     assert gradcheck(f, (x, w.requires_grad_())) and gradgradcheck(f, (x, w))
 
 
@@ -169,7 +169,7 @@ def test_equivariance(inversion: bool) -> None:
     plan = SymmetricContractionPlan("0e+0o+1o+1e+2e+3o", "0e+0o+1o+1e+2e+2o+3o", 3)
     x, w, element = operands(plan, 4, 3)
     R = random_rotation(1)
-    turn = lambda irreps, t: act(irreps, t.flatten(0, 1), R, inversion).reshape(t.shape)  # noqa: E731
+    turn = lambda irreps, t: act(irreps, t.flatten(0, 1), R, inversion).reshape(t.shape)
     out = symmetric_contraction(turn(plan.irreps_in, x), w, element, plan)
     want = turn(plan.irreps_out, symmetric_contraction(x, w, element, plan))
     assert (out - want).abs().max() < 1e-12 * want.abs().max()
@@ -235,7 +235,7 @@ def test_module_loads_the_state_of_mace() -> None:
 def test_compile() -> None:
     plan = SymmetricContractionPlan("0e+1o", "0e+1o", 3)
     x, w, element = operands(plan, 5, 3)
-    f = lambda x, w: symmetric_contraction(x, w, element, plan).square().sum()  # noqa: E731
+    f = lambda x, w: symmetric_contraction(x, w, element, plan).square().sum()
     results = []
     for g in (f, torch.compile(f, fullgraph=True, backend="aot_eager")):
         leaves = x.clone().requires_grad_(), w.clone().requires_grad_()

@@ -114,7 +114,7 @@ def test_channelwise_instructions_are_in_the_order_of_e3nn():
 def test_gradients() -> None:
     product, graph = channelwise("3x0e+2x1o", sh="0e+1o+2e"), random_graph(4, 7)
     args = tuple(t.requires_grad_() for t in operands(product, graph))
-    f = lambda x, y, w: tp_conv(graph, x, y, w, product)  # noqa: E731
+    f = lambda x, y, w: tp_conv(graph, x, y, w, product)
     assert gradcheck(f, args) and gradgradcheck(f, args)
     alone = (args[0].detach()[:3].requires_grad_(), args[1].detach()[:3].requires_grad_(), args[2].detach()[:3].requires_grad_())
     assert gradcheck(product, alone) and gradgradcheck(product, alone)
@@ -138,7 +138,7 @@ def test_equivariance(layout: str) -> None:
     product, graph = channelwise("5x0e+3x1o+2x2e+2x1e", "0e+0o+1o+1e+2e+2o+3o", layout=layout), random_graph(6, 40)
     x, _, w = operands(product, graph)
     v = torch.randn(graph.num_edges, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
-    run = lambda x, v: tp_conv(graph, x, spherical_harmonics(range(4), v, True), w, product)  # noqa: E731
+    run = lambda x, v: tp_conv(graph, x, spherical_harmonics(range(4), v, True), w, product)
     for seed, inversion in ((0, False), (1, True)):
         R = random_rotation(seed)
         turned = run(act(product.irreps_in1, x, R, inversion, layout), (-1 if inversion else 1) * (v @ R.T))
@@ -255,7 +255,7 @@ def test_modes(mode, in1, in2, out, paths, weights: str, layout: str) -> None:
     turned = product(*(act(i, t, R, True, layout) for i, t in ((product.irreps_in1, x[src]), (product.irreps_in2, y))), w)
     assert (turned - act(product.irreps_out, edge, R, True, layout)).abs().max() < 1e-12
     args = [t.requires_grad_() for t in (x, y, w) if t is not None]
-    f = lambda *a: tp_conv(graph, *a, *([None] if w is None else []), product)  # noqa: E731
+    f = lambda *a: tp_conv(graph, *a, *([None] if w is None else []), product)
     assert gradcheck(f, args) and gradgradcheck(f, args, nondet_tol=0.0)
 
 
@@ -289,7 +289,7 @@ def test_modes_equal_e3nn(mode, in1, in2, out, paths, weights: str) -> None:
 def test_compile_and_export() -> None:
     product, graph = channelwise("3x0e+2x1o"), random_graph(4, 9)
     x, y, w = operands(product, graph)
-    f = lambda x, y, w: tp_conv(graph, x, y, w, product)  # noqa: E731
+    f = lambda x, y, w: tp_conv(graph, x, y, w, product)
     got = torch.compile(f, fullgraph=True, backend="aot_eager")
     a, b = ([t.clone().requires_grad_() for t in (x, y, w)] for _ in range(2))
     assert_same(got(*a).detach(), f(*b).detach())
@@ -334,7 +334,7 @@ def bad_calls():
     graph = random_graph(4, 9)
     product = channelwise("3x0e+2x1o")
     x, y, w = operands(product, graph)
-    make = lambda *paths, **k: TensorProduct("3x0e+2x1o", "0e+1o", "3x0e+2x1o", list(paths), **k)  # noqa: E731
+    make = lambda *paths, **k: TensorProduct("3x0e+2x1o", "0e+1o", "3x0e+2x1o", list(paths), **k)
     return [
         (TypeError, "graph", lambda: tp_conv(None, x, y, w, product)),
         (TypeError, "product", lambda: tp_conv(graph, x, y, w, None)),

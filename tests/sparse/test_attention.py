@@ -171,7 +171,7 @@ def test_instruction_sets_and_threads_agree(on_threads) -> None:
         randn(4, 8, seed=2, dtype=torch.float32),
     )
     x.requires_grad_()
-    run = lambda: torch.autograd.grad(gatv2_attention(graph, x, y, a).square().sum(), x)[0]  # noqa: E731
+    run = lambda: torch.autograd.grad(gatv2_attention(graph, x, y, a).square().sum(), x)[0]
     assert_same(on_threads(run), run())
 
 
@@ -210,7 +210,7 @@ def test_layers_of_pyg() -> None:
     H, D = 3, 7
     gat = nn.GATConv((6, 5), D, heads=H, add_self_loops=False, edge_dim=4, bias=False)
     xs, xd = gat.lin_src(x).view(-1, H, D), gat.lin_dst(y).view(-1, H, D)
-    score = lambda t, a: (t * a).sum(-1)  # noqa: E731
+    score = lambda t, a: (t * a).sum(-1)
     ours = gat_attention(
         graph, xs, score(xs, gat.att_src), score(xd, gat.att_dst), score(gat.lin_edge(e).view(-1, H, D), gat.att_edge)
     )

@@ -113,13 +113,13 @@ def test_numbers_and_diagonals() -> None:
 def test_raw_gradients() -> None:
     coo = random_coo(5, 5, 9)
     rowptr, col, eid = to_csr(coo, 5)
-    leaf = lambda *shape, seed=0: values(*shape, seed=seed).requires_grad_()  # noqa: E731
+    leaf = lambda *shape, seed=0: values(*shape, seed=seed).requires_grad_()
     for transpose in (False, True):
         shape = (3, 2) if transpose else (2, 3)
-        product = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, col, eid, *NONE, -0.5, t)  # noqa: E731
-        outer = lambda a, b, t=transpose: ops.block_sddmm(a, b, rowptr, col, eid, *NONE, 9, -0.5, t)  # noqa: E731
-        both = lambda x, m, d, t=transpose: ops.block_spmm(x, m, d, rowptr, col, eid, *NONE, -0.5, t)  # noqa: E731
-        edges = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, None, None, *NONE, 2.0, t)  # noqa: E731
+        product = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, col, eid, *NONE, -0.5, t)
+        outer = lambda a, b, t=transpose: ops.block_sddmm(a, b, rowptr, col, eid, *NONE, 9, -0.5, t)
+        both = lambda x, m, d, t=transpose: ops.block_spmm(x, m, d, rowptr, col, eid, *NONE, -0.5, t)
+        edges = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, None, None, *NONE, 2.0, t)
         cases = [
             (product, (leaf(5, 3, 2), leaf(9, *shape, seed=1))), (outer, (leaf(5, 2, 3), leaf(5, 3, 3, seed=1))),
             (both, (leaf(5, 2, 2), leaf(9, 2, 2, seed=1), leaf(5, 2, 2, seed=2))), (edges, (leaf(9, 3, 2), leaf(9, *shape, seed=1))),

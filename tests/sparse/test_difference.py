@@ -73,13 +73,13 @@ def test_raw_gradients() -> None:
     coo = random_coo(4, 5, 9)
     rowptr, col, eid = to_csr(coo, 5)
     s = (rowptr, col, eid, *NONE)
-    leaf = lambda t: t.requires_grad_()  # noqa: E731
+    leaf = lambda t: t.requires_grad_()
     x, y = leaf(away_from_ties(4, 2)), leaf(away_from_ties(5, 2, seed=1) + 0.01)
     w, hu, hv = leaf(values(9)), leaf(values(4, 2, seed=2)), leaf(values(5, 2, seed=3))
     for power in (0.0, 1.0, 2.0, 1.5, 3.0):
         for odd in (False, True):
-            rows = lambda *a, p=power, o=odd: ops.difference_rows(*a, *s, p, o)  # noqa: E731
-            edges = lambda *a, p=power, o=odd: ops.difference_edges(*a, *s, 9, p, o)  # noqa: E731
+            rows = lambda *a, p=power, o=odd: ops.difference_rows(*a, *s, p, o)
+            edges = lambda *a, p=power, o=odd: ops.difference_edges(*a, *s, 9, p, o)
             assert gradcheck(rows, (x, y, w, hu)) and gradgradcheck(rows, (x, y, w, hu))
             assert gradcheck(edges, (x, y, hv, hu)) and gradgradcheck(edges, (x, y, hv, hu))
             assert gradcheck(lambda x, y, f=rows: f(x, y, None, None), (x, y))
@@ -97,9 +97,9 @@ def collect(m: Tensor) -> Tensor:
 def functions(p: float) -> dict:
     """Public function and the same on stored differences."""
     graph = Graph(SQUARE, num_nodes=9)
-    column = lambda w: w.reshape(-1, 1, 1)  # noqa: E731
-    length = lambda d: d.square().sum((1, 2)).sqrt()  # noqa: E731
-    norm = lambda d: (d.abs() ** p).sum((1, 2)) ** (1 / p)  # noqa: E731
+    column = lambda w: w.reshape(-1, 1, 1)
+    length = lambda d: d.square().sum((1, 2)).sqrt()
+    norm = lambda d: (d.abs() ** p).sum((1, 2)) ** (1 / p)
     return {
         "variation": (
             lambda x, w: sparse.total_variation(graph, x, w, p),

@@ -78,9 +78,9 @@ def test_gradients(poison: None) -> None:
 def test_gradchecks() -> None:
     coo = torch.tensor([[0, 1, 2, 0, 3, 3, 0], [2, 0, 2, 2, 1, 1, 0]])
     graph = Graph(coo, num_src=5, num_dst=4)
-    leaf = lambda *s, seed=0: values(*s, seed=seed).requires_grad_()  # noqa: E731
+    leaf = lambda *s, seed=0: values(*s, seed=seed).requires_grad_()
     inputs = leaf(5, 3), leaf(7, 2, seed=1), leaf(2, 3, 2, seed=2), leaf(3, 2, seed=3)
-    fn = lambda *t: edge_conditioned_matmul(graph, *t)  # noqa: E731
+    fn = lambda *t: edge_conditioned_matmul(graph, *t)
     assert gradcheck(fn, inputs)
     assert gradgradcheck(fn, inputs)
     s = (*graph.structure[:3], *graph.reversed_structure)
@@ -151,7 +151,7 @@ def test_bad_input() -> None:
 def test_compile() -> None:
     graph = Graph(COO, num_src=M, num_dst=N)
     graph.reversed_structure  # noqa: B018
-    fn = lambda *t: edge_conditioned_matmul(graph, *t)  # noqa: E731
+    fn = lambda *t: edge_conditioned_matmul(graph, *t)
     results = []
     for f in (fn, torch.compile(fn, fullgraph=True, backend="aot_eager")):
         leaves = [t.requires_grad_() for t in (values(M, 5), values(E, 4, seed=1), values(4, 5, 6, seed=2), values(5, 6, seed=3))]

@@ -67,10 +67,10 @@ def test_spmm(reduce: str, dtype: torch.dtype) -> None:
         kind = MESSAGES[n % 6]
         fe = ((F,), (1,))[n // 6 % 2]
         x, e = values(NUM_SRC, F, dtype=dtype), values(EDGES, *fe, dtype=dtype, seed=1)
-        fn = lambda x, e: spmm(graph(x.device.type), x, e, kind, reduce)  # noqa: B023, E731
+        fn = lambda x, e: spmm(graph(x.device.type), x, e, kind, reduce)  # noqa: B023
         if kind.startswith("copy"):
             lone = x if kind == "copy_u" else values(EDGES, F, dtype=dtype)
-            fn = lambda t: spmm(graph(t.device.type), *((t, None) if kind == "copy_u" else (None, t)), kind, reduce)  # noqa: B023, E731
+            fn = lambda t: spmm(graph(t.device.type), *((t, None) if kind == "copy_u" else (None, t)), kind, reduce)  # noqa: B023
             both(fn, lone, what=(kind, F))
         else:
             both(fn, x, e, what=(kind, F))
@@ -82,7 +82,7 @@ def test_heads_batches_and_hubs(reduce: str) -> None:
     both(lambda x, e: spmm(graph(x.device.type), x, e, reduce=reduce, batch_dims=1), values(3, NUM_SRC, 8), values(EDGES, 1, seed=1))
     coo = random_coo(40, 12, 900, hub=20_000)
     make = near_one if reduce == "prod" else values
-    hub = lambda x: spmm(graph(x.device.type, coo, 40, 12), x, reduce=reduce)  # noqa: E731
+    hub = lambda x: spmm(graph(x.device.type, coo, 40, 12), x, reduce=reduce)
     if reduce == "prod":
         with torch.no_grad():
             x = make(40, 8)
@@ -100,10 +100,10 @@ def test_winners(reduce: str) -> None:
             for skip_nan in (False, True):
                 if dtype.is_floating_point:
                     src[::7] = float("nan")
-                fn = lambda d: segment_reduce(src.to(d), ptr.to(d), reduce, return_arg=True, skip_nan=skip_nan)  # noqa: B023, E731
+                fn = lambda d: segment_reduce(src.to(d), ptr.to(d), reduce, return_arg=True, skip_nan=skip_nan)  # noqa: B023
                 for a, b in zip(fn(DEVICE), fn("cpu"), strict=True):
                     assert_same(a.cpu(), b, (dtype, F, skip_nan))
-                fn = lambda d: scatter_reduce(src.to(d), COO[1].to(d), NUM_DST, reduce, return_arg=True, skip_nan=skip_nan)  # noqa: B023, E731
+                fn = lambda d: scatter_reduce(src.to(d), COO[1].to(d), NUM_DST, reduce, return_arg=True, skip_nan=skip_nan)  # noqa: B023
                 for a, b in zip(fn(DEVICE), fn("cpu"), strict=True):
                     assert_same(a.cpu(), b, (dtype, F, skip_nan))
 

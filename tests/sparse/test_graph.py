@@ -169,7 +169,7 @@ def test_caches_do_not_remember_the_mode_they_were_built_in() -> None:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     graph = Graph(COO, num_src=NUM_SRC, num_dst=NUM_DST)
-    call = lambda d: spmm(graph, torch.ones(NUM_SRC, 3, d, device="cpu"), torch.ones(EDGES, 3, 1, device="cpu"))  # noqa: E731
+    call = lambda d: spmm(graph, torch.ones(NUM_SRC, 3, d, device="cpu"), torch.ones(EDGES, 3, 1, device="cpu"))
     with torch.device("meta"):
         assert call(13).device.type == "cpu"
     with FakeTensorMode(allow_non_fake_inputs=True):

@@ -62,7 +62,7 @@ def test_values_and_gradients(extra: str) -> None:
 
 def test_higher_orders() -> None:
     x = randn(M, 2).requires_grad_()
-    function = lambda x: multi_aggregate(GRAPH, x, ("mean", "min", "max", "std"), ("identity", "attenuation"))  # noqa: E731
+    function = lambda x: multi_aggregate(GRAPH, x, ("mean", "min", "max", "std"), ("identity", "attenuation"))
     assert gradcheck(function, (x,), fast_mode=True) and gradgradcheck(function, (x,), fast_mode=True)
 
 

@@ -138,7 +138,7 @@ def test_special_values(isa: str) -> None:
 @pytest.mark.parametrize("messages", MESSAGES)
 def test_derivatives(messages: str) -> None:
     graph = Graph(torch.unique(random_coo(7, 8, 30), dim=1), num_src=7, num_dst=8)
-    rand = lambda rows, seed: torch.randn(rows, 2, dtype=torch.float64, generator=generator(seed)).requires_grad_()  # noqa: E731
+    rand = lambda rows, seed: torch.randn(rows, 2, dtype=torch.float64, generator=generator(seed)).requires_grad_()
     x, edge = (rand(r, k) if p else None for k, (r, p) in enumerate(zip((7, graph.num_edges), MESSAGES[messages], strict=True)))
     leaves = tuple(t for t in (x, edge, rand(8, 2)) if t is not None)
 

@@ -38,7 +38,7 @@ def powers(matrix: Tensor, x: Tensor, K: int) -> list[Tensor]:
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None:
     acc = torch.float64 if dtype == torch.float64 else torch.float32
-    wide = lambda t: None if t is None else t.double()  # noqa: E731
+    wide = lambda t: None if t is None else t.double()
     for n, (C, K) in enumerate([(1, 0), (3, 4), (16, 1), (17, 4), (33, 3), (70, 2), (130, 3), (5, 4)]):
         s = structure(INTEGERS[n % 2])
         x, grad, dot = (values(N, C, dtype=dtype, seed=i) for i in range(3))

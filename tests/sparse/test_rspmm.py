@@ -104,8 +104,8 @@ def test_public_against_dense(mul: str, reduce: str, poison: None) -> None:
             ours, theirs = (ours,), (theirs,)
         for a, b in zip(ours, theirs, strict=True):
             assert_close(a, b, terms=64)
-        loss = lambda ts: sum((values(*t.shape, seed=i) * t.nan_to_num(0, 0, 0)).sum() for i, t in enumerate(ts))  # noqa: E731
-        finite = lambda ts: [torch.where(t.isfinite(), t, 0.0) for t in ts]  # noqa: E731
+        loss = lambda ts: sum((values(*t.shape, seed=i) * t.nan_to_num(0, 0, 0)).sum() for i, t in enumerate(ts))
+        finite = lambda ts: [torch.where(t.isfinite(), t, 0.0) for t in ts]
         got = torch.autograd.grad(loss(finite(ours)), leaves)
         want = torch.autograd.grad(loss(finite(theirs)), leaves)
         for a, b in zip(got, want, strict=True):
@@ -118,7 +118,7 @@ def test_gradients(mul: str, reduce: str) -> None:
     edges, kind = torch.tensor([[0, 1, 2, 0, 3, 1, 2], [1, 1, 1, 2, 2, 2, 0]]), torch.tensor([0, 1, 0, 1, 1, 0, 1])
     g = RelationalGraph(edges, kind, 4, 2)
     rng = torch.Generator().manual_seed(4)
-    make = lambda *s: torch.randn(*s, dtype=torch.float64, generator=rng).requires_grad_()  # noqa: E731
+    make = lambda *s: torch.randn(*s, dtype=torch.float64, generator=rng).requires_grad_()
     rel, x, weight = make(2, 2), make(4, 2), make(7)
     mask = torch.tensor([1, 1, 1, 1, 1, 0, 1]).bool()
     # std of one edge has a kink at 0, and -inf has no difference.
@@ -235,7 +235,7 @@ def test_no_messages_are_saved() -> None:
 def test_compiles() -> None:
     g = graph()
     g.reversed_structure  # noqa: B018
-    fn = lambda rel, x, w: sum(t.sum() for t in relational_spmm(g, rel, x, w, MASK, "add", "pna"))  # noqa: E731
+    fn = lambda rel, x, w: sum(t.sum() for t in relational_spmm(g, rel, x, w, MASK, "add", "pna"))
     results = []
     for f in (fn, torch.compile(fn, fullgraph=True, backend="aot_eager")):
         leaves = [t.requires_grad_() for t in operands(6)]

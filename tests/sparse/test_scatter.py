@@ -179,7 +179,7 @@ def test_index_of_several_dimensions(shape: tuple, index_shape: tuple, dim: int,
 def test_gradients(reduce: str, planned: bool) -> None:
     src = torch.randn(E, 3, dtype=torch.float64, generator=generator(1)).requires_grad_()
     index = ScatterPlan(indices(), N) if planned else indices()
-    fn = lambda s: scatter_reduce(s, index, N, reduce, fill_value=0.5)  # noqa: E731
+    fn = lambda s: scatter_reduce(s, index, N, reduce, fill_value=0.5)
     assert gradcheck(fn, (src,), fast_mode=True)
     assert gradgradcheck(fn, (src,), fast_mode=True)
     (got,) = torch.autograd.grad(fn(src).square().sum(), src)

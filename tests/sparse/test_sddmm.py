@@ -156,7 +156,7 @@ def test_gradcheck(op: str) -> None:
     graph, _ = small()
     for lt, rt in (("u", "v"), ("e", "u"), ("v", "v")):
         inputs = tuple(t for t in leaves(lt, rt, (2, 3), (2, 1), op) if t is not None)
-        fn = lambda *a: sddmm(graph, a[0], a[1] if len(a) > 1 else None, op, lt, rt)  # noqa: B023, E731
+        fn = lambda *a: sddmm(graph, a[0], a[1] if len(a) > 1 else None, op, lt, rt)  # noqa: B023
         assert gradcheck(fn, inputs, fast_mode=True)
         assert gradgradcheck(fn, inputs, fast_mode=True)
 
@@ -186,7 +186,7 @@ def test_batches(op: str, who: str) -> None:
             continue
         inputs = [t for t in (lhs, rhs) if t is not None]
         out = sddmm(graph, lhs, rhs, op, lt, rt, batch_dims=1)
-        at = lambda t, b: None if t is None else t[b] if t.dim() == 3 else t  # noqa: E731
+        at = lambda t, b: None if t is None else t[b] if t.dim() == 3 else t
         expected = torch.stack([oracle(coo, at(lhs, b), at(rhs, b), op, lt, rt) for b in range(B)])
         assert_close(out, expected, terms=4, magnitude=2.0, what=(lt, rt))
         for a, b in zip(two_orders(out, inputs), two_orders(expected, inputs), strict=True):

@@ -55,7 +55,7 @@ def test_integers(isa: str, dtype: torch.dtype) -> None:
         src = src - 2
     ptr = INDPTR.tolist()
     groups = [src[a:b].long() for a, b in zip(ptr, ptr[1:], strict=False)]
-    full = lambda v: torch.full((7,), v)  # noqa: E731
+    full = lambda v: torch.full((7,), v)
     expected = {
         "sum": [g.sum(0) for g in groups],
         "prod": [g.prod(0) for g in groups],
@@ -147,7 +147,7 @@ def test_gradients(reduce: str, poison: None) -> None:
 def test_gradcheck(reduce: str) -> None:
     indptr = torch.tensor([0, 2, 2, 5, 6])
     src = torch.randn(6, 2, dtype=torch.float64, generator=generator(1)).requires_grad_()
-    fn = lambda s: segment_reduce(s, indptr, reduce, fill_value=0.5)  # noqa: E731
+    fn = lambda s: segment_reduce(s, indptr, reduce, fill_value=0.5)
     assert gradcheck(fn, (src,), fast_mode=True)
     assert gradgradcheck(fn, (src,), fast_mode=True)
 

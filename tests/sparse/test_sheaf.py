@@ -217,7 +217,7 @@ def test_inverse_square_root_gradients() -> None:
 def test_compile() -> None:
     _, graph = sheaf()
     graph.graph.reversed_structure  # noqa: B018
-    fn = lambda maps, x: sheaf_laplacian(graph, maps, x).square().sum() + sparse.total_variation(graph.graph, x, maps[:, 0, 0], 1.5)  # noqa: E731
+    fn = lambda maps, x: sheaf_laplacian(graph, maps, x).square().sum() + sparse.total_variation(graph.graph, x, maps[:, 0, 0], 1.5)
     compiled = torch.compile(fn, fullgraph=True, backend="aot_eager")
     results = []
     for f in (fn, compiled):

@@ -47,7 +47,7 @@ def call(fn, x, e, s, message: str, reduce: str, *, bcast=None, arg=C.ARG_NONE, 
 
 
 def reference(x, e, s, message, reduce, **kwargs) -> tuple[Tensor, Tensor]:
-    wide = lambda t: None if t is None else t.double() if t.is_floating_point() else t  # noqa: E731
+    wide = lambda t: None if t is None else t.double() if t.is_floating_point() else t
     return call(spmm_ref.spmm, wide(x), wide(e), s, message, reduce, **kwargs)
 
 

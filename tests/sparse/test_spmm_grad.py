@@ -34,7 +34,7 @@ def small_graph(sort: bool = False) -> tuple[Graph, Tensor]:
 
 def leaves(mode: str, kind: str, dtype: torch.dtype = torch.float64, seed: int = 5) -> tuple[Tensor | None, Tensor | None]:
     fx, fe = SHAPES[mode]
-    make = lambda *s, seed: (torch.randn(*s, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))  # noqa: E731
+    make = lambda *s, seed: (torch.randn(*s, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     x = None if kind == "copy_e" else make(NUM_SRC, *fx, seed=seed).to(dtype).requires_grad_()
     e = None if kind == "copy_u" else (make(EDGES, *fe, seed=seed + 1).abs() + 0.5).to(dtype).requires_grad_()
     return x, e
@@ -119,7 +119,7 @@ def test_batches(kind: str, who: str, reduce: str) -> None:
     e = None if kind == "copy_u" else values(*((B,) if who == "both" else ()), EDGES, F, seed=2).requires_grad_()
     inputs = [t for t in (x, e) if t is not None]
     out = spmm(graph, x, e, kind, reduce, batch_dims=1)
-    one = lambda b: spmm_oracle(  # noqa: E731
+    one = lambda b: spmm_oracle(
         coo, NUM_DST, None if x is None else x[b], None if e is None else e[b] if who == "both" else e, kind, reduce
     )
     expected = torch.stack([one(b) for b in range(B)])
@@ -210,7 +210,7 @@ def test_returned_winners(kind: str, reduce: str) -> None:
         graph, coo = small_graph(sort)
         x, e = leaves("both", kind)
         out, arg = spmm(graph, x, e, kind, reduce, return_arg=True)
-        free = lambda t: None if t is None else t.detach()  # noqa: E731
+        free = lambda t: None if t is None else t.detach()
         out2, arg2 = spmm(graph, free(x), free(e), kind, reduce, return_arg=True)
         assert arg.dtype == torch.int64 and torch.equal(arg, arg2) and torch.equal(out, out2)
         empty = graph.in_degrees() == 0

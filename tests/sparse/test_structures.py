@@ -93,7 +93,7 @@ def test_hypergraph_conv(normalisation: str) -> None:
         assert_close(hypergraph_conv(HYPER, x, weight, normalisation=normalisation), m @ x, terms=64)
         got = torch.autograd.grad(hypergraph_conv(HYPER, x, weight, normalisation=normalisation).sin().sum(), x)[0]
         assert_close(got, torch.autograd.grad((m @ x).sin().sum(), x)[0], terms=64)
-    fn = lambda x, w: hypergraph_conv(HYPER, x, w, normalisation=normalisation)  # noqa: E731
+    fn = lambda x, w: hypergraph_conv(HYPER, x, w, normalisation=normalisation)
     assert gradcheck(fn, (x, w)) and gradgradcheck(fn, (x, w))
 
 
@@ -168,7 +168,7 @@ def test_dag_propagate(aggregate: str, reverse: bool) -> None:
             torch.autograd.grad(ours.sin().sum(), leaves), torch.autograd.grad(theirs.sin().sum(), leaves), strict=True
         ):
             assert_close(a, b, terms=500)
-    fn = lambda x: dag_propagate(schedule, x, lambda m, x: (m + x).tanh(), aggregate=aggregate, reverse=reverse)  # noqa: E731
+    fn = lambda x: dag_propagate(schedule, x, lambda m, x: (m + x).tanh(), aggregate=aggregate, reverse=reverse)
     assert gradcheck(fn, (x,))
 
 

@@ -34,7 +34,7 @@ def mean_coefficients(coo: Tensor, kind: Tensor, n: int, dtype: torch.dtype = to
 
 def lists_of(form: str, index: torch.dtype, wide: torch.dtype) -> tuple[tuple, int, int]:
     """((scale, scale_t, lists, lists_t), rows of x, rows of out)."""
-    cast = lambda ls: tuple(t if t is None else t.to(index) for t in ls)  # noqa: E731
+    cast = lambda ls: tuple(t if t is None else t.to(index) for t in ls)
     none = plans.NOTHING
     if form == "segments":
         return (None, None, torch.tensor([0, 0, 97, 98, 350, E, E], dtype=index), *none[1:], *none), E, E
@@ -138,7 +138,7 @@ def test_gradchecks() -> None:
     kind = torch.tensor([1, 0, 1, 1, 0, 3, 1])
     coo = torch.tensor([[0, 1, 2, 0, 3, 3, 0], [2, 0, 2, 2, 1, 1, 0]])
     graph = Graph(coo, num_src=5, num_dst=4)
-    leaf = lambda *s, seed=0: values(*s, seed=seed).requires_grad_()  # noqa: E731
+    leaf = lambda *s, seed=0: values(*s, seed=seed).requires_grad_()
     x, w, b, c = leaf(5, 3), leaf(4, 3, 2, seed=1), leaf(4, 2, seed=2), leaf(7, seed=3)
     rows, few = TypePlan(kind, 4, coo[0], 5), leaf(7, 3, seed=4)
     ptr = torch.tensor([0, 2, 2, 3, 5])

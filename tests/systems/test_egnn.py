@@ -71,7 +71,7 @@ def test_layer_and_equivariance(D: int) -> None:
     want = dense(coo, h, x, p)
     for a, b in zip(got, want, strict=True):
         assert_close(a, b, terms=512, magnitude=8.0)
-    loss = lambda t: t[0].sin().sum() + t[1].cos().sum()  # noqa: E731
+    loss = lambda t: t[0].sin().sum() + t[1].cos().sum()
     for a, b in zip(torch.autograd.grad(loss(got), leaves), torch.autograd.grad(loss(want), leaves), strict=True):
         assert_close(a, b, terms=8192, magnitude=64.0)
     turn = torch.linalg.qr(torch.randn(D, D, dtype=torch.float64)).Q

@@ -99,7 +99,7 @@ def test_mean_field_step() -> None:
 
 def test_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves = [t.requires_grad_() for t in operands(4)]
-    fn = lambda u, b, s: pairwise_log_messages(GRAPH, u, b, s)  # noqa: E731
+    fn = lambda u, b, s: pairwise_log_messages(GRAPH, u, b, s)
     assert gradcheck(fn, leaves) and gradgradcheck(fn, leaves)
     whole = torch.autograd.grad(fn(*leaves).square().sum(), leaves)
     monkeypatch.setattr("structops.sparse._pairwise._BLOCK", 3 * C * C)  # four blocks of edges

@@ -111,7 +111,7 @@ def dense_equiformer(x, vec, *p, index):
 
 def test_equiformer() -> None:
     graph, positions, index = graph_of("CH3OH")
-    ours = lambda *t: equiformer(*t, graph=graph, index=index)  # noqa: E731
+    ours = lambda *t: equiformer(*t, graph=graph, index=index)
     agree(
         ours, lambda *t: dense_equiformer(*t, index=index), randn(6, S, C), edge_vectors(positions, index), *equiformer_parameters()
     )
@@ -124,7 +124,7 @@ def test_equiformer_is_equivariant(inversion: bool) -> None:
     D = wigner_of(R, range(L + 1))
     if inversion:
         R, D = -R, D @ torch.diag(torch.tensor([(-1.0) ** l for l in range(L + 1) for _ in range(2 * l + 1)], dtype=torch.float64))
-    f = lambda x, r: equiformer(x, edge_vectors(r, index), *equiformer_parameters(), graph=graph, index=index)  # noqa: E731
+    f = lambda x, r: equiformer(x, edge_vectors(r, index), *equiformer_parameters(), graph=graph, index=index)
     want = D @ f(x, positions)
     assert (f(D @ x, positions @ R.T + 2.0) - want).abs().max() < 1e-11 * want.abs().max()
 
@@ -136,7 +136,7 @@ EXTRA = H * A + L * C
 
 
 def v2_parameters():
-    numel = lambda shapes: sum(a * b for a, b in shapes)  # noqa: E731
+    numel = lambda shapes: sum(a * b for a, b in shapes)
     first, second = so2.weight_shapes(L, M, 2 * C, C, EXTRA), so2.weight_shapes(L, M, C, C)
     shapes = [(L + 1, C), (C,), (B, 2 * C), (numel(first),), (numel(second),), (H, A), (L + 1, C, C)]
     return [randn(*s, seed=90 + i) / 2 for i, s in enumerate(shapes)]
@@ -214,7 +214,7 @@ def dense_v2(x, vec, *p, index):
 def test_equiformer_v2(name: str) -> None:
     """In any frame the same, edges along y included."""
     graph, positions, index = graph_of(name)
-    ours = lambda *t: equiformer_v2(*t, graph=graph, index=index)  # noqa: E731
+    ours = lambda *t: equiformer_v2(*t, graph=graph, index=index)
     inputs = randn(len(positions), S, C), edge_vectors(positions, index), *v2_parameters()
     agree(ours, lambda *t: dense_v2(*t, index=index), *inputs)
 
@@ -223,7 +223,7 @@ def test_equiformer_v2_is_equivariant() -> None:
     graph, positions, index = graph_of("C2H4")
     x, R, gamma = randn(6, S, C), rotation(1), randn(index.shape[1], seed=2)
     D = wigner_of(R, range(L + 1))
-    f = lambda x, r, g=None: equiformer_v2(x, edge_vectors(r, index), *v2_parameters(), graph=graph, index=index, gamma=g)  # noqa: E731
+    f = lambda x, r, g=None: equiformer_v2(x, edge_vectors(r, index), *v2_parameters(), graph=graph, index=index, gamma=g)
     want = D @ f(x, positions)
     for turned in (None, gamma):
         assert (f(D @ x, positions @ R.T + 2.0, turned) - want).abs().max() < 1e-11 * want.abs().max()
@@ -233,5 +233,5 @@ def test_second_derivatives() -> None:
     """Gradients of forces, along y too."""
     graph, positions, index = graph_of("HCN")
     x, p = randn(3, S, C), v2_parameters()
-    energy = lambda r: equiformer_v2(x, edge_vectors(r, index), *p, graph=graph, index=index)[:, 0].sin().sum()  # noqa: E731
+    energy = lambda r: equiformer_v2(x, edge_vectors(r, index), *p, graph=graph, index=index)[:, 0].sin().sum()
     assert torch.autograd.gradgradcheck(energy, positions.clone().requires_grad_(), fast_mode=True)

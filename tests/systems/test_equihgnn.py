@@ -27,8 +27,8 @@ def mhnn(h: Hypergraph, x, y, W1, W2, W3, W4):
 def dense(x, y, W1, W2, W3, W4):
     H = torch.zeros(N, M, dtype=torch.float64)
     H[NODE, EDGE] = 1
-    pair = lambda a, b: torch.cat([a[:, None].expand(N, M, C), b[None].expand(N, M, C)], 2)  # noqa: E731
-    mean = lambda t, d: (H[..., None] * t).sum(d) / H.sum(d).clamp(min=1)[:, None]  # noqa: E731
+    pair = lambda a, b: torch.cat([a[:, None].expand(N, M, C), b[None].expand(N, M, C)], 2)
+    mean = lambda t, d: (H[..., None] * t).sum(d) / H.sum(d).clamp(min=1)[:, None]
     y = torch.cat([y, mean(pair(x, y) @ W1, 0)], 1) @ W2
     return torch.cat([x, mean(pair(x, y) @ W3, 1)], 1) @ W4, y
 
@@ -47,7 +47,7 @@ def test_mhnn() -> None:
     ours, theirs = mhnn(h, *leaves), dense(*leaves)
     for a, b in zip(ours, theirs, strict=True):
         assert_close(a, b, terms=256, magnitude=10.0)
-    total = lambda r: r[0].sin().sum() + r[1].cos().sum()  # noqa: E731
+    total = lambda r: r[0].sin().sum() + r[1].cos().sum()
     for a, b in zip(torch.autograd.grad(total(ours), leaves), torch.autograd.grad(total(theirs), leaves), strict=True):
         assert_close(a, b, terms=2000, magnitude=100.0)
 

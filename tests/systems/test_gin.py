@@ -17,7 +17,7 @@ def mlp(h, w1, w2):
 def test_layer_and_readout() -> None:
     graph, A = simple_graph(17, 3.0)
     ptr = torch.tensor([0, 6, 6, 17])
-    ours = lambda x, eps, w1, w2: segment_reduce(mlp((1 + eps) * x + spmm(graph, x), w1, w2), ptr, "sum")  # noqa: E731
+    ours = lambda x, eps, w1, w2: segment_reduce(mlp((1 + eps) * x + spmm(graph, x), w1, w2), ptr, "sum")
 
     def dense(x, eps, w1, w2):
         h = mlp((1 + eps) * x + A @ x, w1, w2)

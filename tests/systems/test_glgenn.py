@@ -49,7 +49,7 @@ class Layer:
                     if word.count(g) == 2:
                         word, sign = [h for h in word if h != g], sign * A.metric[g - 1]
                 table[i, A.blades.index(tuple(word)), k] = sign
-        mix = lambda t, w: sum(w[None, :, c, kind] * t[:, None, c] for c in range(C))  # noqa: E731
+        mix = lambda t, w: sum(w[None, :, c, kind] * t[:, None, c] for c in range(C))
         z = mix(x, right)
         form = torch.stack([table[i, 0, i] for i in range(A.dim)]) * A.reverse(torch.ones(A.dim, dtype=x.dtype))
         q = torch.stack([(form * z * z)[..., kind == t].sum(-1) for t in range(int(kind.max()) + 1)], -1)
@@ -88,6 +88,6 @@ def test_equivariance() -> None:
 
 def test_parameters() -> None:
     """Types modulo 4 need fewer weights than grades from n = 4 on: 32 paths at n = 5 instead of 56."""
-    count = lambda n, t: len(CliffordAlgebra((n,)).paths(t))  # noqa: E731
+    count = lambda n, t: len(CliffordAlgebra((n,)).paths(t))
     assert [count(n, "grade") for n in range(7)] == [1, 4, 10, 20, 35, 56, 84]
     assert [count(n, "quaternion") for n in range(7)] == [1, 4, 10, 20, 29, 32, 32]

@@ -26,7 +26,7 @@ def operator():
 @pytest.mark.parametrize("complex_w", [False, True])
 def test_channel_filters(complex_x: bool, complex_w: bool) -> None:
     w, T = operator()
-    make = lambda c, *s: (torch.complex(values(*s), values(*s, seed=1)) if c else values(*s)).requires_grad_()  # noqa: E731
+    make = lambda c, *s: (torch.complex(values(*s), values(*s, seed=1)) if c else values(*s)).requires_grad_()
     x, f, b = make(complex_x, N, C), make(complex_w, K + 1, C), make(complex_w, K + 1, C)
     out = sparse.directed_filter(GRAPH, x, f, b, w)
     dtype = torch.complex128 if complex_x or complex_w else torch.float64

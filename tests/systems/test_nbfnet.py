@@ -84,7 +84,7 @@ def test_layer(mul: str, aggregate: str) -> None:
     """With and without dropped edges and edge weights: values and every gradient."""
     rng = generator(6)
     for mask, weighted in ((None, False), (MASK, True)):
-        make = lambda *s: torch.randn(*s, dtype=torch.float64, generator=rng).requires_grad_()  # noqa: E731
+        make = lambda *s: torch.randn(*s, dtype=torch.float64, generator=rng).requires_grad_()
         rel, h, boundary = make(B, R, D), make(B, N, D), make(B, N, D)
         weight = make(E) if weighted else None
         kept = torch.ones(E).double() if mask is None else mask.double()

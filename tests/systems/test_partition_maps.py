@@ -51,8 +51,8 @@ def dense_maps(X):
     eye = torch.eye(n, dtype=X.dtype)[..., None]
     diag = torch.einsum("iic->ic", X)
     rows, cols, total, trace = X.sum(1), X.sum(0), X.sum((0, 1)), diag.sum(0)
-    wide = lambda t: t[:, None].expand_as(X)  # noqa: E731
-    tall = lambda t: t[None].expand_as(X)  # noqa: E731
+    wide = lambda t: t[:, None].expand_as(X)
+    tall = lambda t: t[None].expand_as(X)
     full = [t.expand_as(X) for t in (total, trace)]
     three = (diag, rows, cols)
     return torch.stack(

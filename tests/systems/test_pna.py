@@ -62,5 +62,5 @@ def test_large_offset() -> None:
     coo = random_coo(N, N, E)
     graph = structops.Graph(coo, num_nodes=N)
     x = (values(N, F, dtype=torch.float32) * 64).round() / 64
-    std = lambda t: multi_aggregate(graph, t, ("std",))  # noqa: E731
+    std = lambda t: multi_aggregate(graph, t, ("std",))
     assert (std(x + 1e4) - std(x)).abs().max() < 2e-3

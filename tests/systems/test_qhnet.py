@@ -41,7 +41,7 @@ CONV, PAIR = product(NODES, HARMONICS, NODES, "uvu"), product(PAIRS, PAIRS, PAIR
 def dense_product(p: so2.TensorProduct, x, y, w):
     """Path by path with dense tables; x ``[Z, S, C]``, y ``[Z, S]`` or ``[Z, S, C]``, w ``[Z, paths C]``."""
     out = torch.zeros_like(x)
-    rows = lambda l: slice(l * l, (l + 1) ** 2)  # noqa: E731
+    rows = lambda l: slice(l * l, (l + 1) ** 2)
     for n, i in enumerate(p.instructions):
         table = i.path_weight * so2.wigner_3j(i.i_in1, i.i_in2, i.i_out, torch.float64)
         form = "ijk,ziu,zj,zu->zku" if y.dim() == 2 else "ijk,ziu,zju,zu->zku"
@@ -102,7 +102,7 @@ def hamiltonian(positions, numbers, index, p):
     u = linear(x, w_self)
     w = radial_basis(vec.norm(dim=1), B) @ w_pair
     pair = PAIR(u[src].flatten(1), u[dst].flatten(1), w).unflatten(1, (S, C))
-    expand = lambda f, w: so2.hamiltonian_blocks(f, BASIS.shells, weight=w.unflatten(1, (-1, C)))  # noqa: E731
+    expand = lambda f, w: so2.hamiltonian_blocks(f, BASIS.shells, weight=w.unflatten(1, (-1, C)))
     off = expand(pair, mlp(torch.cat([x[src, 0], x[dst, 0]], 1), o1, o2))
     return BASIS.matrix(expand(x, mlp(x[:, 0], d1, d2)), off, index, numbers)
 
@@ -123,7 +123,7 @@ def test_convolution() -> None:
         message = dense_product(CONV, linear(x, w_node)[index[0]], y, w)
         return torch.stack([message[index[1] == v].sum(0) for v in range(N)])
 
-    ours = lambda *a: convolution(graph, index, *a)  # noqa: E731
+    ours = lambda *a: convolution(graph, index, *a)
     agree(ours, dense, randn(N, S, C), edge_vectors(positions, index), w_node, w_radial, i1, i2)
 
 
@@ -141,8 +141,8 @@ def test_convolution_equals_e3nn(float64_default: None) -> None:
 
         return f
 
-    gathered = lambda tp, x, y, w: x.new_zeros(x.shape).index_add(0, index[1], tp(x[index[0]], y, w))  # noqa: E731
-    fused = lambda tp, x, y, w: so2.tp_conv(graph, x, y, w, tp)  # noqa: E731
+    gathered = lambda tp, x, y, w: x.new_zeros(x.shape).index_add(0, index[1], tp(x[index[0]], y, w))
+    fused = lambda tp, x, y, w: so2.tp_conv(graph, x, y, w, tp)
     agree(
         layer(ours, fused),
         layer(peer, gathered),
@@ -154,7 +154,7 @@ def test_convolution_equals_e3nn(float64_default: None) -> None:
 
 def test_pairs() -> None:
     x, y, w = randn(5, S, C), randn(5, S, C, seed=1), randn(5, PAIR.weight_numel, seed=2)
-    ours = lambda x, y, w: PAIR(x.flatten(1), y.flatten(1), w).unflatten(1, (S, C))  # noqa: E731
+    ours = lambda x, y, w: PAIR(x.flatten(1), y.flatten(1), w).unflatten(1, (S, C))
     agree(ours, lambda *a: dense_product(PAIR, *a), x, y, w)
 
 
@@ -183,6 +183,6 @@ def test_gradients() -> None:
     numbers, positions, index = molecule("H2O")
     p = parameters()
     n = BASIS.num_orbitals(numbers)
-    energy = lambda r: (hamiltonian(r, numbers, index, p) * randn(n, n, seed=8)).sum()  # noqa: E731
+    energy = lambda r: (hamiltonian(r, numbers, index, p) * randn(n, n, seed=8)).sum()
     r = positions.clone().requires_grad_()
     assert torch.autograd.gradcheck(energy, r, fast_mode=True) and torch.autograd.gradgradcheck(energy, r, fast_mode=True)

@@ -70,7 +70,7 @@ def hamiltonian(positions, numbers, index, p, gamma=None):
 def complex_orders(z):
     """{m: [E, l = m.., C] complex}."""
     at = {row: i for i, row in enumerate(ROWS)}
-    take = lambda m: z[:, [at[l, m] for l in range(abs(m), L + 1)]]  # noqa: E731
+    take = lambda m: z[:, [at[l, m] for l in range(abs(m), L + 1)]]
     return {m: torch.complex(take(m), take(-m) if m else torch.zeros_like(take(0))) for m in range(L + 1)}
 
 
@@ -120,7 +120,7 @@ def dense_pair_update(a, b, radial, w_in, w_out, w_norm, b_norm):
 def test_pair_update() -> None:
     _, w_radial, w_in, w_out, _, _, _, w_norm, b_norm = parameters()
     a, b, radial = randn(4, len(ROWS), C), randn(4, len(ROWS), C, seed=1), randn(4, B, seed=2) @ w_radial
-    ours = lambda a, b, r, *w: pair_update(a, b, r, w)  # noqa: E731
+    ours = lambda a, b, r, *w: pair_update(a, b, r, w)
     agree(ours, dense_pair_update, a, b, radial, w_in, w_out, w_norm, b_norm)
 
 
@@ -160,5 +160,5 @@ def test_gradients_near_the_poles(off: float) -> None:
     numbers, positions, index = molecule("HCN")
     p, n = parameters(), BASIS.num_orbitals(numbers)
     r = (positions + off * randn(3, 3, seed=4)).requires_grad_()
-    energy = lambda r: (hamiltonian(r, numbers, index, p) * randn(n, n, seed=8)).sum()  # noqa: E731
+    energy = lambda r: (hamiltonian(r, numbers, index, p) * randn(n, n, seed=8)).sum()
     assert torch.autograd.gradcheck(energy, r, fast_mode=True) and torch.autograd.gradgradcheck(energy, r, fast_mode=True)

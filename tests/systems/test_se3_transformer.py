@@ -81,7 +81,7 @@ def parameters():
 def test_layer() -> None:
     _, positions, index = molecule("CH3OH")
     graph = Graph(index, num_nodes=6)
-    ours = lambda *t: layer(*t, graph=graph, index=index)  # noqa: E731
+    ours = lambda *t: layer(*t, graph=graph, index=index)
     agree(ours, lambda *t: dense_layer(*t, index=index), randn(6, S, C), edge_vectors(positions, index), *parameters())
 
 
@@ -113,7 +113,7 @@ def test_convolution_three_ways() -> None:
             at += n * (1 + (m > 0))
         frame.append(so2.so2_linear(z[e : e + 1], weights, lmax=L, out_channels=C))
     reduced = so2.rotate_back(torch.cat(frame), D, L)
-    sums = lambda t: torch.stack([t[index[1] == v].sum(0) for v in range(3)])  # noqa: E731
+    sums = lambda t: torch.stack([t[index[1] == v].sum(0) for v in range(3)])
     for got in (product, sums(reduced)):
         assert (got - sums(basis)).abs().max() < 1e-11 * product.abs().max()
 
@@ -140,7 +140,7 @@ def test_equivariance(inversion: bool) -> None:
     D = wigner_of(R, range(L + 1))
     if inversion:
         R, D = -R, D @ torch.diag(torch.tensor([(-1.0) ** l for l in range(L + 1) for _ in range(2 * l + 1)], dtype=torch.float64))
-    f = lambda x, r: layer(x, edge_vectors(r, index), *parameters(), graph=graph, index=index)  # noqa: E731
+    f = lambda x, r: layer(x, edge_vectors(r, index), *parameters(), graph=graph, index=index)
     want = D @ f(x, positions)
     assert (f(D @ x, positions @ R.T - 1.0) - want).abs().max() < 1e-11 * want.abs().max()
     assert (f(D @ x, positions @ R.T)[:, 0] - f(x, positions)[:, 0]).abs().max() < 1e-11 * want.abs().max()
@@ -150,5 +150,5 @@ def test_second_derivatives() -> None:
     _, positions, index = molecule("H2O")
     graph, x, p = Graph(index, num_nodes=3), randn(3, S, C), parameters()
     p[-1] = p[-1].abs() + 1  # away from the kink of ReLU
-    energy = lambda r: layer(x, edge_vectors(r, index), *p, graph=graph, index=index)[:, 0].sin().sum()  # noqa: E731
+    energy = lambda r: layer(x, edge_vectors(r, index), *p, graph=graph, index=index)[:, 0].sin().sum()
     assert torch.autograd.gradgradcheck(energy, positions.clone().requires_grad_(), fast_mode=True)

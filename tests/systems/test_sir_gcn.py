@@ -31,7 +31,7 @@ def test_sir_gcn() -> None:
     coo = random_coo(N, N, E)
     graph = structops.Graph(coo, num_nodes=N)
     h, w, w1, w2 = leaves = [values(*s, seed=i).requires_grad_() for i, s in enumerate(((N, F), (F, 3), (F, F), (F, F)))]
-    ours = lambda: add_act_reduce(graph, h @ w1, h @ w2, activation="leaky_relu", slope=0.2) @ w  # noqa: E731
+    ours = lambda: add_act_reduce(graph, h @ w1, h @ w2, activation="leaky_relu", slope=0.2) @ w
     check(coo, leaves, ours, lambda u, v: torch.nn.functional.leaky_relu(h[u] @ w1 + h[v] @ w2, 0.2) @ w)
 
 
@@ -40,5 +40,5 @@ def test_gated() -> None:
     coo = random_coo(N, N, E)
     graph = structops.Graph(coo, num_nodes=N)
     h, k, q, z = leaves = [values(*s, seed=i).requires_grad_() for i, s in enumerate(((N, F), (F, F), (F, F), (F, F)))]
-    ours = lambda: add_act_reduce(graph, h @ q, h @ k, activation="sigmoid", value=h @ z)  # noqa: E731
+    ours = lambda: add_act_reduce(graph, h @ q, h @ k, activation="sigmoid", value=h @ z)
     check(coo, leaves, ours, lambda u, v: torch.sigmoid(h[v] @ k + h[u] @ q) * (h[u] @ z))

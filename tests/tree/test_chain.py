@@ -197,7 +197,7 @@ def test_gradients(kind: str, K: int, poison: None) -> None:
     assert gradcheck(lambda *s: ladder.chain_logz(*full(s), lengths), leaves)
     assert gradgradcheck(lambda *s: ladder.chain_logz(*full(s), lengths), leaves)
     weight = torch.tensor([0.7, -1.3], dtype=torch.float64, requires_grad=True)
-    present = lambda s, w: [t for t in ladder.chain_marginals(*full(s), lengths, w) if t.numel()]  # noqa: E731
+    present = lambda s, w: [t for t in ladder.chain_marginals(*full(s), lengths, w) if t.numel()]
     assert gradcheck(lambda w, *s: present(s, w), (weight, *leaves))
     v = [t.detach().sin().requires_grad_() for t in leaves]
     n = len(leaves)

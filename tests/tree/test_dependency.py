@@ -130,7 +130,7 @@ def test_gradients(multiroot: bool, second: bool) -> None:
     lengths = torch.tensor([4, 0, 3])
     gold = crf(multiroot, second, B=3, lengths=lengths).argmax
     part = torch.where(torch.rand(gold.shape, generator=generator(1)) < 0.5, gold, -1)
-    make = lambda a, s=None: DependencyCRF(a, lengths, s, multiroot)  # noqa: E731
+    make = lambda a, s=None: DependencyCRF(a, lengths, s, multiroot)
     inputs = (arc.requires_grad_(), *([sib.requires_grad_()] if second else []))
     other = make(*chart(3, 5, second, seed=2)[: 1 + second])
     for fn in (
@@ -217,7 +217,7 @@ def test_samples_have_the_right_frequencies(multiroot: bool, second: bool) -> No
     """Chi-square over all trees: with f degrees of freedom, mean f and variance 2 f."""
     d = crf(multiroot, second, 4)
     trees, draws = every_tree(4, multiroot)[:, 0], 3000
-    code = lambda t: (t[..., 1:] * 5 ** torch.arange(4)).sum(-1)  # noqa: E731
+    code = lambda t: (t[..., 1:] * 5 ** torch.arange(4)).sum(-1)
     drawn = code(d.sample((draws,), generator(0))[:, 0])
     seen = (drawn[:, None] == code(trees)).sum(0)
     assert seen.sum() == draws

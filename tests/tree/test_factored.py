@@ -161,7 +161,7 @@ def pair(multiroot: bool, seed: int = 0, dtype=torch.float64, L: int = 0) -> tup
 @pytest.mark.parametrize("L", [0, 2])
 def test_every_query(multiroot: bool, L: int) -> None:
     ours, given = pair(multiroot, L=L)
-    close = lambda a, b: assert_close(a, b.detach(), terms=512)  # noqa: E731
+    close = lambda a, b: assert_close(a, b.detach(), terms=512)
     close(ours.log_partition, given.log_partition)
     close(ours.marginals, given.marginals[0])
     close(ours.entropy(), given.entropy())
@@ -200,11 +200,11 @@ def test_between_two_distributions() -> None:
 def test_gradients() -> None:
     arc, x, y, z = (t.requires_grad_() for t in draw(3, 5, 2, p=0.0))
     lengths = torch.tensor([4, 2, 0])
-    f = lambda a, x, y, z: tree.dependency_log_partition(a, lengths, sib_factors=(x, y, z))  # noqa: E731
+    f = lambda a, x, y, z: tree.dependency_log_partition(a, lengths, sib_factors=(x, y, z))
     assert gradcheck(f, (arc, x, y, z)) and gradgradcheck(f, (arc, x, y, z))
-    entropy = lambda a, x, y, z: DependencyCRF(a, lengths, sib_factors=(x, y, z)).entropy()  # noqa: E731
+    entropy = lambda a, x, y, z: DependencyCRF(a, lengths, sib_factors=(x, y, z)).entropy()
     assert gradcheck(entropy, (arc, x, y, z))
-    log_prob = lambda a, x, y, z: DependencyCRF(a, lengths, sib_factors=(x, y, z)).log_prob(torch.tensor([[0, 0, 1, 2, 1]] * 3))  # noqa: E731
+    log_prob = lambda a, x, y, z: DependencyCRF(a, lengths, sib_factors=(x, y, z)).log_prob(torch.tensor([[0, 0, 1, 2, 1]] * 3))
     assert gradcheck(log_prob, (arc, x, y, z)) and gradgradcheck(log_prob, (arc, x, y, z))
 
 
@@ -232,7 +232,7 @@ def test_half(dtype: torch.dtype) -> None:
 
 def test_compile() -> None:
     arc, x, y, z = draw(3, 5, 2, p=0.0)
-    f = lambda a, x, y, z: tree.dependency_log_partition(a, None, sib_factors=(x, y, z)).sum()  # noqa: E731
+    f = lambda a, x, y, z: tree.dependency_log_partition(a, None, sib_factors=(x, y, z)).sum()
     results = []
     for g in (f, torch.compile(f, fullgraph=True, backend="aot_eager")):
         leaves = [t.clone().requires_grad_() for t in (arc, x, y, z)]

@@ -195,7 +195,7 @@ def test_large_scores(isa: str, multiroot: bool, second: bool, scale: float) -> 
 @cases
 def test_all_queries_by_enumeration(multiroot: bool, second: bool) -> None:
     n = 4
-    make = lambda seed: (lambda t: DependencyCRF(t[0], None, t[2], multiroot, grand=t[1]))(draw(1, n + 1, second, seed=seed))  # noqa: E731
+    make = lambda seed: (lambda t: DependencyCRF(t[0], None, t[2], multiroot, grand=t[1]))(draw(1, n + 1, second, seed=seed))
     d, q = make(3), make(40)
     heads = torch.tensor([[-1, *h] for h in projective_trees(n, not multiroot)])[:, None]
     lp, lq = d.log_prob(heads)[:, 0], q.log_prob(heads)[:, 0]
@@ -244,7 +244,7 @@ def test_zero_grandparents_are_the_other_model(multiroot: bool, second: bool) ->
 def test_gradients(multiroot: bool, second: bool) -> None:
     arc, grand, sib = draw(2, 5, second, seed=1)
     lengths = torch.tensor([4, 3])
-    make = lambda a, g, s=None: DependencyCRF(a, lengths, s, multiroot, grand=g)  # noqa: E731
+    make = lambda a, g, s=None: DependencyCRF(a, lengths, s, multiroot, grand=g)
     gold = make(arc, grand, sib).argmax
     inputs = tuple(t.requires_grad_() for t in (arc, grand, sib) if t is not None)
     for fn in (lambda *t: make(*t).log_partition, lambda *t: make(*t).log_prob(gold)):
@@ -283,7 +283,7 @@ def test_labels_and_errors() -> None:
 @pytest.mark.skipif(backends.native is None, reason="no compiled library")
 def test_compile() -> None:
     arc, grand, _ = draw(2, 5, False)
-    fn = lambda a, g: DependencyCRF(a, grand=g).log_partition  # noqa: E731
+    fn = lambda a, g: DependencyCRF(a, grand=g).log_partition
     compiled = torch.compile(fn, fullgraph=True, backend="aot_eager")
     grads = []
     for f in (fn, compiled):

@@ -28,7 +28,7 @@ def draw(
 ):
     rng = generator(seed)
     S = NT + T
-    make = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64).float().to(dtype)  # noqa: E731
+    make = lambda *shape: torch.randn(*shape, generator=rng, dtype=torch.float64).float().to(dtype)
     term, rule, root = make(B, N, T), make(1 if shared else B, NT, S, S), make(B, NT)
     return forbid(term, p, seed), forbid(rule, p, seed + 1), forbid(root, p / 2, seed + 2)
 
@@ -120,7 +120,7 @@ def test_one_symbol_is_a_bracketing() -> None:
 def test_sums(isa: str, shared: bool, dtype: torch.dtype, poison: None, on_threads) -> None:
     accumulator = torch.float64 if dtype == torch.float64 else torch.float32
     weight = torch.randn(len(LENGTHS), generator=generator(5), dtype=torch.float64).to(accumulator)
-    wide = lambda *ts: [t.double() if t.is_floating_point() else t for t in ts]  # noqa: E731
+    wide = lambda *ts: [t.double() if t.is_floating_point() else t for t in ts]
     for (NT, T), p in itertools.product(((3, 4), (9, 18)), (0.0, 0.2)):
         if NT > 3 and (p or shared):
             continue
@@ -203,7 +203,7 @@ def test_gradients(shared: bool) -> None:
     rule = rule[0] if shared else rule
     inputs = tuple(t.requires_grad_() for t in (term, rule, root))
     lengths = torch.tensor([4, 3])
-    make = lambda *t: PCFG(*t, lengths)  # noqa: E731
+    make = lambda *t: PCFG(*t, lengths)
     gold = make(*inputs).argmax
     other = PCFG(*draw(2, 4, 2, 2, seed=2), lengths)
     for fn in (lambda *t: make(*t).log_partition, lambda *t: make(*t).log_prob(gold)):

@@ -68,8 +68,8 @@ def test_gradients(monkeypatch: pytest.MonkeyPatch, bx: bool, by: bool) -> None:
     x, y, z = (draw(2, n, 2, seed=n).requires_grad_() for n in (2, 3, 1))
     w2, w3 = draw(2, 2 + bx, 2 + by, seed=5).requires_grad_(), draw(2 + bx, 2 + by, 2, seed=6).requires_grad_()
     at = torch.tensor([[0, 1, 1]] * 2)
-    f = lambda x, y, w: biaffine(x, y, w, bx, by, 0.7)  # noqa: E731
-    g = lambda x, y, z, w: triaffine(x, y, z, w, bx, by, 0.7)  # noqa: E731
+    f = lambda x, y, w: biaffine(x, y, w, bx, by, 0.7)
+    g = lambda x, y, z, w: triaffine(x, y, z, w, bx, by, 0.7)
     assert gradcheck(f, (x, y, w2)) and gradgradcheck(f, (x, y, w2))
     assert gradcheck(g, (x, y, z, w3)) and gradgradcheck(g, (x, y, z, w3))
     assert gradcheck(lambda x, y, w: biaffine(x, y, w, bx, by, index=(at, at)), (x, y, w2))
@@ -89,7 +89,7 @@ def test_lean_gradient_is_the_plain_one() -> None:
 
 def test_compile() -> None:
     x, w2, w3 = draw(2, 3, 4), draw(5, 5, seed=1), draw(5, 5, 4, seed=2)
-    f = lambda x, w2, w3: biaffine(x, x, w2, True, True).sum() + triaffine(x, x, x, w3, True, True).sum()  # noqa: E731
+    f = lambda x, w2, w3: biaffine(x, x, w2, True, True).sum() + triaffine(x, x, x, w3, True, True).sum()
     got = torch.compile(f, fullgraph=True, backend="aot_eager")(x, w2, w3)
     assert_close(got, f(x, w2, w3), terms=512, magnitude=10.0)
 

@@ -106,7 +106,7 @@ def test_crossing_annotations_have_no_tree() -> None:
 @pytest.mark.parametrize("L", [0, 2])
 def test_gradients(L: int) -> None:
     score, lengths = table(3, 5, L).requires_grad_(), [4, 0, 3]
-    make = lambda t: SpanCRF(t, lengths)  # noqa: E731
+    make = lambda t: SpanCRF(t, lengths)
     gold, other = make(score.detach()).argmax, make(table(3, 5, L, seed=5))
     for fn in (
         lambda t: make(t).log_partition,

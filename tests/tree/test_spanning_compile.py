@@ -62,7 +62,7 @@ def test_compiled_trees() -> None:
 
 
 def test_func_grad() -> None:
-    fn = lambda a: MatrixTreeCRF(a, LENGTHS).log_prob(HEADS).sin().sum()  # noqa: E731
+    fn = lambda a: MatrixTreeCRF(a, LENGTHS).log_prob(HEADS).sin().sum()
     leaf = values(3, 6, 6).requires_grad_()
     (want,) = torch.autograd.grad(fn(leaf), leaf)
     assert_close(torch.func.grad(fn)(leaf.detach()), want, terms=64)

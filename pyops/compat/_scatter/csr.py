@@ -52,7 +52,7 @@ def segment_csr(op: str, code: int, src: Tensor, indptr: Tensor, out: Tensor | N
         value = reduce_groups(op, rows, 0, (pointers, None), code, None, extreme, True, True)
         value, arg = value if extreme else (value, indptr.new_empty(0))
     if gaps:
-        inner = lambda t: t.reshape(B, N + 2, F)[:, 1:-1]  # noqa: E731
+        inner = lambda t: t.reshape(B, N + 2, F)[:, 1:-1]
         value = inner(value)
         if arg.numel():
             arg = inner(arg)

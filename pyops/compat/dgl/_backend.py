@@ -90,7 +90,7 @@ def cast(*tensors: Tensor | None) -> list[Tensor | None]:
     if not torch.is_autocast_enabled("cuda"):
         return list(tensors)
     dtype = torch.get_autocast_dtype("cuda")
-    wanted = lambda t: isinstance(t, Tensor) and t.is_cuda and t.is_floating_point() and t.dtype != torch.float64  # noqa: E731
+    wanted = lambda t: isinstance(t, Tensor) and t.is_cuda and t.is_floating_point() and t.dtype != torch.float64
     return [t.to(dtype) if wanted(t) else t for t in tensors]
 
 

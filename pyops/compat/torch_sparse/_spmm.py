@@ -31,7 +31,7 @@ def product(op: str, graph: Graph, value: Tensor | None, other: Tensor, reduce: 
         # One product over wide rows reads every entry once, and is what has gradients to the values.
         other = other.flatten(0, -3).transpose(0, 1).flatten(1)
     out = _rows(graph, value, other, reduce, return_arg)
-    back = lambda t: t[:, 0] if vector else _unfold(t, lead)  # noqa: E731
+    back = lambda t: t[:, 0] if vector else _unfold(t, lead)
     return tuple(map(back, out)) if return_arg else back(out)
 
 

@@ -140,7 +140,7 @@ class AlignmentCRF(StructDistribution):
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         shape = torch.Size([sample_shape] if isinstance(sample_shape, int) else sample_shape)
-        draw = lambda: self._in(SampledSemiring)._gradient(self.log_potentials.detach(), self.lengths).detach()  # noqa: E731
+        draw = lambda: self._in(SampledSemiring)._gradient(self.log_potentials.detach(), self.lengths).detach()
         drawn = [draw() for _ in range(shape.numel())]
         event = self.log_potentials.shape
         return torch.stack(drawn).reshape(*shape, *event) if drawn else self.log_potentials.new_zeros(*shape, *event)

@@ -228,7 +228,7 @@ class MultiSampledSemiring(SampledSemiring):  # type: ignore[valid-type,misc]
 
 def TempMax(alpha: float) -> type[Semiring]:
     """The maximum, with the gradient of softmax(alpha x)."""
-    weight = lambda x, dim: torch.softmax(alpha * x, dim)  # noqa: E731
+    weight = lambda x, dim: torch.softmax(alpha * x, dim)
     found = _semiring("TempMax", _top, weight, "The maximum, with a soft gradient.")
 
     def sparse_sum(xs: Tensor, dim: int = -1) -> tuple[Tensor, tuple[Tensor, Tensor]]:

@@ -244,13 +244,13 @@ class DepTree(Struct):
             edge = s.sum(edge)
         n = edge.shape[2]
         # Position 0 is the root: arc(h, m) of words h, m > 0 is edge[h - 1, m - 1], arc(0, m) is on the diagonal.
-        arc = lambda h, m: edge[:, :, (h or m) - 1, m - 1]  # noqa: E731
+        arc = lambda h, m: edge[:, :, (h or m) - 1, m - 1]
         one = s.one_(edge.new_empty(edge.shape[:2]))
         left: dict[tuple[int, int], Tensor] = {(i, i): one for i in range(n + 1)}  # complete, headed at the right end
         right = dict(left)
         to_left: dict[tuple[int, int], Tensor] = {}  # an arc over the span
         to_right: dict[tuple[int, int], Tensor] = {}
-        add = lambda pairs: s.sum(torch.stack([s.mul(a, b) for a, b in pairs], -1))  # noqa: E731
+        add = lambda pairs: s.sum(torch.stack([s.mul(a, b) for a, b in pairs], -1))
         for w in range(1, n + 1):
             for i in range(n + 1 - w):
                 j = i + w
@@ -341,7 +341,7 @@ class CKY(Struct):
             check.fail(ValueError, "CKY", "sentences of at least 2 words: a root is no terminal", n)
         size, b = terms.shape[:2]
         # By width of the parts: single words have only terms, longer spans only nonterminals.
-        part = lambda width: slice(NT, NT + T) if width == 1 else slice(0, NT)  # noqa: E731
+        part = lambda width: slice(NT, NT + T) if width == 1 else slice(0, NT)
         beta = {(i, i): terms[:, :, i] for i in range(n)}
         for w in range(2, n + 1):
             for i in range(n + 1 - w):
