@@ -228,6 +228,17 @@ def checked_indptr(op: str, name: str, indptr: Tensor, total: int) -> None:
         check.fail(ValueError, op, f"{name} to run from 0 to {total}", f"[{low}, {high}]")
 
 
+def checked_pointer(op: str, name: str, indptr: Any, like: Tensor, total: int) -> Tensor:
+    """A pointer tensor on the device of ``like``, contiguous; in compiled code the operator checks its ends alone."""
+    check.index(op, name, indptr, like=like)
+    if indptr.dim() != 1 or indptr.numel() < 1:
+        check.fail(ValueError, op, f"{name} of shape [N + 1]", list(indptr.shape))
+    indptr = indptr.contiguous()
+    if not torch.compiler.is_compiling():
+        checked_indptr(op, name, indptr, total)
+    return indptr
+
+
 def _sizes(op: str, num_nodes, num_src, num_dst):
     if num_nodes is not None:
         if num_src is not None or num_dst is not None:

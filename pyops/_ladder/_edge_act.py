@@ -47,7 +47,7 @@ def _backward(ctx, g):
     rowptr, col, eid, *back = _csr.with_reverse(s, operands[0].shape[0])
     *found, d_scalar, d_direction = edge_act_bwd(*operands, g.contiguous(), rowptr, col, eid, *back, *ctx.args)
     dtype = operands[0].dtype
-    found += d_scalar.to(dtype), d_direction.sum(0).to(dtype)
+    found += (None, None) if operands[4] is None else (d_scalar.to(dtype), d_direction.sum(0).to(dtype))
     return *(d if n else None for d, n in zip(found, needs, strict=True)), *(None,) * 8
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .. import _check as check
-from ..graph import checked_indptr
+from ..graph import checked_pointer
 from ..sparse import segment_matmul, segment_reduce
 from . import _eigh_ops as ops
 
@@ -135,7 +135,7 @@ def frames(
     if generator is not None and not isinstance(generator, torch.Generator):
         check.fail(TypeError, op, "generator to be a torch.Generator", type(generator).__name__)
     N = pos.shape[0]
-    ptr = torch.tensor([0, N], device=pos.device) if ptr is None else _pointer(op, ptr, pos)
+    ptr = torch.tensor([0, N], device=pos.device) if ptr is None else checked_pointer(op, "ptr", ptr, pos, N)
     G = ptr.numel() - 1
     wide = pos.float() if pos.dtype.itemsize == 2 else pos
     center = cast(Tensor, segment_reduce(wide, ptr, "mean"))
@@ -203,16 +203,6 @@ def frame_average(frames: Frames, value: Tensor, kind: str = "scalar", *, per_cl
         return out
     center = frames.center if per_cloud else frames.center.index_select(0, _cloud(frames.ptr, N))
     return out + center.reshape(rows, *(1,) * (value.dim() - 3), D)
-
-
-def _pointer(op: str, ptr: Any, pos: Tensor) -> Tensor:
-    check.index(op, "ptr", ptr, like=pos)
-    if ptr.dim() != 1 or ptr.numel() < 1:
-        check.fail(ValueError, op, "ptr of shape [G + 1]", list(ptr.shape))
-    ptr = ptr.contiguous()
-    if not torch.compiler.is_compiling():
-        checked_indptr(op, "ptr", ptr, pos.shape[0])
-    return ptr
 
 
 def _cloud(ptr: Tensor, N: int) -> Tensor:

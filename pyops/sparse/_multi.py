@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import Graph, checked_graph, checked_indptr
+from ..graph import Graph, checked_graph, checked_pointer
 from ..kernels import codes as C
 from ._operands import analyse
 
@@ -105,14 +105,9 @@ def segment_multi_aggregate(
     """
     op = "segment_multi_aggregate"
     check.dense(op, "src", src)
-    check.index(op, "indptr", indptr, like=src)
     if src.dim() < 2:
         check.fail(ValueError, op, "src of shape [E, *, F]", list(src.shape))
-    if indptr.dim() != 1 or indptr.numel() < 1:
-        check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
-    indptr = indptr.contiguous()
-    if not torch.compiler.is_compiling():
-        checked_indptr(op, "indptr", indptr, src.shape[0])
+    indptr = checked_pointer(op, "indptr", indptr, src, src.shape[0])
     return _reduce(op, None, src, None, (indptr, *(None,) * 5), indptr.diff(), aggregators, scalers, delta, eps)
 
 

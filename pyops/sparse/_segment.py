@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import checked_indptr
+from ..graph import checked_indptr, checked_pointer
 from ..kernels import codes as C
 from ._groups import QUICK, as_rows, from_rows, is_plain, reduce_groups, widen
 
@@ -60,15 +59,10 @@ def segment_reduce(
     ):
         return ladder.segment_rows(src, indptr, QUICK[reduce])
     check.dense(op, "src", src, integers=True)
-    check.index(op, "indptr", indptr, like=src)
     dim = check.axis(op, dim, src.dim())
-    if indptr.dim() != 1 or indptr.numel() < 1:
-        check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
     code = C.REDUCES[check.choice(op, "reduce", reduce, C.REDUCES)]
     check.flags(op, return_arg=return_arg, unbiased=unbiased, skip_nan=skip_nan)
-    indptr = indptr.contiguous()
-    if not torch.compiler.is_compiling():
-        checked_indptr(op, "indptr", indptr, src.shape[dim])
+    indptr = checked_pointer(op, "indptr", indptr, src, src.shape[dim])
     return reduce_groups(op, src, dim, (indptr, None), code, fill_value, return_arg, unbiased, skip_nan)
 
 
@@ -85,13 +79,8 @@ def segment_softmax(src: Tensor, indptr: Tensor, dim: int = 0, *, log: bool = Fa
     op = "segment_softmax"
     check.flags(op, log=log)
     check.dense(op, "src", src)
-    check.index(op, "indptr", indptr, like=src)
     dim = check.axis(op, dim, src.dim())
-    if indptr.dim() != 1 or indptr.numel() < 1:
-        check.fail(ValueError, op, "indptr of shape [N + 1]", list(indptr.shape))
-    indptr = indptr.contiguous()
-    if not torch.compiler.is_compiling():
-        checked_indptr(op, "indptr", indptr, src.shape[dim])
+    indptr = checked_pointer(op, "indptr", indptr, src, src.shape[dim])
     return ladder.segment_softmax(as_rows(src, dim), indptr, None, log).reshape(src.shape)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from ..graph import checked_indptr
+from ..graph import checked_pointer
 
 _INTERPOLATIONS = ("linear", "lower", "higher", "midpoint", "nearest")
 
@@ -16,15 +16,9 @@ def _operands(op: str, src: Tensor, indptr: Tensor, integers: bool) -> tuple[Ten
     check.dense(op, "src", src, integers=integers)
     if src.dtype in check.NARROW:
         check.fail(TypeError, op, "src of a floating dtype, int32 or int64", src.dtype)
-    check.index(op, "indptr", indptr, like=src)
     if src.dim() not in (1, 2):
         check.fail(ValueError, op, "src of shape [L] or [L, F]", list(src.shape))
-    if indptr.dim() != 1 or indptr.numel() < 1:
-        check.fail(ValueError, op, "indptr of shape [G + 1]", list(indptr.shape))
-    indptr = indptr.contiguous()
-    if not torch.compiler.is_compiling():
-        checked_indptr(op, "indptr", indptr, src.shape[0])
-    return src.contiguous(), indptr
+    return src.contiguous(), checked_pointer(op, "indptr", indptr, src, src.shape[0])
 
 
 def segment_topk(
