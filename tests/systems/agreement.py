@@ -47,3 +47,24 @@ def agree(ours: Callable[..., Tensor], reference: Callable[..., Tensor], *inputs
         error = float((a - b).abs().max()) if b.numel() else 0.0
         assert error <= tolerance * scale, f"{'value' if k == 0 else f'gradient of input {k - 1}'}: off by {error} of {scale}"
     return found[0][0]
+
+
+def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
+    """The value of ``hard`` with the gradient of ``soft``: how binary layers are written in floats."""
+    return hard.detach() + soft - soft.detach()
+
+
+def sign(x: Tensor) -> Tensor:
+    """+-1; +1 at 0."""
+    return torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+
+
+def clipped_sign(x: Tensor) -> Tensor:
+    """Sign with the gradient 1[abs(x) <= 1]."""
+    return straight_through(sign(x), x.clamp(-1, 1))
+
+
+def polynomial_sign(x: Tensor) -> Tensor:
+    """Sign with the gradient max(0, 2 - 2 abs(x)), the derivative of 2 x - x abs(x) inside [-1, 1]."""
+    c = x.clamp(-1, 1)
+    return straight_through(sign(x), 2 * c - c * c.abs())

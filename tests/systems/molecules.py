@@ -6,6 +6,7 @@ import pytest
 import torch
 from agreement import randn
 from structops.kernels.so2.wigner_ref import wigner_full
+from structops.so2 import wigner_3j
 from torch import Tensor
 
 # Water, methanol, ethylene; and a linear molecule that lies along y: every edge is +y or -y.
@@ -44,3 +45,53 @@ def radial_basis(length: Tensor, count: int = 6, cutoff: float = 6.0) -> Tensor:
     """Gaussians ``[E, count]``."""
     centres = torch.linspace(0, cutoff, count, dtype=length.dtype)
     return torch.exp(-((length[:, None] - centres) ** 2) / 2)
+
+
+def closed_harmonics(vec: Tensor) -> Tensor:
+    """Spherical harmonics of degrees 0, 1, 2 of directions, component normalisation, written out: ``[E, 9]``."""
+    x, y, z = (vec / vec.norm(dim=1, keepdim=True)).unbind(1)
+    one, root = torch.ones_like(x), 15**0.5
+    second = [root * x * z, root * x * y, 5**0.5 * (1.5 * y * y - 0.5), root * y * z, root / 2 * (z * z - x * x)]
+    return torch.stack([one, *(3**0.5 * t for t in (x, y, z)), *second], 1)
+
+
+def dense_product(x: list[Tensor], y: Tensor, weight: Tensor, paths) -> list[Tensor]:
+    """Channel-wise products with harmonics, path by path: x of degree l ``[E, C, 2 l + 1]``, y ``[E, 9]``, weight ``[E, P * C]``,
+    paths of (degree of x, of y, of the result, coefficient); one ``[E, C, 2 l + 1]`` for every path."""
+    C, found = x[0].shape[1], []
+    for n, (i, j, k, coefficient) in enumerate(paths):
+        table = coefficient * wigner_3j(i, j, k, torch.float64)
+        w = weight[:, n * C : (n + 1) * C]
+        found.append(torch.einsum("abc,eua,eb,eu->euc", table, x[i], y[:, j * j : (j + 1) ** 2], w))
+    return found
+
+
+def coupled(features: list[Tensor], degree: int) -> list[tuple[tuple[int, int], Tensor]]:
+    """MACE's product basis by its recursion: all couplings of ``degree`` copies of ``features [N, C, 2 l + 1]`` of natural parity,
+    one copy after the other, as ((l, parity), ``[N, C, 2 l + 1]``) in the order of their weights."""
+    level = [((l, (-1) ** l), f) for l, f in enumerate(features)]
+    level.sort(key=lambda path: path[0])
+    first = level
+    for _ in range(degree - 1):
+        found = []
+        for (l, p), left in level:
+            for m, f in enumerate(features):
+                for k in range(abs(l - m), l + m + 1):
+                    table = wigner_3j(k, l, m, torch.float64) * (2 * k + 1) ** 0.5
+                    found.append(((k, p * (-1) ** m), torch.einsum("kij,nci,ncj->nck", table, left, f)))
+        level = sorted(found, key=lambda path: path[0])
+    return level if degree > 1 else first
+
+
+def dense_contraction(features: list[Tensor], weight: Tensor, terms, correlation: int) -> list[Tensor]:
+    """Weighted sums of the product basis: weight ``[N, paths, C]`` in the order terms, then degrees; ``[N, C, 2 l + 1]`` each."""
+    levels, at, results = [coupled(features, d) for d in range(1, correlation + 1)], 0, []
+    for term in terms:
+        total = 0.0
+        for level in levels:
+            for reached, value in level:
+                if reached == term:
+                    total, at = total + weight[:, at, :, None] * value, at + 1
+        results.append(total)
+    assert at == weight.shape[1]
+    return results
