@@ -51,7 +51,7 @@ def agree(ours: Callable[..., Tensor], reference: Callable[..., Tensor], *inputs
 
 def straight_through(hard: Tensor, soft: Tensor) -> Tensor:
     """The value of ``hard`` with the gradient of ``soft``: how binary layers are written in floats."""
-    return hard.detach() + soft - soft.detach()
+    return hard.detach() + (soft - soft.detach())
 
 
 def sign(x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""EnergyEquivGNN: a lattice's stiffness tensor from convolutions and symmetric contractions, positive semidefinite by construction."""
+"""EnergyEquivGNN: a lattice's stiffness from convolutions and symmetric contractions, positive semidefinite by construction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ OPERATORS = (
 )  # fmt: skip
 C, B = 3, 6
 INPUT, HARMONICS = so2.Irreps([(C, 0, 1)]), so2.Irreps.spherical_harmonics(2)
-CONV = so2.TensorProduct(INPUT, HARMONICS, [(C, l, (-1) ** l) for l in range(3)], [(0, l, l, "uvu", True) for l in range(3)], shared_weights=False)
+NODES = so2.Irreps([(C, l, (-1) ** l) for l in range(3)])
+CONV = so2.TensorProduct(INPUT, HARMONICS, NODES, [(0, l, l, "uvu", True) for l in range(3)], shared_weights=False)
 PLAN = so2.SymmetricContractionPlan("0e+1o+2e", "0e+2e+4e", 3)
 DEGREES = (0, 2, 4)
 GATED = so2.Irreps([(C, l, 1) for l in DEGREES])
@@ -70,7 +71,7 @@ def finish(B0, B2, B4, w_gate, w_out, gate, pool):
 def ours(vec, radial, w, contraction, w_gate, w_out, *, graph, x):
     y = so2.spherical_harmonics(HARMONICS, vec, True, "component")
     rows = so2.tp_conv(graph, x, y, radial_basis(vec.norm(dim=1), B) @ radial, CONV) / 4
-    A = torch.cat([torch.einsum("nui,uv->nvi", rows[:, s].unflatten(1, (C, -1)), w) for s in CONV.irreps_out.slices()], 2)
+    A = torch.cat([torch.einsum("nui,uv->nvi", rows[:, s].unflatten(1, (C, -1)), w) for s in NODES.slices()], 2)
     found = so2.symmetric_contraction(A, contraction, torch.zeros(9, dtype=torch.long), PLAN)
 
     def gate(*parts):
