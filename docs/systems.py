@@ -9,16 +9,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # System -> what it needs that is not built.
 OPEN = {
-    "CRF2o, deep biaffine parser": "nothing: see tests/tree; no file of its own yet",
-    "MFN": "selected inversion",
-    "eSCN, UMA; NequIP, MACE": "nothing: see tests/so2; no files of their own yet",
-    "BiPer, BiBench, BiPFT, A&B BNN, FFF, IWR, G2GNet": "nothing: see tests/binary; no files of their own yet",
-    "TDN": "the CP-decomposed product",
-    "EnergyEquivGNN": "nothing: see tests/so2; no file of its own yet",
-    "TOGL, TopNets": "persistent homology",
-    "PathNN, k-path rooted subgraphs": "path enumeration",
-    "PPGN++": "ragged batched products of dense matrices",
-    "BGNN": "closest points on triangles, radius graphs",
+    "MFN": "selected inversion of block-sparse matrices; small molecules are batched dense solves of torch",
+    "BGNN": "closest points on triangles and radius graphs; its message passing is that of EGNN's split linear layer",
+    "EMPSN (the simplicial half of TopNets)": "the Rips lift: radius graphs and enumeration of triangles",
+    "GRADCO at its published size; PathNN, TOGL, LiGNN as preprocessing": "kernels for intersections of sorted lists, path "
+    "enumeration, union-find and push queues: enumerated in Python or by dense rows in the tests above",
 }
 
 

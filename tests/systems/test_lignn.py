@@ -69,7 +69,7 @@ def test_temporal_sampling() -> None:
 def test_weighted_sampling() -> None:
     """First draws in proportion to the weights, the same for the same seed, without repetition."""
     v = int(torch.bincount(DST).argmax())
-    into = (DST == v).nonzero()[:, 0]
+    into = DST.eq(v).nonzero()[:, 0]
     T = 3000
     edges = weighted(torch.full((T,), v), 2, 4)
     assert torch.equal(edges, weighted(torch.full((T,), v), 2, 4)) and (edges[:, 0] != edges[:, 1]).all()
