@@ -7,13 +7,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# System -> what it needs that is not built.
+# What a system is known for, or needs at its published size, that no operator does.
 OPEN = {
-    "MFN": "selected inversion of block-sparse matrices; small molecules are batched dense solves of torch",
-    "BGNN": "closest points on triangles and radius graphs; its message passing is that of EGNN's split linear layer",
-    "EMPSN (the simplicial half of TopNets)": "the Rips lift: radius graphs and enumeration of triangles",
-    "GRADCO at its published size; PathNN, TOGL, LiGNN as preprocessing": "kernels for intersections of sorted lists, path "
-    "enumeration, union-find and push queues: enumerated in Python or by dense rows in the tests above",
+    "MFN": "linear scaling: inversion of selected blocks of a sparse matrix",
+    "TDN": "the low-rank product fused with the sum over edges",
+    "GRADCO": "intersections of sorted adjacency lists",
+    "PathNN, k-path subgraphs": "enumeration of paths",
+    "TOGL, TopNets": "union-find over sorted edges; the Rips lift",
+    "LiGNN": "personalised PageRank by a push queue",
+    "BGNN, EMPSN": "radius graphs; nearest triangles without all pairs",
 }
 
 
@@ -40,7 +42,8 @@ def page() -> str:
         c = constants(path)
         operators = ", ".join(f"`{name.removeprefix('structops.')}`" for name in c["OPERATORS"])
         lines.append(f"| {c['SYSTEM']} | {operators} | `tests/systems/{path.name}` |")
-    lines += ["", "## Not there yet", "", "| system | what is missing |", "|---|---|"]
+    lines += ["", "## Not there yet", "", "The layers of these are above; what they are known for, or need at scale, is missing:"]
+    lines += ["", "| system | what is missing |", "|---|---|"]
     lines += [f"| {system} | {need} |" for system, need in OPEN.items()]
     return "\n".join(lines) + "\n"
 
