@@ -1,13 +1,14 @@
-"""Levy flights: fractional powers of a Laplacian as Chebyshev filters."""
+"""Levy flights: fractional powers of a Laplacian as Chebyshev filters, and the edge betweenness by which edges are dropped."""
 
 from __future__ import annotations
 
+import networkx as nx
 import torch
 from cases import random_coo
-from structops import Graph, sparse
+from structops import Graph, sddmm, sparse, spmm
 
 SYSTEM = "LFGCN: graph convolution on Levy flights, by fractional powers of the Laplacian"
-OPERATORS = ("structops.sparse.polynomial_filter", "structops.sparse.levy_coefficients")
+OPERATORS = ("structops.sparse.polynomial_filter", "structops.sparse.levy_coefficients", "structops.spmm", "structops.sddmm")
 N = 24
 
 
@@ -47,3 +48,25 @@ def test_transition_matrix() -> None:
         if gamma == 1:
             plain = matrix / (1 - matrix.diagonal())[:, None]
             assert (off - (plain - torch.diag(plain.diagonal()))).abs().max() < 1e-10
+
+
+def test_edge_betweenness() -> None:
+    """Brandes by levels, all sources at once: path counts forward, dependencies backward, and a dot over sources on every edge."""
+    g = nx.gnp_random_graph(N, 0.12, seed=3)
+    index = torch.tensor(list(g.edges)).T
+    graph = Graph(torch.cat([index, index.flip(0)], 1), num_nodes=N)
+    frontier = paths = torch.eye(N, dtype=torch.float64)  # [node, source]
+    levels = [frontier]
+    while frontier.any():
+        frontier = spmm(graph, frontier) * (paths == 0)
+        paths = paths + frontier
+        levels.append(frontier)
+    share = torch.where(paths > 0, 1 / paths.clamp(min=1), 0)
+    dependency, total = torch.zeros_like(paths), torch.zeros(graph.num_edges, 1, dtype=torch.float64)
+    for nearer, farther in zip(levels[-2::-1], levels[:0:-1], strict=True):
+        passed = (farther > 0) * share * (1 + dependency)
+        total = total + sddmm(graph, nearer, passed, "dot")
+        dependency = dependency + nearer * spmm(graph.reverse(), passed)
+    got = (total[: len(g.edges), 0] + total[len(g.edges) :, 0]) / 2  # both directions, every pair of nodes twice
+    want = nx.edge_betweenness_centrality(g, normalized=False)
+    torch.testing.assert_close(got, torch.tensor([want[tuple(e)] for e in index.T.tolist()], dtype=torch.float64))
