@@ -19,8 +19,8 @@ TRIANGLES[4] = TRIANGLES[4, :1]  # a point
 
 
 def closest(points, triangles):
-    """The nearest point of every triangle to every point ``[P, T, 3]``: the foot on the plane where it lies inside, else the nearest
-    of the feet on the three sides."""
+    """The nearest point of every triangle to every point ``[P, T, 3]``: the foot on the plane where it lies inside,
+    else the nearest of the feet on the three sides."""
     a = triangles[:, 0]
     u, v = triangles[:, 1] - a, triangles[:, 2] - a
     w = points[:, None] - a

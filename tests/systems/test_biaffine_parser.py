@@ -38,7 +38,9 @@ def ours(x, y, u, v):
 def dense(x, y, u, v):
     one = lambda t: torch.cat([t, torch.ones_like(t[..., :1])], 2)
     label = torch.einsum("bmi,rij,bhj->brmh", one(x), v, one(y))
-    return losses(torch.einsum("bmi,ij,bhj->bmh", one(x), u, y), label.gather(3, GOLD[:, None, :, None].expand(B, R, N, 1))[..., 0])
+    return losses(
+        torch.einsum("bmi,ij,bhj->bmh", one(x), u, y), label.gather(3, GOLD[:, None, :, None].expand(B, R, N, 1))[..., 0]
+    )
 
 
 def test_losses() -> None:

@@ -1,4 +1,4 @@
-"""biSBM: edge counts between blocks, label histograms and description lengths of a bipartite network, and their changes by moves."""
+"""biSBM: edge counts between blocks, label histograms and entropies of a bipartite network, and how moves change them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,9 @@ def test_moves(node: int) -> None:
         change = lambda t: log_factorial(t.sum(1)).sum() - log_factorial(t).sum()
         moved = b.clone()
         moved[node] = new + (0 if woman else KA)
-        torch.testing.assert_close(change(after) - change(before), entropy(edge_counts(moved)) - entropy(e), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            change(after) - change(before), entropy(edge_counts(moved)) - entropy(e), rtol=1e-9, atol=1e-9
+        )
 
 
 def test_merges_of_all_pairs() -> None:

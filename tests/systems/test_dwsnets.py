@@ -16,7 +16,7 @@ U, V, M = sum(a for a, _ in WIDTHS), sum(b for _, b in WIDTHS), sum(a * b for a,
 
 
 def index(widths):
-    """Pointers of the networks in the rows of both hidden layers and in the entries of the middle matrix, and each entry's neurons."""
+    """Pointers of the networks in both hidden layers and in the entries of the middle matrix, and each entry's neurons."""
     ptr = lambda sizes: torch.tensor([0, *sizes]).cumsum(0)
     u, v = ptr([a for a, _ in widths]), ptr([b for _, b in widths])
     pairs = [torch.cartesian_prod(torch.arange(a) + s, torch.arange(b) + t) for (a, b), s, t in zip(widths, u, v, strict=False)]
@@ -40,7 +40,13 @@ def layer(u, v, m, *w, s):
 def dense(u, v, m, *w):
     """Network by network, the middle weights as a matrix ``[a, b, f]``."""
     found = [[], [], []]
-    parts = zip(WIDTHS, u.split([a for a, _ in WIDTHS]), v.split([b for _, b in WIDTHS]), m.split([a * b for a, b in WIDTHS]), strict=True)
+    parts = zip(
+        WIDTHS,
+        u.split([a for a, _ in WIDTHS]),
+        v.split([b for _, b in WIDTHS]),
+        m.split([a * b for a, b in WIDTHS]),
+        strict=True,
+    )
     for (a, b), x, y, z in parts:
         z = z.reshape(a, b, -1)
         mx, my, mz = x.mean(0), y.mean(0), z.mean((0, 1))

@@ -26,9 +26,13 @@ def lift(positions):
         for k in (1, 2, 3)
     ]
     place = [{s: i for i, s in enumerate(level)} for level in cells]
-    within = lambda low, high: [(place[low][f], i) for i, s in enumerate(cells[high]) for f in itertools.combinations(s, low + 1)]
+    within = lambda low, high: [
+        (place[low][f], i) for i, s in enumerate(cells[high]) for f in itertools.combinations(s, low + 1)
+    ]
     beside = lambda low: [
-        (place[low][a], place[low][b]) for s in cells[low + 1] for a, b in itertools.permutations(itertools.combinations(s, low + 1), 2)
+        (place[low][a], place[low][b])
+        for s in cells[low + 1]
+        for a, b in itertools.permutations(itertools.combinations(s, low + 1), 2)
     ]
     pairs = {"0_0": beside(0), "0_1": within(0, 1), "1_1": beside(1), "1_2": within(1, 2)}
     return [torch.tensor(c) for c in cells], {k: torch.tensor(v).T for k, v in pairs.items()}

@@ -64,7 +64,9 @@ def stiffness(parts):
 def finish(B0, B2, B4, w_gate, w_out, gate, pool):
     """Gate, mean over each lattice, linear maps to 2x0e + 2x2e + 1x4e; rows are [N, C, 2 l + 1]."""
     rows = gate(B0, B2, B4, B0[..., 0] @ w_gate)
-    parts = {l: torch.einsum("guk,uv->gvk", pool(r), w_out[:, : 1 if l == 4 else 2]) for l, r in zip(DEGREES, rows, strict=True)}
+    parts = {
+        l: torch.einsum("guk,uv->gvk", pool(r), w_out[:, : 1 if l == 4 else 2]) for l, r in zip(DEGREES, rows, strict=True)
+    }
     return stiffness(parts)
 
 

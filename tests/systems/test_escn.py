@@ -68,7 +68,12 @@ WIDTHS = sum((L + 1 - m) * 2 * C for m in range(M + 1))
 
 
 def parameters():
-    shapes = [*so2.weight_shapes(L, M, 2 * C, H, extra=L * H), ((2 * L + 1) * H,), *so2.weight_shapes(L, M, H, C), ((L + 1) * C,)]
+    shapes = [
+        *so2.weight_shapes(L, M, 2 * C, H, extra=L * H),
+        ((2 * L + 1) * H,),
+        *so2.weight_shapes(L, M, H, C),
+        ((L + 1) * C,),
+    ]
     return [randn(WIDTHS, B, seed=50), randn(WIDTHS, seed=51), *(randn(*s, seed=60 + i) / 3 for i, s in enumerate(shapes))]
 
 
@@ -83,7 +88,10 @@ def ours(x, vec, radial, w_radial, b_radial, *p, graph):
 def frames(vec):
     """Another gauge: rotations of the edges onto y by Gram-Schmidt with a fixed vector."""
     e = vec / vec.norm(dim=1, keepdim=True)
-    a = torch.tensor([0.3, 0.5, 0.8], dtype=torch.float64) - e * (e @ torch.tensor([0.3, 0.5, 0.8], dtype=torch.float64))[:, None]
+    a = (
+        torch.tensor([0.3, 0.5, 0.8], dtype=torch.float64)
+        - e * (e @ torch.tensor([0.3, 0.5, 0.8], dtype=torch.float64))[:, None]
+    )
     a = a / a.norm(dim=1, keepdim=True)
     return torch.stack([a, e, torch.linalg.cross(a, e)], 1)
 

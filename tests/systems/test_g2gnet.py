@@ -15,7 +15,9 @@ OPERATORS = (
 )  # fmt: skip
 GROUPS, a, b, BATCH = 4, 3, 5, 7  # groups of a outputs and of b inputs
 O, I = GROUPS * a, GROUPS * b
-PAIRS = torch.tensor([[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]])  # matched groups; the last group of inputs has one
+PAIRS = torch.tensor(
+    [[1, 0, 0, 1], [0, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+)  # matched groups; the last group of inputs has one
 
 
 def modular(seed: int = 0) -> torch.Tensor:

@@ -1,6 +1,6 @@
 """GRADCO: adjacencies of graphlet orbits from products on the edges and sums over wedges, against all induced 4-node subgraphs.
 
-The sums over wedges need their common neighbours: here by rows of a dense matrix; an intersection of sorted lists is not an operator.
+The sums over wedges need common neighbours: here by rows of a dense matrix; intersecting sorted lists is not an operator.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from structops import Graph, scatter_reduce, sddmm, spmm
 SYSTEM = "GRADCO: graphlet orbit adjacencies to four nodes, closed forms in integers"
 OPERATORS = ("structops.sddmm", "structops.spmm", "structops.scatter_reduce")
 GRAPHS = {
-    "random": nx.gnp_random_graph(11, 0.45, seed=3), "scale-free": nx.barabasi_albert_graph(12, 3, seed=1), "star": nx.star_graph(6),
-    "complete": nx.complete_graph(6), "cycle": nx.cycle_graph(7), "Petersen": nx.petersen_graph(),
+    "random": nx.gnp_random_graph(11, 0.45, seed=3), "scale-free": nx.barabasi_albert_graph(12, 3, seed=1),
+    "star": nx.star_graph(6), "complete": nx.complete_graph(6), "cycle": nx.cycle_graph(7), "Petersen": nx.petersen_graph(),
 }  # fmt: skip
 # Orbits of the connected graphs of 3 and 4 nodes: graph, then the orbit of each of its nodes.
 PATH, TRIANGLE = (nx.path_graph(3), (1, 2, 1)), (nx.complete_graph(3), (3, 3, 3))

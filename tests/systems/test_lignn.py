@@ -43,7 +43,9 @@ def last_before(k):
 
 def weighted(nodes, k, seed):
     g = generator(seed)
-    return sampled(nodes, k, lambda e, q: WEIGHT[e].log() - torch.rand(len(e), generator=g, dtype=torch.float64).log().neg().log())
+    return sampled(
+        nodes, k, lambda e, q: WEIGHT[e].log() - torch.rand(len(e), generator=g, dtype=torch.float64).log().neg().log()
+    )
 
 
 def block(edges):

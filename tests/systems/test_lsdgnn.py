@@ -75,14 +75,20 @@ def dense(x, w_key, w_same, w_other, *cells, same, w_query):
             earlier = window(speakers, i, same)
             if earlier:
                 alpha = torch.softmax(torch.stack([w_query @ q + w_key @ h[j] for j in earlier]), 0)
-                gathered = sum(a * h[j] @ (w_same if speakers[j] == speakers[i] else w_other) for a, j in zip(alpha, earlier, strict=True))
+                gathered = sum(
+                    a * h[j] @ (w_same if speakers[j] == speakers[i] else w_other) for a, j in zip(alpha, earlier, strict=True)
+                )
             h.append(gru(q[None], gathered[None], *cells[:2])[0] + gru(gathered[None], q[None], *cells[2:])[0])
         rows += h
     return torch.stack(rows)
 
 
 def parameters():
-    return [randn(D, seed=1), *(randn(D, D, seed=2 + i) / 2 for i in range(2)), *(randn(D, 3 * D, seed=4 + i) / 2 for i in range(4))]
+    return [
+        randn(D, seed=1),
+        *(randn(D, D, seed=2 + i) / 2 for i in range(2)),
+        *(randn(D, 3 * D, seed=4 + i) / 2 for i in range(4)),
+    ]
 
 
 @pytest.mark.parametrize("same", [1, 5])
@@ -103,7 +109,9 @@ def test_mutual_attention() -> None:
         return torch.cat([attend(short, long, u1)[inside], attend(long, short, u2)[inside]])
 
     def loop(short, long, u1, u2):
-        attend = lambda a, b, u: torch.cat([(x[:n] @ u @ y[:n].T).softmax(1) @ y[:n] for x, y, n in zip(a, b, LENGTH, strict=True)])
+        attend = lambda a, b, u: torch.cat(
+            [(x[:n] @ u @ y[:n].T).softmax(1) @ y[:n] for x, y, n in zip(a, b, LENGTH, strict=True)]
+        )
         return torch.cat([attend(short, long, u1), attend(long, short, u2)])
 
     B, N = len(LENGTH), max(LENGTH)

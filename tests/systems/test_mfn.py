@@ -13,7 +13,8 @@ from structops import so2
 
 SYSTEM = "MFN: equivariant matrix functions, resolvents with complex poles of matrices over orbitals"
 OPERATORS = (
-    "structops.so2.hamiltonian_blocks", "structops.so2.hamiltonian_features", "structops.so2.OrbitalBasis", "structops.so2.wigner_3j",
+    "structops.so2.hamiltonian_blocks", "structops.so2.hamiltonian_features", "structops.so2.OrbitalBasis",
+    "structops.so2.wigner_3j",
 )  # fmt: skip
 BASIS = so2.OrbitalBasis({1: "1s", 6: "1s1p", 8: "1s1p"})
 POLES = torch.tensor([0.5 + 1.5j, -1.0 + 2.0j, 3.0 + 1.0j], dtype=torch.complex128)
@@ -71,7 +72,8 @@ def operands(name: str = "CH3OH"):
 def test_layer() -> None:
     *args, numbers, index = operands()
     agree(
-        lambda *t: layer(*t, numbers=numbers, index=index), lambda *t: dense(*t, numbers=numbers, index=index), *args, tolerance=1e-9,
+        lambda *t: layer(*t, numbers=numbers, index=index), lambda *t: dense(*t, numbers=numbers, index=index), *args,
+        tolerance=1e-9,
     )  # fmt: skip
 
 

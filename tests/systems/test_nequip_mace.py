@@ -111,7 +111,12 @@ def mace(vec, radial, contraction, readout, embed, *mixing, structure, neighbour
 
 
 def mace_parameters():
-    found = [randn(B, CONV.weight_numel, seed=1), randn(3, PLAN.num_paths, C, seed=2) / 4, randn(C, 1, seed=3), randn(3, C, seed=7)]
+    found = [
+        randn(B, CONV.weight_numel, seed=1),
+        randn(3, PLAN.num_paths, C, seed=2) / 4,
+        randn(C, 1, seed=3),
+        randn(3, C, seed=7),
+    ]
     return found + [randn(n * C, C, seed=4 + l) / n for l, n in enumerate(COUNT)]
 
 

@@ -75,9 +75,22 @@ GRAPH = nx.gnp_random_graph(8, 0.4, seed=5)
 
 def test_enumeration() -> None:
     for k in (2, 3, 4):
-        every = {tuple(p) for u in GRAPH for v in GRAPH if u != v for p in nx.all_simple_paths(GRAPH, u, v, cutoff=k - 1) if len(p) == k}
+        every = {
+            tuple(p)
+            for u in GRAPH
+            for v in GRAPH
+            if u != v
+            for p in nx.all_simple_paths(GRAPH, u, v, cutoff=k - 1)
+            if len(p) == k
+        }
         assert set(paths(GRAPH, k)) == every and len(paths(GRAPH, k)) == len(every)
-        short = {tuple(p) for u in GRAPH for v in GRAPH if u != v and nx.has_path(GRAPH, u, v) for p in nx.all_shortest_paths(GRAPH, u, v)}
+        short = {
+            tuple(p)
+            for u in GRAPH
+            for v in GRAPH
+            if u != v and nx.has_path(GRAPH, u, v)
+            for p in nx.all_shortest_paths(GRAPH, u, v)
+        }
         assert set(paths(GRAPH, k, True)) == {p for p in short if len(p) == k}
 
 
@@ -135,7 +148,7 @@ def test_graphs_that_look_alike_to_message_passing() -> None:
 
 
 def test_rooted_subgraphs() -> None:
-    """A message-passing network on the copies of the graph that paths label, all on one structure; node to path to root to graph."""
+    """A message-passing network on copies of the graph labelled by paths, all on one structure; node to path to root to graph."""
     found = [p for p in paths(GRAPH, 3) if p[0] < 6]  # roots without paths too
     distance = torch.full((8, 8), 9)
     for u, row in nx.all_pairs_shortest_path_length(GRAPH):

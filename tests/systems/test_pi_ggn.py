@@ -14,7 +14,7 @@ SIDE = 5
 
 
 def mesh():
-    """Nodes ``[N, 2]`` of a distorted grid on the unit square, triangles ``[T, 3]`` counter-clockwise, and whether on the boundary."""
+    """Nodes ``[N, 2]`` of a distorted grid on the unit square, triangles ``[T, 3]`` counter-clockwise, and the boundary."""
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, SIDE)] * 2, indexing="ij"), -1).reshape(-1, 2)
     edge = ((grid == 0) | (grid == 1)).any(1)
     grid = grid + 0.3 / SIDE * np.where(edge[:, None], 0, randn(SIDE * SIDE, 2, seed=1).clamp(-1, 1).numpy() / 2)

@@ -60,7 +60,9 @@ def block(x, w1, w2, skip, *, product=product, pool=pooled):
 
 def loop(a, b):
     parts = zip(SIZES, a.split([n * n for n in SIZES]), b.split([n * n for n in SIZES]), strict=True)
-    return torch.cat([torch.einsum("ijc,jkc->ikc", x.reshape(n, n, C), y.reshape(n, n, C)).reshape(n * n, C) for n, x, y in parts])
+    return torch.cat(
+        [torch.einsum("ijc,jkc->ikc", x.reshape(n, n, C), y.reshape(n, n, C)).reshape(n * n, C) for n, x, y in parts]
+    )
 
 
 def loop_pool(y):

@@ -9,7 +9,8 @@ from structops import Graph, sddmm, segment_reduce, sparse, spmm
 
 SYSTEM = "SEMBA: continuous-time signed networks with a memory of friends and one of enemies"
 OPERATORS = (
-    "structops.sparse.segment_topk", "structops.sddmm", "structops.sparse.edge_softmax", "structops.spmm", "structops.segment_reduce",
+    "structops.sparse.segment_topk", "structops.sddmm", "structops.sparse.edge_softmax", "structops.spmm",
+    "structops.segment_reduce",
 )  # fmt: skip
 N, E, D, T, K = 9, 40, 3, 2, 4  # nodes, events, features of memories and of time, recent events that are read
 SRC, DST = torch.randint(N - 1, (2, E), generator=generator(1))  # the last node has no events
@@ -109,7 +110,9 @@ def read(x, e, wq, wk, wv, we, *, graph):
 def test_embedding() -> None:
     at = recent(K)
     kept = at[at >= 0]
-    dense_kept = {v: sorted((k for k in range(E) if int(DST[k]) == v), key=lambda k: (float(TIME[k]), k))[-K:] for v in range(N)}
+    dense_kept = {
+        v: sorted((k for k in range(E) if int(DST[k]) == v), key=lambda k: (float(TIME[k]), k))[-K:] for v in range(N)
+    }
     assert sorted(kept.tolist()) == sorted(k for ks in dense_kept.values() for k in ks)
     graph = Graph(torch.stack([SRC[kept], DST[kept]]), num_nodes=N)
 
@@ -122,4 +125,11 @@ def test_embedding() -> None:
         return torch.stack(rows)
 
     weights = [randn(D, D, seed=2 + i) for i in range(3)]
-    agree(lambda x, e, *w: read(x, e[kept], *w, graph=graph), dense, randn(N, D), randn(E, 2, seed=1), *weights, randn(2, D, seed=7))
+    agree(
+        lambda x, e, *w: read(x, e[kept], *w, graph=graph),
+        dense,
+        randn(N, D),
+        randn(E, 2, seed=1),
+        *weights,
+        randn(2, D, seed=7),
+    )

@@ -75,7 +75,7 @@ def test_common_neighbours_of_three() -> None:
 
 
 def test_walk_scores() -> None:
-    """The entries of (1 - beta B)^-1 and of personalised PageRank on the triangles' sides, all six summed, by series of products."""
+    """The entries of (1 - beta B)^-1 and of personalised PageRank on the triangles' sides, all six summed, by series."""
     hops = BETA ** torch.arange(60, dtype=torch.float64)
     eye = torch.eye(N, dtype=torch.float64)
     ends = torch.tensor([list(itertools.permutations(t, 2)) for t in OPEN])

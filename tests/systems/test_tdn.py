@@ -12,7 +12,8 @@ from structops import Graph, sddmm, so2, sparse, spmm
 
 SYSTEM = "TDN: tensor decomposition networks, low-rank tensor products inside graph attention"
 OPERATORS = (
-    "structops.spmm", "structops.sddmm", "structops.sparse.edge_softmax", "structops.so2.wigner_3j", "structops.so2.spherical_harmonics",
+    "structops.spmm", "structops.sddmm", "structops.sparse.edge_softmax", "structops.so2.wigner_3j",
+    "structops.so2.spherical_harmonics",
 )  # fmt: skip
 L, C, B = 2, 3, 6
 S = (L + 1) ** 2

@@ -133,6 +133,9 @@ def test_rephine() -> None:
 
 def test_graphs_that_look_alike_to_message_passing() -> None:
     """Two triangles and a hexagon under a constant filtration: two components and two cycles against one and one."""
-    for g, (components, cycles) in ((nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3)), (2, 2)), (nx.cycle_graph(6), (1, 1))):
+    for g, (components, cycles) in (
+        (nx.disjoint_union(nx.cycle_graph(3), nx.cycle_graph(3)), (2, 2)),
+        (nx.cycle_graph(6), (1, 1)),
+    ):
         death, cycle = pairs(torch.zeros(6), torch.zeros(6), torch.tensor(list(g.edges)))
         assert (int((death < 0).sum()), int(cycle.sum())) == (components, cycles)

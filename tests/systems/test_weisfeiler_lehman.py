@@ -29,7 +29,9 @@ def refined(graphs, rounds: int) -> list[list]:
     number = lambda t: names.setdefault(t, len(names))
     colours = [dict.fromkeys(g, number(())) for g in graphs]
     for _ in range(rounds):
-        colours = [{v: number((c[v], tuple(sorted(c[u] for u in g[v])))) for v in g} for g, c in zip(graphs, colours, strict=True)]
+        colours = [
+            {v: number((c[v], tuple(sorted(c[u] for u in g[v])))) for v in g} for g, c in zip(graphs, colours, strict=True)
+        ]
     return [[c[v] for v in g] for g, c in zip(graphs, colours, strict=True)]
 
 
@@ -60,7 +62,9 @@ def histograms(graphs) -> torch.Tensor:
 def shrikhande() -> nx.Graph:
     cells = [(i, j) for i in range(4) for j in range(4)]
     steps = ((0, 1), (1, 0), (1, 1))
-    return nx.convert_node_labels_to_integers(nx.Graph([((i, j), ((i + a) % 4, (j + b) % 4)) for i, j in cells for a, b in steps]))
+    return nx.convert_node_labels_to_integers(
+        nx.Graph([((i, j), ((i + a) % 4, (j + b) % 4)) for i, j in cells for a, b in steps])
+    )
 
 
 def test_pairs_that_look_alike() -> None:
