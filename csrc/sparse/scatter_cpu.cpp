@@ -146,13 +146,13 @@ template <class T, Kind K, bool arg> struct Run {
     const T* const src = static_cast<const T*>(a.src) + batch * a.E * a.F;
     auto with = [&](auto* i) {
       using I = Pointee<decltype(i)>;
-      switch (a.F) {
-        case 1: return walk<I, 1>(c, src, e0, e1, r0, r1);
-        case 2: return walk<I, 2>(c, src, e0, e1, r0, r1);
-        case 4: return walk<I, 4>(c, src, e0, e1, r0, r1);
-        case 8: return walk<I, W<A> >= 8 ? 8 : 0>(c, src, e0, e1, r0, r1);
-        default: return walk<I, 0>(c, src, e0, e1, r0, r1);
+      if (a.F == 1) return walk<I, 1>(c, src, e0, e1, r0, r1);
+      if constexpr (K == Kind::sum || (K != Kind::prod && sizeof(T) > 2)) {
+        if (a.F == 2) return walk<I, 2>(c, src, e0, e1, r0, r1);
+        if (a.F == 4) return walk<I, 4>(c, src, e0, e1, r0, r1);
+        if (a.F == 8) return walk<I, W<A> >= 8 ? 8 : 0>(c, src, e0, e1, r0, r1);
       }
+      return walk<I, 0>(c, src, e0, e1, r0, r1);
     };
     return a.index.wide ? with(static_cast<int64_t*>(nullptr)) : with(static_cast<int32_t*>(nullptr));
   }

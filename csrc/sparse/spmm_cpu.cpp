@@ -17,11 +17,11 @@ constexpr int kBlock = 512;   // edges a block
 constexpr int kRows = 256;    // rows a block
 constexpr int kAhead = 16;    // prefetch distance, edges
 
-// How the two operands of a message reach the lanes of an output vector.
-enum Mode { one, both, e_scalar, x_scalar, table };
+// How the two operands of a message reach the lanes of an output vector: `any` finds out for every tile.
+enum Mode { one, both, e_scalar, x_scalar, any };
 
 struct Block : Batch {
-  int64_t xo[kBlock + kAhead], eo[kBlock];  // element offsets of the operands' rows
+  int64_t xo[kBlock + kAhead], eo[kBlock + kAhead];  // element offsets of the operands' rows
   int32_t end[kRows];                       // edges of segment s: [s ? end[s-1] : 0, end[s])
   int n;                                    // segments
   int64_t row0, k0;                         // output row and edge of the first
@@ -31,28 +31,37 @@ struct Block : Batch {
   char* state_out;
 };
 
-// Products are compiled in; the other messages share one instantiation and a well-predicted branch.
+// Products are compiled in where `product`; the other messages share one instantiation and a well-predicted branch.
 template <class A, bool product> STRUCTOPS_INLINE Vec<A> apply(Message m, Vec<A> x, Vec<A> e) {
   if (product || m == Message::mul) return x * e;
   return m == Message::add ? x + e : m == Message::sub ? x - e : x / e;
 }
 
-// Lanes p[off[0]], p[off[1]], ...; constant and consecutive offsets are the common cases.
-template <class T> STRUCTOPS_INLINE Vec<Acc<T>> load_table(const T* p, const int32_t* off, int n, int kind) {
+// Where the lanes of one vector find an operand in its row: all at one place, one after the other, or through a table.
+struct Place {
+  enum Kind { constant, consecutive, table } kind;
+  int first;
+  const int32_t* off;
+};
+
+// Of features [f, f + n) of an operand of `features` ones that is broadcast by the table `all`, if there is one.
+STRUCTOPS_INLINE Place find_place(const int32_t* all, int64_t features, int f, int n) {
+  if (!all) return features == 1 ? Place{Place::constant, 0, nullptr} : Place{Place::consecutive, f, nullptr};
+  const int32_t* const off = all + f;
+  bool same = true, next = true;
+  for (int i = 1; i < n; ++i) { same &= off[i] == off[0]; next &= off[i] == off[0] + i; }
+  return {same ? Place::constant : next ? Place::consecutive : Place::table, off[0], off};
+}
+
+template <class T> STRUCTOPS_INLINE Vec<Acc<T>> load_at(const Place& at, const T* p, int n) {
   using A = Acc<T>;
-  if (kind == 1) return n == W<A> ? load(p + off[0]) : load_n(p + off[0], n);
-  if (kind == 0) return splat<A>(widen(p[off[0]]));
+  if (at.kind == Place::consecutive) return n == W<A> ? load(p + at.first) : load_n(p + at.first, n);
+  if (at.kind == Place::constant) return splat<A>(widen(p[at.first]));
   A lane[W<A>] = {};
-  for (int i = 0; i < n; ++i) lane[i] = widen(p[off[i]]);
+  for (int i = 0; i < n; ++i) lane[i] = widen(p[at.off[i]]);
   Vec<A> v;
   __builtin_memcpy(&v, lane, sizeof v);
   return v;
-}
-
-STRUCTOPS_INLINE int table_kind(const int32_t* off, int n) {  // 0 constant, 1 consecutive, 2 anything
-  bool same = true, next = true;
-  for (int i = 1; i < n; ++i) { same &= off[i] == off[0]; next &= off[i] == off[0] + i; }
-  return same ? 0 : next ? 1 : 2;
 }
 
 using TileFn = void (*)(const Block&, int f0, int n);
@@ -68,22 +77,27 @@ void tile(const Block& b, int f0, int n) {
   const T* const e = reinterpret_cast<const T*>(b.e);
   const VI nan = splat(Int<A>(b.a->skip_nan ? 0 : -1));
   const Message msg = b.a->message;
-  int xk[NV], ek[NV];
-  if constexpr (mode == table)
+  Place in_x[NV], in_e[NV];
+  if constexpr (mode == any)
     for (int v = 0; v < NV; ++v) {
-      xk[v] = table_kind(b.a->x_off + f0 + v * L, masked ? n : L);
-      ek[v] = table_kind(b.a->e_off + f0 + v * L, masked ? n : L);
+      in_x[v] = find_place(b.a->x_off, b.a->Fx, f0 + v * L, masked ? n : L);
+      in_e[v] = find_place(b.a->e_off, b.a->Fe, f0 + v * L, masked ? n : L);
     }
 
   auto message = [&](int k, int v) __attribute__((always_inline)) {
-    const int f = f0 + v * L;
+    const int f = f0 + v * L, lanes = masked ? n : L;
     auto contiguous = [&](const T* p) __attribute__((always_inline)) { return masked ? load_n(p + f, n) : load(p + f); };
     if constexpr (mode == one) return contiguous(x + b.xo[k]);
     else if constexpr (mode == both) return apply<A, product>(msg, contiguous(x + b.xo[k]), contiguous(e + b.eo[k]));
     else if constexpr (mode == e_scalar) return apply<A, product>(msg, contiguous(x + b.xo[k]), splat<A>(widen(e[b.eo[k]])));
     else if constexpr (mode == x_scalar) return apply<A, product>(msg, splat<A>(widen(x[b.xo[k]])), contiguous(e + b.eo[k]));
-    else return apply<A, product>(msg, load_table(x + b.xo[k], b.a->x_off + f, masked ? n : L, xk[v]),
-                            load_table(e + b.eo[k], b.a->e_off + f, masked ? n : L, ek[v]));
+    else return apply<A, product>(msg, load_at(in_x[v], x + b.xo[k], lanes), load_at(in_e[v], e + b.eo[k], lanes));
+  };
+  // The streamed operand too: the machine's own prefetcher does not keep up with two streams of rows.
+  auto prefetch = [&](int k, int v) __attribute__((always_inline)) {
+    const int f = f0 + v * L;
+    if constexpr (mode != x_scalar) __builtin_prefetch(x + b.xo[k + kAhead] + (mode == any ? in_x[v].first : f));
+    if constexpr (mode != one && mode != e_scalar) __builtin_prefetch(e + b.eo[k + kAhead] + (mode == any ? in_e[v].first : f));
   };
 
   int k = 0;
@@ -106,15 +120,14 @@ void tile(const Block& b, int f0, int n) {
       for (; k + KU <= end; k += KU)
 #pragma GCC unroll 4
         for (int u = 0; u < KU; ++u) {
-          __builtin_prefetch(x + b.xo[k + u + kAhead] + f0);
+          prefetch(k + u, 0);
           Op::step(st[u][0], message(k + u, 0), 0, 0, nan);
         }
     }
     for (; k < end; ++k) {
-      if constexpr (mode != x_scalar)
 #pragma GCC unroll 8
-        for (int v = 0; v < NV; v++)
-          if ((v * (int)sizeof(T) * L) % 64 == 0) __builtin_prefetch(x + b.xo[k + kAhead] + f0 + v * L);
+      for (int v = 0; v < NV; v++)
+        if ((v * (int)sizeof(T) * L) % 64 == 0) prefetch(k, v);
 #pragma GCC unroll 8
       for (int v = 0; v < NV; ++v) Op::step(st[0][v], message(k, v), Int<A>(lane0 + k), count0 + k, nan);
     }
@@ -175,7 +188,7 @@ template <class T, class Op> void finish_row(const Block& b, const char* state, 
 }
 
 template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p) {
-  constexpr int NV = mode == table ? (Op::max_nv < 4 ? Op::max_nv : 4) : Op::max_nv;
+  constexpr int NV = mode == any ? (Op::max_nv < 4 ? Op::max_nv : 4) : Op::max_nv;
   p.wide = tile<T, Op, product, mode, NV, false>;
   p.wide_nv = NV;
   if constexpr (NV >= 8) { p.mid = tile<T, Op, product, mode, 4, false>; p.mid_nv = 4; }
@@ -184,6 +197,7 @@ template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p) {
   p.masked = tile<T, Op, product, mode, 1, true>;
 }
 
+// Products are compiled in for sums only. Of 16 bits, what is neither a sum nor an extreme has one function for every mode.
 template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode) {
   p.lanes = W<Acc<T>>;
   p.state_bytes = int(sizeof(Vec<Acc<T>>)) * Op::C;
@@ -191,14 +205,15 @@ template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode) {
   p.finish = finish_row<T, Op>;
   if (mode == one) return fill_tiles<T, Op, false, one>(p);
   if constexpr (is_float_storage<T>) {
-    if (m == Message::mul && mode == both) return fill_tiles<T, Op, true, both>(p);
-    if (m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, true, e_scalar>(p);
-    switch (mode) {
-      case both: return fill_tiles<T, Op, false, both>(p);
-      case e_scalar: return fill_tiles<T, Op, false, e_scalar>(p);
-      case x_scalar: return fill_tiles<T, Op, false, x_scalar>(p);
-      default: return fill_tiles<T, Op, false, table>(p);
+    if constexpr (sizeof(T) > 2 || Op::max_nv == 8) {
+      constexpr bool sum = __is_same(Op, SumOp<Acc<T>>);
+      if (sum && m == Message::mul && mode == both) return fill_tiles<T, Op, sum, both>(p);
+      if (sum && m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, sum, e_scalar>(p);
+      if (mode == both) return fill_tiles<T, Op, false, both>(p);
+      if (mode == e_scalar) return fill_tiles<T, Op, false, e_scalar>(p);
+      if (mode == x_scalar) return fill_tiles<T, Op, false, x_scalar>(p);
     }
+    fill_tiles<T, Op, false, any>(p);
   }
 }
 
@@ -230,18 +245,18 @@ void run_tiles(const Block& b, const Plan& p) {
   if (f < F) p.masked(b, f, F - f);
 }
 
-// Element offsets of the operand rows of edges [k, k + n); x has a look-ahead of kAhead for prefetching.
+// Element offsets of the operand rows of edges [k, k + n), with a look-ahead of kAhead for prefetching.
 void fill_offsets(Block& b, const Index& xi, int64_t x_stride, const Index& ei, int64_t e_stride, int64_t k, int n) {
   const int64_t left = b.a->E - k;
   const int ahead = int(left < n + kAhead ? left : n + kAhead);
-  auto fill = [&](int64_t* o, const Index& idx, int64_t stride, int count) {
-    if (!idx) for (int i = 0; i < count; ++i) o[i] = (k + i) * stride;
-    else if (idx.wide) { const int64_t* c = static_cast<const int64_t*>(idx.data) + k; for (int i = 0; i < count; ++i) o[i] = c[i] * stride; }
-    else { const int32_t* c = static_cast<const int32_t*>(idx.data) + k; for (int i = 0; i < count; ++i) o[i] = c[i] * stride; }
+  auto fill = [&](int64_t* o, const Index& idx, int64_t stride) {
+    if (!idx) for (int i = 0; i < ahead; ++i) o[i] = (k + i) * stride;
+    else if (idx.wide) { const int64_t* c = static_cast<const int64_t*>(idx.data) + k; for (int i = 0; i < ahead; ++i) o[i] = c[i] * stride; }
+    else { const int32_t* c = static_cast<const int32_t*>(idx.data) + k; for (int i = 0; i < ahead; ++i) o[i] = c[i] * stride; }
+    for (int i = ahead; i < n + kAhead; ++i) o[i] = o[n ? n - 1 : 0];
   };
-  fill(b.xo, xi, x_stride, ahead);
-  for (int i = ahead; i < n + kAhead; ++i) b.xo[i] = b.xo[n ? n - 1 : 0];
-  if (b.e) fill(b.eo, ei, e_stride, n);
+  fill(b.xo, xi, x_stride);
+  if (b.e) fill(b.eo, ei, e_stride);
 }
 
 // Walks one item. A row that began before the item or goes on after it ends in the state `head` or `tail` and is
@@ -295,7 +310,7 @@ void run_item(Block& b, const Plan& p, const Index& xi, int64_t xs, const Index&
 void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf) {
   if (a.B == 0 || a.N == 0 || a.F == 0) return;
   const bool copy = a.message == Message::copy_u || a.message == Message::copy_e;
-  const Mode mode = copy ? one : a.x_off ? table : a.Fx == a.Fe ? both : a.Fe == 1 ? e_scalar : x_scalar;
+  const Mode mode = copy ? one : a.x_off ? any : a.Fx == a.Fe ? both : a.Fe == 1 ? e_scalar : x_scalar;
   Plan p;
   with_dtype(a.dtype, [&](auto* t) { fill_plan<Pointee<decltype(t)>>(p, a, mode); });
   const int64_t item_size = dtype_size(a.dtype), arg_size = a.rowptr.wide ? 8 : 4;
