@@ -13,7 +13,6 @@ OPEN = {
     "MFN": "selected inversion",
     "eSCN, UMA; NequIP, MACE": "nothing: see tests/so2; no files of their own yet",
     "BiPer, BiBench, BiPFT, A&B BNN, FFF, IWR, G2GNet": "nothing: see tests/binary; no files of their own yet",
-    "TDN": "the CP-decomposed product",
     "EnergyEquivGNN": "nothing: see tests/so2; no file of its own yet",
     "TOGL, TopNets": "persistent homology",
     "PathNN, k-path rooted subgraphs": "path enumeration",
