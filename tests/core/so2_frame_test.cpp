@@ -121,7 +121,8 @@ void test_rotations(Dtype t, int L, int M, int64_t C, int64_t E, Rng& rng) {
   const int64_t R = packed_size(L, M), S = int64_t(L + 1) * (L + 1), n = frame_rows(L, M);
   const Array vec = directions(t, E, rng), x = random_array(t, E * S * C, rng, Values::quarters);
   const Array z = random_array(t, E * n * C, rng, Values::quarters);
-  Array d(t, E * R), d2(t, E * R), turned(t, E * n * C), turned2(t, turned.n), back(t, E * S * C), back2(t, back.n), outer(t, E * R), outer2(t, E * R);
+  Array d(t, E * R), turned(t, E * n * C), back(t, E * S * C), outer(t, E * R);
+  Array d2(t, d.n), turned2(t, turned.n), back2(t, back.n), outer2(t, outer.n);
   auto run = [&](Array& D, Array& to, Array& from, Array& both, const ParallelFor& pf) {
     WignerArgs a{t, E, L, M, C, vec.data(), nullptr, nullptr, nullptr, nullptr, D.data()};
     wigner_fwd(a, pf);
@@ -159,7 +160,10 @@ void test_rotations(Dtype t, int L, int M, int64_t C, int64_t E, Rng& rng) {
         }
       }
       if (l == 1)  // the middle row is the direction
-        for (int s = 0; s < 3; ++s) products.push_back(d.get(e * R + packed_at(M, 1, kept / 2, s))), eye.push_back(vec.get(e * 3 + s) / norm(vec, e));
+        for (int s = 0; s < 3; ++s) {
+          products.push_back(d.get(e * R + packed_at(M, 1, kept / 2, s)));
+          eye.push_back(vec.get(e * 3 + s) / norm(vec, e));
+        }
     }
   Array gram(t, int64_t(products.size()));
   for (size_t i = 0; i < products.size(); ++i) gram.set(int64_t(i), products[i]);
@@ -248,7 +252,8 @@ void test_block(const Structure& s, Dtype t, int L, int M, int64_t C, int64_t H,
     return w;
   };
   const Array x = draw(s.N * S * C), vec = directions(t, s.E, rng), radial = draw(s.E * widths), env = draw(s.E);
-  const Array w1 = small(one.weights(), double(one.K(0))), b1 = draw(one.N(0)), w2 = small(two.weights(), double(two.K(0))), b2 = draw(two.N(0));
+  const Array w1 = small(one.weights(), double(one.K(0))), w2 = small(two.weights(), double(two.K(0)));
+  const Array b1 = draw(one.N(0)), b2 = draw(two.N(0));
   const Array grad = draw(s.N * S * C);
   a.Kr = widths, a.rowptr = s.rowptr.index(wide), a.col = s.col.index(wide), a.eid = s.eid.index(wide);
   a.x = x.data(), a.vec = vec.data(), a.radial = radial.data(), a.env = env.data();
