@@ -98,9 +98,10 @@ def egnn_step(
     check.flags(op, recompute=recompute)
 
     if message is None and coordinate is None:
-        square = lp_distance(graph, x, root=False)
-        terms = dict(edge=edge, scalar=square, direction=distance)
-        return x, add_act_reduce(graph, h_src, h_dst, activation=activation, reduce=reduce, **terms)
+        scalar = lp_distance(graph, x, root=False)
+        return x, add_act_reduce(
+            graph, h_src, h_dst, edge, activation=activation, reduce=reduce, scalar=scalar, direction=distance
+        )
 
     def step(x: Tensor, h_src: Tensor, h_dst: Tensor, distance: Tensor, edge: Tensor | None) -> tuple[Tensor, Tensor]:
         if coordinate is None:

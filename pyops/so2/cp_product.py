@@ -239,7 +239,7 @@ def _plan(factors: bytes, dims: tuple[int, ...], rank: int, U: int, V: int, weig
     """The plan of the multiplied table, or the product of R numbers with R numbers, for U channels and V copies of y."""
     d1, d2, d3 = dims if direct else (rank,) * 3
     r = np.arange(rank)
-    terms = (r, r, r, np.ones(rank))
+    terms: np.ndarray | tuple[np.ndarray, ...] = (r, r, r, np.ones(rank))
     if direct:
         rows = np.frombuffer(factors).reshape(-1, rank)
         terms = multiplied(np.split(rows, np.cumsum(dims)[:2]))
@@ -289,7 +289,7 @@ def fitted(l1: int, l2: int, l3: int, parity: bool, rank: int, sweeps: int, seed
     """Factors by alternating least squares, with a ridge that keeps nearly parallel columns bounded; columns of equal norms."""
     exact = coefficients(l1, l2, l3, parity)
     random = np.random.default_rng(seed)
-    factors = [random.standard_normal((d, rank)) for d in exact.shape]
+    factors: list[np.ndarray] = [random.standard_normal((d, rank)) for d in exact.shape]
     unfolded = [np.moveaxis(exact, n, 0).reshape(d, -1) for n, d in enumerate(exact.shape)]
     for _ in range(sweeps):
         for n in range(3):
