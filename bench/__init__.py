@@ -147,6 +147,7 @@ FAMILIES = {
         "bench_so2_clifford",
         "bench_so2_hamiltonian",
         "bench_so2_contraction",
+        "bench_so2_cp",
     ),
     "binary": (
         "bench_binary_bits",

@@ -1,4 +1,5 @@
-"""Geometric products of multivectors with weights of paths; products of vector fields on the sphere. Operator: sparse_bilinear.
+"""Geometric products of multivectors with weights of paths (symmetric_contraction); products of vector fields on the sphere
+(sparse_bilinear).
 
 The peers are the papers' formulations: a dense table of signs times weights for each channel, made in every call, and an einsum; an
 einsum with the dense table of the coupling.

@@ -18,6 +18,7 @@ LOWEST = -4  # log2; bars below are cut
 SHAPES = {
     "tp_conv": "tensor products", "harmonics": "spherical harmonics",
     "symmetric_contraction": "symmetric contractions", "gaunt_product": "Gaunt products",
+    "CPTensorProduct": "products of low rank",
     "edge_block": "SO(2) convolutions", "so2_conv": "SO(2) convolutions", "wigner": "SO(2) convolutions",
     "linear": "linear layers on bits", "w1a": "linear layers on bits",
     "bit GEMM": "products of bits", "Hamming": "products of bits",

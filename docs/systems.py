@@ -10,7 +10,6 @@ ROOT = Path(__file__).resolve().parent.parent
 # What a system is known for, or needs at its published size, that no operator does.
 OPEN = {
     "MFN": "linear scaling: inversion of selected blocks of a sparse matrix",
-    "TDN": "the low-rank product fused with the sum over edges",
     "GRADCO": "intersections of sorted adjacency lists",
     "PathNN, k-path subgraphs": "enumeration of paths",
     "TOGL, TopNets": "union-find over sorted edges; the Rips lift",

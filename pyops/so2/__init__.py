@@ -9,6 +9,7 @@ from ._vector_harmonics import VectorSphericalProduct
 from .attention import irreps_attention
 from .contraction import SymmetricContraction, SymmetricContractionPlan, symmetric_contraction
 from .convolution import edge_block, so2_linear, weight_shapes
+from .cp_product import CPTensorProduct
 from .frame_product import so2_product_paths, so2_tensor_product
 from .gate_norm import gate, inner_product, norm, so2_gate, so2_norm
 from .gaunt import gaunt_product
@@ -18,6 +19,7 @@ from .s2_activation import s2_activation
 from .tensor_product import TensorProduct, channelwise_instructions, tp_conv
 
 __all__ = [
+    "CPTensorProduct",
     "CliffordAlgebra",
     "Frames",
     "Irrep",

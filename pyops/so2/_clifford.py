@@ -7,11 +7,16 @@ from functools import cache
 from itertools import combinations
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import _check as check
 from ._bilinear import Table, bilinear
+from ._shapes import table
+from ._symmetric import Block, lists, monomials
+from ._symmetric_ops import symmetric_contraction as contraction_op
+from .contraction import NO_DIRECTIONS
 
 NMAX = 6
 TYPES = ("grade", "quaternion")
@@ -63,7 +68,6 @@ class CliffordAlgebra:
         i, j, k, coef = zip(*terms, strict=True)
         self._product = Table(i, j, k, coef, (self.dim,) * 3)
         self._paths = {name: tuple(sorted({(kind[i], kind[j], kind[k]) for i, k, j, _ in terms})) for name, kind in kinds.items()}
-        self._weighted = {name: _split(terms, kind, self._paths[name], self.dim) for name, kind in kinds.items()}
 
     def __repr__(self) -> str:
         return f"CliffordAlgebra({self.signature})"
@@ -94,9 +98,8 @@ class CliffordAlgebra:
         Returns:
             ``[..., C, dim]``.
 
-        Equivariant under the orthogonal group of the form for any weights. Differentiable in all three to any order; saves them and
-        one number for each path into each blade: ``[..., C, 5.5 dim]`` for n = 3, at most 8 dim for ``"quaternion"``.
-        Deterministic.
+        Equivariant under the orthogonal group of the form for any weights. Differentiable three times; saves x, y and weight and
+        forms nothing larger. Deterministic.
 
         Raises:
             TypeError, ValueError: a wrong dtype, shape, device or type.
@@ -120,10 +123,22 @@ class CliffordAlgebra:
         if weight.dtype != x.dtype:
             check.fail(TypeError, op, f"weight of dtype {x.dtype}, as x", weight.dtype)
         check.same_device(op, x=x, y=y, weight=weight)
-        apart, combine = self._weighted[types]
-        # Channels last: the kernel then reads its vectors where they lie.
-        parts = bilinear(x.mT.contiguous(), y.mT.contiguous(), apart, "ir_mul", op)
-        return bilinear(parts, weight.T.contiguous(), combine, "ir_mul", op).mT.contiguous()
+        try:
+            batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+        except RuntimeError:
+            check.fail(ValueError, op, "leading dimensions of x and y that broadcast", [list(x.shape[:-2]), list(y.shape[:-2])])
+        if x.shape[-2] != y.shape[-2]:
+            check.fail(ValueError, op, f"y with {x.shape[-2]} channels, as x", y.shape[-2])
+        if y.dtype != x.dtype:
+            check.fail(TypeError, op, f"y of dtype {x.dtype}, as x", y.dtype)
+        rows = batch.numel()
+        both = torch.cat([t.expand(*batch, *t.shape[-2:]).reshape(rows, *t.shape[-2:]) for t in (x, y)], -1)
+        node = torch.arange(rows, device=x.device)
+        one_element = torch.arange(2, device=x.device) * rows
+        plan = _polynomials(self.metric, self.blades, self.types(types), x.device)
+        weight = weight.T.contiguous().unsqueeze(0)
+        out = contraction_op(both, weight, None, *NO_DIRECTIONS, one_element, node, *plan, 0, True, False, False, True)[2]
+        return out.reshape(*batch, *out.shape[-2:])
 
     def paths(self, types: str = "grade") -> tuple[tuple[int, int, int], ...]:
         """The (type of x, type of the result, type of y) that occur in products, in lexicographic order."""
@@ -159,8 +174,8 @@ class CliffordAlgebra:
         for i, blade in enumerate(self.blades):
             for g in blade:
                 squares[i] *= self.metric[g - 1]
-        table = [[s if k == t else 0 for t in range(max(kinds) + 1)] for s, k in zip(squares, kinds, strict=True)]
-        return (x * x) @ torch.tensor(table, dtype=x.dtype, device=x.device)
+        forms = [[s if k == t else 0 for t in range(max(kinds) + 1)] for s, k in zip(squares, kinds, strict=True)]
+        return (x * x) @ torch.tensor(forms, dtype=x.dtype, device=x.device)
 
     def norm(self, x: Tensor, types: str | None = None, eps: float = 1e-16) -> Tensor:
         """``(square_norm(x)^2 + eps)^(1/4)``: the length, smooth where the form vanishes. Shapes as :meth:`square_norm`."""
@@ -213,12 +228,14 @@ def _terms(metric: tuple[int, ...], blades: tuple[tuple[int, ...], ...]) -> tupl
     return tuple(found)
 
 
-def _split(terms: tuple, kind: tuple[int, ...], paths: tuple, dim: int) -> tuple[Table, Table]:
-    """Two maps: the product taken apart into what each path brings to each blade, and its weighted sum."""
-    number = {p: n for n, p in enumerate(paths)}
-    routed = [(i, k, (j, number[kind[i], kind[j], kind[k]]), sign) for i, k, j, sign in terms]
-    parts = {part: n for n, part in enumerate(sorted({part for _, _, part, _ in routed}))}
-    i, k, part, sign = zip(*((i, k, parts[part], sign) for i, k, part, sign in routed), strict=True)
-    j, path = zip(*parts, strict=True)
-    apart = Table(i, k, part, sign, (dim, dim, len(parts)))
-    return apart, Table(range(len(parts)), path, j, [1] * len(parts), (len(parts), len(paths), dim))
+@table
+def _polynomials(metric: tuple, blades: tuple, kind: tuple, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
+    """The weighted product as polynomials of degree 2 in the components of x and then of y, one path after the other."""
+    terms, dim = _terms(metric, blades), len(blades)
+    number = {m: n for n, m in enumerate(monomials(2 * dim, 2))}
+    found: dict[tuple[int, int, int], np.ndarray] = {}
+    for i, k, j, sign in terms:
+        path = found.setdefault((kind[i], kind[j], kind[k]), np.zeros((1, dim, len(number))))
+        path[0, j, number[i, dim + k]] = sign
+    flat, coef, sizes = lists(2 * dim, dim, len(found), [Block(n, 2, 0, found[p]) for n, p in enumerate(sorted(found))])
+    return torch.from_numpy(flat).to(device), torch.from_numpy(coef).to(device), sizes

@@ -14,7 +14,7 @@ from .. import _ladder as ladder
 from .._dispatch import is_eager
 from ..graph import Graph, checked_graph
 from ..kernels import codes as C
-from ..sparse import lp_distance, sddmm, spmm
+from ..sparse import add_act_reduce, lp_distance, sddmm, spmm
 
 
 def egnn_step(
@@ -60,7 +60,8 @@ def egnn_step(
         ``(x' [N, D], out [N, M])``; nodes without edges keep their coordinates and get 0.
 
     E(n)-equivariant whatever the two functions. Differentiable in every tensor, and in what the functions use, to any order; finite
-    at coincident nodes. While it runs, and in the backward, a few tensors ``[E, H]`` exist. Deterministic if the functions are.
+    at coincident nodes. While it runs, and in the backward, a few tensors ``[E, H]`` exist, unless both functions are None: then it
+    is :func:`structops.sparse.add_act_reduce`, which forms none. Deterministic if the functions are.
 
     Raises:
         TypeError, ValueError: a wrong type, dtype, shape, device or option, before any kernel runs; a function's result of a wrong
@@ -95,6 +96,12 @@ def egnn_step(
     if norm_constant is not None and not (isinstance(norm_constant, (int, float)) and norm_constant > 0):
         check.fail(ValueError, op, "norm_constant to be positive or None", norm_constant)
     check.flags(op, recompute=recompute)
+
+    if message is None and coordinate is None:
+        scalar = lp_distance(graph, x, root=False)
+        return x, add_act_reduce(
+            graph, h_src, h_dst, edge, activation=activation, reduce=reduce, scalar=scalar, direction=distance
+        )
 
     def step(x: Tensor, h_src: Tensor, h_dst: Tensor, distance: Tensor, edge: Tensor | None) -> tuple[Tensor, Tensor]:
         if coordinate is None:

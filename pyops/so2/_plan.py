@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -23,12 +25,13 @@ class Block(NamedTuple):
 
 
 class Path(NamedTuple):
-    """From block ``x`` and the columns of y to block ``out`` through ``table[i, j, k]``; weight w + u * w_stride, none if w < 0."""
+    """From block ``x`` and the columns of y to block ``out`` through ``table[i, j, k]`` or its terms ``(i, j, k, value)``, sorted
+    by k, i, j; weight w + u * w_stride, none if w < 0."""
 
     x: int
     out: int
     columns: tuple[int, ...]
-    table: np.ndarray
+    table: np.ndarray | tuple[np.ndarray, ...]
     w: int
     w_stride: int
 
@@ -51,6 +54,16 @@ class Plan:
         return *self._moved[device], list(self.sizes)
 
 
+def _terms(table: np.ndarray | tuple[np.ndarray, ...]) -> Iterator[tuple[int, int, int, float]]:
+    """(k, i, j, value) of the entries that are not 0, sorted."""
+    if isinstance(table, tuple):
+        i, j, k, value = table
+    else:
+        k, i, j = np.nonzero(table.transpose(2, 0, 1))
+        value = table[i, j, k]
+    return zip(k.tolist(), i.tolist(), j.tolist(), value.tolist(), strict=True)
+
+
 def build(x: list[Block], out: list[Block], paths: list[Path], xdim: int, ydim: int, odim: int, wdim: int) -> Plan:
     """Sparse lists in the order of the header: every path's pairs (i, k) by k, then by i; entries of a pair by j."""
     path_rows: list[tuple] = []
@@ -58,27 +71,23 @@ def build(x: list[Block], out: list[Block], paths: list[Path], xdim: int, ydim: 
     runs: list[tuple] = []
     items: list[tuple] = []
     for path in paths:
-        number = {}
+        number: dict[tuple[int, int], int] = {}
         run = len(runs)
-        for k in range(path.table.shape[2]):
+        for k, row in groupby(_terms(path.table), lambda term: term[0]):
             begin = len(items)
-            for i in range(path.table.shape[0]):
-                js = np.flatnonzero(path.table[i, :, k])
-                if js.size == 0:
-                    continue
+            for i, entries in groupby(row, lambda term: term[1]):
                 number[i, k] = len(pair_ptr) - 1
                 items.append((i, number[i, k]))
-                entry_y += [path.columns[j] for j in js]
-                cg += path.table[i, js, k].tolist()
+                for _, _, j, value in entries:
+                    entry_y.append(path.columns[j])
+                    cg.append(value)
                 pair_ptr.append(len(entry_y))
-            if len(items) > begin:
-                runs.append((k, begin, len(items)))
+            runs.append((k, begin, len(items)))
         run_t = len(runs)
-        for i in range(path.table.shape[0]):
+        for i, group in groupby(sorted(number.items()), lambda pair: pair[0][0]):
             begin = len(items)
-            items += [(k, q) for (a, k), q in number.items() if a == i]
-            if len(items) > begin:
-                runs.append((i, begin, len(items)))
+            items += [(k, q) for (_, k), q in group]
+            runs.append((i, begin, len(items)))
         path_rows.append((path.x, path.out, path.w, path.w_stride, run, run_t, run_t, len(runs)))
     parts = [[*x, *out], path_rows, pair_ptr, entry_y, runs, items]
     flat = [np.asarray(p, np.int64).reshape(-1) for p in parts]

@@ -29,6 +29,8 @@ int main(int argc, char** argv) {
   test_csr_all(rng);
   test_chart_all(rng);
   test_bits_all(rng);
+  test_so2_products_all(rng);
+  test_so2_frames_all(rng);
   std::printf("%s: %ld checks, %d failures\n", isa_name(active_isa()), checks, failures);
   return failures ? 1 : 0;
 }

@@ -15,5 +15,7 @@ void test_multi_reduce_all(Rng& rng);
 void test_csr_all(Rng& rng);
 void test_chart_all(Rng& rng);
 void test_bits_all(Rng& rng);
+void test_so2_products_all(Rng& rng);
+void test_so2_frames_all(Rng& rng);
 
 }  // namespace structops::tests

@@ -179,6 +179,9 @@ def test_gradients(signature) -> None:
     x, y, w = (t.requires_grad_() for t in (rand(2, 2, A.dim), rand(2, A.dim, seed=1), rand(2, len(A.paths()), seed=2)))
     assert gradcheck(A.geometric_product, (x, y)) and gradgradcheck(A.geometric_product, (x, y))
     assert gradcheck(A.weighted_product, (x, y, w)) and gradgradcheck(A.weighted_product, (x, y, w))
+    if A.n <= 2:
+        slope = lambda *a: torch.autograd.grad(A.weighted_product(*a).sin().sum(), a, create_graph=True)
+        assert gradgradcheck(slope, (x, y, w), atol=1e-4)
     assert gradcheck(lambda t: A.norm(t, "grade"), x) and gradgradcheck(lambda t: A.norm(t, eps=1e-3), x)
 
 

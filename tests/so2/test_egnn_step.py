@@ -156,3 +156,11 @@ def test_bad_input(kind, name, change) -> None:
     good = {"graph": GRAPH, "x": rand(N, 3), "h_src": rand(N, H), "h_dst": rand(N, H), "distance": rand(H)}
     with pytest.raises(kind, match=name):
         egnn_step(**(good | change))
+
+def test_bare_activations_form_no_row_per_edge() -> None:
+    """Without functions the edge network is summed as it is: what is kept of an edge are indices and its distance."""
+    x, h, w1, b, *_ = (t.requires_grad_() for t in operands())
+    seen: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t) or t, lambda t: t):
+        egnn_step(GRAPH, x, h @ w1[F : 2 * F], h @ w1[:F] + b, w1[2 * F], recompute=False)
+    assert seen and not any(t.shape[:1] == (E,) and t.numel() > E for t in seen)

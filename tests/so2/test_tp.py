@@ -211,7 +211,7 @@ def test_forces_of_a_crystal() -> None:
     results = []
     for conv in (lambda *a: tp_conv(graph, *a, product), lambda *a: oracle(product, graph, *a)):
         p, m = positions.clone().requires_grad_(), mix.clone().requires_grad_()
-        v = p[src] - p[dst] - shift
+        v = p[src] - p[dst] + shift
         r = v.norm(dim=1, keepdim=True)
         energy = conv(x, spherical_harmonics(range(3), v, True), torch.cat([r, r.square(), r.cos()], 1) @ m).square().sum()
         (forces,) = torch.autograd.grad(energy, p, create_graph=True)

@@ -1,115 +1,119 @@
-"""TDN: the Clebsch-Gordan product in a rank-R form, projected at the nodes, summed over edges before it is expanded again.
-
-The factors of edges, rank and channels are held: no operator fuses their product with the sum.
-"""
+"""Tensor Decomposition Networks: a message-passing layer whose tensor products have coefficients of low rank and one weight for all
+paths; edge attention over the scalars of a message; energies and forces."""
 
 from __future__ import annotations
 
 import torch
 from agreement import agree, randn
-from molecules import closed_harmonics, edge_vectors, molecule, radial_basis, rotation, wigner_of
-from structops import Graph, sddmm, so2, sparse, spmm
+from cases import random_coo
+from structops import Graph
+from structops.so2 import CPTensorProduct, irreps_attention, spherical_harmonics, wigner_3j
+from torch.nn.functional import leaky_relu
 
-SYSTEM = "TDN: tensor decomposition networks, low-rank tensor products inside graph attention"
+SYSTEM = "TDN: attention over messages of CP-decomposed tensor products; energies and forces"
 OPERATORS = (
-    "structops.spmm", "structops.sddmm", "structops.sparse.edge_softmax", "structops.so2.wigner_3j",
+    "structops.so2.CPTensorProduct",
+    "structops.so2.irreps_attention",
     "structops.so2.spherical_harmonics",
-)  # fmt: skip
-L, C, B = 2, 3, 6
-S = (L + 1) ** 2
+)
+N, E, L, U, H, B = 7, 30, 2, 4, 2, 3
+D = (L + 1) ** 2
 
 
-def exact() -> torch.Tensor:
-    """[S, S, S]: all paths with one shared weight."""
-    M = torch.zeros(S, S, S, dtype=torch.float64)
-    for i in range(L + 1):
-        for j in range(L + 1):
-            for k in range(abs(i - j), min(i + j, L) + 1):
-                a, b, c = (slice(l * l, (l + 1) ** 2) for l in (i, j, k))
-                M[a, b, c] = so2.wigner_3j(i, j, k, torch.float64)
-    return M
+class Layer:
+    """x + sum over edges of attention times a second product of the messages; the first product is summed as it is."""
+
+    def __init__(self, rank: int | str) -> None:
+        self.product = CPTensorProduct(L, L, L, rank, sweeps=20)
+        index = random_coo(N, N, E, seed=4)
+        self.index = index[:, index[0] != index[1]]
+        self.graph = Graph(self.index, num_nodes=N)
+        self.shapes = ((U, U), (U, U), (B, U), (B, U), (H, U // H))
+
+    def weights(self):
+        return [randn(*s, seed=7 + n) / 2 for n, s in enumerate(self.shapes)]
+
+    def edges(self, positions):
+        """Harmonics [E, D, 1] and a radial basis [E, B] of every edge."""
+        d = positions[self.index[1]] - positions[self.index[0]]
+        y = spherical_harmonics(range(L + 1), d, True, "component")
+        return y.unsqueeze(-1), torch.exp(-(d.norm(dim=1, keepdim=True) - torch.linspace(0, 3, B, dtype=d.dtype)) ** 2)
+
+    def __call__(self, positions, x, src, dst, radial, second, score):
+        y, basis = self.edges(positions)
+        total = self.product.conv(self.graph, x @ src, y, (basis @ radial)[..., None])
+        u, v = self.index
+        message = (x @ src)[u] + (x @ dst)[v]
+        value = self.product(message, y, (basis @ second)[..., None])
+        logits = (leaky_relu(value[:, 0].unflatten(1, (H, -1)), 0.2) * score).sum(-1)
+        attended = irreps_attention(self.graph, None, None, value, L, heads=H, per_edge=True, bias=logits)
+        return x + total / E**0.5 + attended
+
+    def dense(self, positions, x, src, dst, radial, second, score):
+        """Edge by edge, with the multiplied-out coefficients."""
+        table = torch.einsum("ir,jr,kr->ijk", *self.product.factors)
+        y, basis = self.edges(positions)
+        rows = [x[v] for v in range(N)]
+        for v in range(N):
+            values, logits = [], []
+            for e in (self.index[1] == v).nonzero().flatten().tolist():
+                u = int(self.index[0, e])
+                first = torch.einsum("ijk,ic,j->kc", table, x[u] @ src, y[e, :, 0]) * (basis[e] @ radial)
+                rows[v] = rows[v] + first / E**0.5
+                value = torch.einsum("ijk,ic,j->kc", table, x[u] @ src + x[v] @ dst, y[e, :, 0]) * (basis[e] @ second)
+                values.append(value)
+                logits.append((leaky_relu(value[0].reshape(H, -1), 0.2) * score).sum(-1))
+            if values:
+                alpha = torch.stack(logits).softmax(0).repeat_interleave(U // H, 1)
+                rows[v] = rows[v] + (torch.stack(values) * alpha[:, None]).sum(0)
+        return torch.stack(rows)
 
 
-def listed(M):
-    """Factors [S, R] of rank R, the number of entries: one of each is exact."""
-    at = M.nonzero(as_tuple=True)
-    one = [torch.eye(S, dtype=torch.float64)[i].T.contiguous() for i in at]
-    return one[0], one[1], one[2] * M[at]
-
-
-def fitted(M, rank: int, rounds: int = 30):
-    """Alternating least squares."""
-    f = [randn(S, rank, seed=1 + i) for i in range(3)]
-    for _ in range(rounds):
-        for n in range(3):
-            u, v = (f[m] for m in range(3) if m != n)
-            pairs = torch.einsum("ar,br->abr", u, v).reshape(-1, rank)
-            f[n] = torch.linalg.lstsq(pairs, M.movedim(n, 2).reshape(-1, S)).solution.T.contiguous()
-    return tuple(f)
-
-
-def layer(x, vec, w_radial, q, k, *, graph, factors):
-    """Attention whose messages are products of both ends' features with the edge's harmonics, all scaled by a radial network."""
-    a, b, c = factors
-    y = so2.spherical_harmonics(list(range(L + 1)), vec, normalize=True, normalization="component")
-    logits = sddmm(graph, x[:, 0] @ k, x[:, 0] @ q, "dot")[:, 0]
-    alpha = sparse.edge_softmax(graph, logits)
-    edge = (alpha[:, None, None] * (y @ b)[:, :, None]) * (radial_basis(vec.norm(dim=1), B) @ w_radial)[:, None]  # [E, R, C]
-    projected = torch.einsum("nsc,sr->nrc", x, a)  # at nodes, not at edges
-    summed = spmm(graph, projected, edge) + projected * spmm(graph, None, edge)
-    return torch.einsum("nrc,sr->nsc", summed, c)
-
-
-def dense(x, vec, w_radial, q, k, *, index, M):
-    src, dst = index
-    y, w = closed_harmonics(vec), radial_basis(vec.norm(dim=1), B) @ w_radial
-    messages = torch.einsum("ijk,eic,ej,ec->ekc", M, x[src] + x[dst], y, w)
-    logits = ((x[src, 0] @ k) * (x[dst, 0] @ q)).sum(1)
-    rows = []
-    for v in range(len(x)):
-        into = (dst == v).nonzero()[:, 0]
-        rows.append(torch.einsum("e,ekc->kc", torch.softmax(logits[into], 0), messages[into]))
-    return torch.stack(rows)
-
-
-def operands(positions, index):
-    return randn(6, S, C), edge_vectors(positions, index), randn(B, C, seed=1), randn(C, C, seed=2) / 2, randn(C, C, seed=3) / 2
+def exact_table() -> torch.Tensor:
+    """All paths by the 3j symbols, component normalised, divided by the paths into each degree."""
+    table = torch.zeros(D, D, D, dtype=torch.float64)
+    part = lambda l: slice(l * l, (l + 1) ** 2)
+    for c in range(L + 1):
+        into = [(a, b) for a in range(L + 1) for b in range(L + 1) if abs(a - b) <= c <= a + b]
+        for a, b in into:
+            table[part(a), part(b), part(c)] = wigner_3j(a, b, c, torch.float64) * ((2 * c + 1) / len(into)) ** 0.5
+    return table
 
 
 def test_layer() -> None:
-    """Exact at the rank of the list of entries; at a lower rank equal to the tensor that its factors make."""
-    _, positions, index = molecule("CH3OH")
-    graph, M = Graph(index, num_nodes=6), exact()
-    for factors, table in ((listed(M), M), ((low := fitted(M, 12)), torch.einsum("ir,jr,kr->ijk", *low))):
-        agree(
-            lambda *t, f=factors: layer(*t, graph=graph, factors=f), lambda *t, m=table: dense(*t, index=index, M=m),
-            *operands(positions, index),
-        )  # fmt: skip
+    """Values and gradients in features, positions and weights, at low and at full rank."""
+    for rank in (28, "full"):
+        layer = Layer(rank)
+        agree(layer, layer.dense, randn(N, 3), randn(N, D, U, seed=1), *layer.weights(), tolerance=1e-9)
 
 
-def test_equivariance_and_its_error() -> None:
-    """Exact factors give an equivariant layer; of low rank, ||D M^(x, y) - M^(D x, D y)|| <= 2 ||M^ - M|| ||x|| ||y||."""
-    _, positions, index = molecule("C2H4")
-    graph, M, R = Graph(index, num_nodes=6), exact(), rotation(2)
-    D, x, *rest = wigner_of(R, range(L + 1)), *operands(positions, index)
-    f = lambda x, r: layer(x, edge_vectors(r, index), *rest[1:], graph=graph, factors=listed(M))
-    torch.testing.assert_close(f(D @ x, positions @ R.T + 1.0), D @ f(x, positions))
-    errors = []
-    for rank in (12, 36):
-        table = torch.einsum("ir,jr,kr->ijk", *fitted(M, rank))
-        errors.append(float((table - M).norm()))
-        for seed in range(20):
-            a, b = randn(S, seed=seed), randn(S, seed=seed + 50)
-            D = wigner_of(rotation(seed), range(L + 1))
-            apply = lambda t, u, v: torch.einsum("ijk,i,j->k", t, u, v)
-            off = (D @ apply(table, a, b) - apply(table, D @ a, D @ b)).norm()
-            assert off <= 2 * errors[-1] * a.norm() * b.norm()
-    assert errors[1] < 0.5 * errors[0]
+def test_factors_of_all_coefficients_are_the_exact_product() -> None:
+    """One column for each coefficient that is not 0: the Clebsch-Gordan product to rounding, in the sum over edges too."""
+    table, layer = exact_table(), Layer(1)
+    i, j, k = table.nonzero().T
+    eye = torch.eye(D, dtype=torch.float64)
+    product = CPTensorProduct(L, L, L, factors=(eye[:, i], eye[:, j], eye[:, k] * table[i, j, k]))
+    assert product.rank == len(i) and product.error < 1e-15
+    y, basis = layer.edges(randn(N, 3))
+    x, w = randn(N, D, U, seed=1), basis @ randn(B, U)
+
+    def dense(x, y, w):
+        messages = torch.einsum("ijk,eic,ejv,ecv->ekc", table, x[layer.index[0]], y, w)
+        return torch.zeros(N, D, U, dtype=torch.float64).index_add(0, layer.index[1], messages)
+
+    agree(lambda x, y, w: product.conv(layer.graph, x, y, w), dense, x, y, w[..., None], tolerance=1e-12)
 
 
-def test_forces() -> None:
-    _, positions, index = molecule("H2O")
-    graph, x = Graph(index, num_nodes=3), randn(3, S, C)
-    w = [randn(B, C, seed=1), randn(C, C, seed=2), randn(C, C, seed=3)]
-    energy = lambda r: layer(x, edge_vectors(r, index), *w, graph=graph, factors=listed(exact()))[:, 0].sin().sum()
-    assert torch.autograd.gradgradcheck(energy, positions.clone().requires_grad_(), fast_mode=True)
+def test_force_training() -> None:
+    """The gradient of a force loss: double backward through the layer, against the same of the dense form."""
+    layer = Layer(28)
+
+    def loss(f):
+        def call(positions, *rest):
+            energy = f(positions, *rest)[:, 0].sum(1).tanh().sum()
+            (force,) = torch.autograd.grad(energy, positions, create_graph=True)
+            return energy + force.square().sum()
+
+        return call
+
+    agree(loss(layer), loss(layer.dense), randn(N, 3), randn(N, D, U, seed=1), *layer.weights(), tolerance=1e-8)
