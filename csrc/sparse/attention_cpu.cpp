@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "core/vmath.h"
 #include "sparse/attention.h"
+#include "sparse/attention_rows.h"
 #include "sparse/row_pieces.h"
 #include "sparse/row_vectors.h"
 
@@ -129,32 +130,6 @@ void scores(const AttentionArgs& a, Scratch<A>& x, const T* far, int n) {
       }
 }
 
-template <class A> STRUCTOPS_INLINE A finite_or_zero(A lse) { return lse == A(-INFINITY) ? A(0) : lse; }
-
-// A tile's arrays are read in whole vectors: what stands behind its n edges is -inf in scores, 0 in everything else.
-template <class A> STRUCTOPS_INLINE void pad(A* s, int n, A with) {
-  for (int i = n; i % W<A>; ++i) s[i] = with;
-}
-
-// The scores s of a head become exp(s - shift); returns their sum.
-template <class A> STRUCTOPS_INLINE A exponentials(A* s, A shift, int n) {
-  Vec<A> total{};
-  for (int i = 0; i < n; i += W<A>) {
-    const Vec<A> p = vexp<A>(load(s + i) - shift);
-    total += p;
-    store(s + i, p);
-  }
-  return hsum<A>(total);
-}
-
-template <class A> STRUCTOPS_INLINE A largest(const A* s, int n, A start) {
-  Vec<A> m = splat(start);
-  for (int i = 0; i < n; i += W<A>) m = load(s + i) > m ? load(s + i) : m;
-  A r = m[0];
-  for (int i = 1; i < W<A>; ++i) r = m[i] > r ? m[i] : r;
-  return r;
-}
-
 // sum[h, :] += sum over i of weight[h, i] * rows[other[i], h, :]
 template <class T, class A>
 void add_rows(A* sum, const A* weight, const T* rows, const int64_t* other, int n, int64_t H, int64_t D) {
@@ -240,12 +215,6 @@ template <class T, Score score> void forward_row(const AttentionArgs& a, Scratch
     lse[h] = l == 0 ? A(-INFINITY) : x.m[h] + vlog<A>(splat(l))[0];
   }
   narrow_row(out, x.sum_value, HD);
-}
-
-// ds of the tile into x.s, from scores in x.s and <g, value> in x.dp.
-template <class A> STRUCTOPS_INLINE void score_gradients(A* s, A* dp, int n, A delta) {
-  pad(dp, n, delta);
-  for (int i = 0; i < n; i += W<A>) store(s + i, load(s + i) * (load(dp + i) - delta));
 }
 
 // Adds the gradients of the held key-like row, and of edges and att where `rows`, from ds in x.s.
