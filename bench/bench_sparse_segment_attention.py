@@ -40,13 +40,10 @@ def cases(level: str) -> Iterator[Case]:
             yield Case("segment attention", direction, name, f"{len(n)} segments, {rows} rows, {H}x{D}", H * D, build, traffic)
 
 
-def _loop(ptr: list[int]) -> Callable:
+def _loop(sizes: list[int]) -> Callable:
     def run(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        parts = (
-            sdpa(*(t[a:b].transpose(0, 1)[None] for t in (q, k, v)))[0].transpose(0, 1)
-            for a, b in zip(ptr, ptr[1:], strict=False)
-        )
-        return torch.cat(list(parts))
+        heads = (t.transpose(0, 1)[None].split(sizes, 2) for t in (q, k, v))
+        return torch.cat([sdpa(*one) for one in zip(*heads, strict=True)], 2)[0].transpose(0, 1)
 
     return run
 
@@ -78,12 +75,12 @@ def _build(name: str, H: int, D: int, direction: str, small: bool, device: str) 
     peers = [
         Provider("torch padded", do(_padded(n))),
         Provider("torch nested", do(nested)),
-        Provider("torch loop", do(_loop(indptr.tolist()))),
+        Provider("torch loop", do(_loop(n.tolist()))),
     ]
 
     def reference():
         wide = [t.detach().double().requires_grad_() for t in leaves]
-        out = _loop(indptr.tolist())(*wide)
+        out = _loop(n.tolist())(*wide)
         return (out.detach(), *torch.autograd.grad(out, wide, grad.double())) if direction == BOTH else (out.detach(),)
 
     return Prepared(Provider(OURS, do(lambda q, k, v: segment_attention(q, k, v, indptr))), peers, reference)

@@ -12,6 +12,7 @@ void test_softmax_all(Rng& rng);
 void test_scatter_all(Rng& rng);
 void test_select_all(Rng& rng);
 void test_multi_reduce_all(Rng& rng);
+void test_attention_all(Rng& rng);
 void test_segment_attention_all(Rng& rng);
 void test_csr_all(Rng& rng);
 void test_chart_all(Rng& rng);
