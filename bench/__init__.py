@@ -21,6 +21,8 @@ OPS = {
     "scatter": "bench_sparse_scatter",
     "select": "bench_sparse_select",
     "select_bwd": "bench_sparse_select",
+    "segment_attention": "bench_sparse_segment_attention",
+    "segment_attention_bwd": "bench_sparse_segment_attention",
     "segment_order": "bench_sparse_segment_order",
     "csr_build": "bench_sparse_csr",
     "block_spmm": "bench_sparse_sheaf",
@@ -130,6 +132,7 @@ FAMILIES = {
         "bench_sparse_rspmm",
         "bench_sparse_typed",
         "bench_sparse_segment_order",
+        "bench_sparse_segment_attention",
     ),
     "tree": (
         "bench_tree_chart",

@@ -19,6 +19,7 @@ from multi_reduce_samples import multi_reduce_samples
 from poly_samples import poly_samples
 from quantize_samples import layer_samples, plain_samples, quantize_samples
 from rspmm_samples import rspmm_samples
+from segment_attention_samples import segment_attention_samples
 from segment_order_samples import segment_order_samples
 from so2_samples import so2_samples
 from structops import Graph, ScatterPlan, backends, scatter_reduce, sddmm, segment_gather, segment_reduce, segment_softmax, spmm
@@ -97,6 +98,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
         "select": [(leaf(5, 3), torch.randint(-1, 5, (4, 3))), (leaf(5), torch.randint(-1, 5, (4,)).int())],
         "select_bwd": [(leaf(4, 3), torch.randint(-1, 5, (4, 3)), 5), (leaf(2, 4, 3), torch.randint(-1, 5, (2, 4, 3)), 5)],
         **attention_samples(leaf),
+        **segment_attention_samples(leaf),
         **edge_act_samples(leaf),
         **multi_reduce_samples(leaf),
         **block_spmm_samples(leaf),

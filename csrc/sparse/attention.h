@@ -12,7 +12,8 @@
 // computed again in the backward: once by rows (delta, query, edge, att) and once by the reversed edges (key, value). Nothing of
 // size E is kept.
 //
-// Edges are added in the order of the structure, in tiles of 32 with a running maximum; att in the order of fixed items. A row
+// Edges are added in the order of the structure, in tiles of 32 with a running maximum; att in the order of fixed items. On the CPU
+// rows longer than spmm_chunk are cut at fixed positions and their parts merged in order; threads never change a result. A row
 // without edges, or whose scores are all -inf, gives 0 and lse -inf, and no gradient. NaN and +inf scores give NaN in their row and head.
 //
 // The caller guarantees: indices in range, (colptr, row_t, eid_t) the reversed (rowptr, col, eid), which share one index type;

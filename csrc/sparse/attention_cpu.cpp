@@ -5,6 +5,7 @@
 #include "core/memory.h"
 #include "core/vmath.h"
 #include "sparse/attention.h"
+#include "sparse/attention_rows.h"
 #include "sparse/row_pieces.h"
 #include "sparse/row_vectors.h"
 
@@ -12,54 +13,6 @@ namespace structops::STRUCTOPS_ISA {
 namespace {
 
 constexpr int kTile = 32;
-
-// The lanes of each of four vectors added up, in the first four lanes.
-template <class A> STRUCTOPS_INLINE Vec<A> hsum4(Vec<A> v0, Vec<A> v1, Vec<A> v2, Vec<A> v3) {
-  constexpr int L = W<A>;
-#ifndef __clang__
-  if constexpr (L >= 4) {
-    Vec<Int<A>> even, odd, low, high;
-    for (int i = 0; i < L; ++i) {
-      even[i] = i % 2 ? L + i - 1 : i;
-      odd[i] = i % 2 ? L + i : i + 1;
-      low[i] = i % 4 < 2 ? i : L + i - 2;
-      high[i] = i % 4 < 2 ? i + 2 : L + i;
-    }
-    const Vec<A> a = __builtin_shuffle(v0, v1, even) + __builtin_shuffle(v0, v1, odd);
-    const Vec<A> b = __builtin_shuffle(v2, v3, even) + __builtin_shuffle(v2, v3, odd);
-    Vec<A> c = __builtin_shuffle(a, b, low) + __builtin_shuffle(a, b, high);
-#pragma GCC unroll 4
-    for (int w = L / 2; w >= 4; w /= 2) {
-      Vec<Int<A>> other;
-      for (int i = 0; i < L; ++i) other[i] = i ^ w;
-      c += __builtin_shuffle(c, other);
-    }
-    return c;
-  }
-#endif
-  Vec<A> c{};
-  if constexpr (L >= 4) { c[0] = hsum<A>(v0); c[1] = hsum<A>(v1); c[2] = hsum<A>(v2); c[3] = hsum<A>(v3); }
-  return c;
-}
-
-// to[i] = the sum of the lanes of f(i), for n > 0 edges and up to the next multiple of four.
-template <class A, class F> STRUCTOPS_INLINE void lane_sums(A* to, int n, F f) {
-  for (int i = 0; i < n; i += 4) {
-    if constexpr (W<A> >= 4) {
-      const Vec<A> c = hsum4<A>(f(i), f(i + 1), f(i + 2), f(i + 3));
-      for (int r = 0; r < 4; ++r) to[i + r] = c[r];
-    } else {
-      for (int r = 0; r < 4; ++r) to[i + r] = hsum<A>(f(i + r));
-    }
-  }
-}
-
-// Products of two rows, added up lane by lane.
-template <class P, class Q> STRUCTOPS_INLINE Vec<Acc<P>> products(const P* p, const Q* q, int64_t n) {
-  Vec<Acc<P>> s{};
-  for (int64_t j = 0; j < n; j += W<Acc<P>>) s += get(p + j, n - j) * get(q + j, n - j);
-  return s;
-}
 
 // What a thread works in: [H, kTile] scores, products and slopes, and rows of accumulators.
 template <class A> struct Scratch {
@@ -129,32 +82,6 @@ void scores(const AttentionArgs& a, Scratch<A>& x, const T* far, int n) {
       }
 }
 
-template <class A> STRUCTOPS_INLINE A finite_or_zero(A lse) { return lse == A(-INFINITY) ? A(0) : lse; }
-
-// A tile's arrays are read in whole vectors: what stands behind its n edges is -inf in scores, 0 in everything else.
-template <class A> STRUCTOPS_INLINE void pad(A* s, int n, A with) {
-  for (int i = n; i % W<A>; ++i) s[i] = with;
-}
-
-// The scores s of a head become exp(s - shift); returns their sum.
-template <class A> STRUCTOPS_INLINE A exponentials(A* s, A shift, int n) {
-  Vec<A> total{};
-  for (int i = 0; i < n; i += W<A>) {
-    const Vec<A> p = vexp<A>(load(s + i) - shift);
-    total += p;
-    store(s + i, p);
-  }
-  return hsum<A>(total);
-}
-
-template <class A> STRUCTOPS_INLINE A largest(const A* s, int n, A start) {
-  Vec<A> m = splat(start);
-  for (int i = 0; i < n; i += W<A>) m = load(s + i) > m ? load(s + i) : m;
-  A r = m[0];
-  for (int i = 1; i < W<A>; ++i) r = m[i] > r ? m[i] : r;
-  return r;
-}
-
 // sum[h, :] += sum over i of weight[h, i] * rows[other[i], h, :]
 template <class T, class A>
 void add_rows(A* sum, const A* weight, const T* rows, const int64_t* other, int n, int64_t H, int64_t D) {
@@ -207,13 +134,14 @@ int fetch(Scratch<A>& x, const Index& to, const Index& eid, int64_t k, int64_t e
   return n;
 }
 
-template <class T, Score score> void forward_row(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t v) {
+// Maxima, sums and weighted sums of the edges [begin, end) of a row, in x.
+template <class T, Score score> void forward_part(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t v, int64_t begin, int64_t end) {
   using A = Acc<T>;
-  const int64_t H = a.H, HD = H * a.D, end = a.rowptr[v + 1];
+  const int64_t H = a.H, HD = H * a.D;
   widen_row(x.key, as<T>(a.query) + v * H * a.K, H * a.K);
   for (int64_t h = 0; h < H; ++h) { x.m[h] = A(-INFINITY); x.l[h] = 0; }
   for (int64_t j = 0; j < HD; ++j) x.sum_value[j] = 0;
-  for (int64_t k = a.rowptr[v]; k < end; k += kTile) {
+  for (int64_t k = begin; k < end; k += kTile) {
     const int n = fetch(x, a.col, a.eid, k, end, as<T>(a.value), HD);
     scores<T, score>(a, x, as<T>(a.key), n);
     for (int64_t h = 0; h < H; ++h) {
@@ -232,6 +160,24 @@ template <class T, Score score> void forward_row(const AttentionArgs& a, Scratch
     }
     add_rows(x.sum_value, x.s, as<T>(a.value), x.other, n, H, a.D);
   }
+}
+
+// Appends a later part [m, l, sums] of the row to that in x.
+template <class A> void append(const AttentionArgs& a, Scratch<A>& x, const A* part) {
+  const A *const m = part, *const l = part + a.H, *const sum = part + 2 * a.H;
+  for (int64_t h = 0; h < a.H; ++h) {
+    if (l[h] == 0) continue;
+    const A top = m[h] > x.m[h] ? m[h] : x.m[h];
+    const A before = x.l[h] == 0 ? A(0) : vexp<A>(splat(x.m[h] - top))[0], after = vexp<A>(splat(m[h] - top))[0];
+    x.l[h] = x.l[h] * before + l[h] * after;
+    x.m[h] = top;
+    for (int64_t j = h * a.D; j < (h + 1) * a.D; ++j) x.sum_value[j] = x.sum_value[j] * before + sum[j] * after;
+  }
+}
+
+template <class T> void finish_row(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t v) {
+  using A = Acc<T>;
+  const int64_t H = a.H, HD = H * a.D;
   T* const out = static_cast<T*>(a.out) + v * HD;
   A* const lse = static_cast<A*>(a.lse) + v * H;
   for (int64_t h = 0; h < H; ++h) {
@@ -240,12 +186,6 @@ template <class T, Score score> void forward_row(const AttentionArgs& a, Scratch
     lse[h] = l == 0 ? A(-INFINITY) : x.m[h] + vlog<A>(splat(l))[0];
   }
   narrow_row(out, x.sum_value, HD);
-}
-
-// ds of the tile into x.s, from scores in x.s and <g, value> in x.dp.
-template <class A> STRUCTOPS_INLINE void score_gradients(A* s, A* dp, int n, A delta) {
-  pad(dp, n, delta);
-  for (int i = 0; i < n; i += W<A>) store(s + i, load(s + i) * (load(dp + i) - delta));
 }
 
 // Adds the gradients of the held key-like row, and of edges and att where `rows`, from ds in x.s.
@@ -307,16 +247,20 @@ template <class T, class A> void value_products(Scratch<A>& x, const T* rows, in
     });
 }
 
-template <class T, Score score> void backward_row(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t v, Acc<T>* d_att) {
+// The gradient of a row's query by its edges [begin, end), in x.sum_key.
+template <class T, Score score>
+void backward_row(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t v, int64_t begin, int64_t end, Acc<T>* d_att) {
   using A = Acc<T>;
-  const int64_t H = a.H, D = a.D, HD = H * D, HK = H * a.K, end = a.rowptr[v + 1];
+  const int64_t H = a.H, D = a.D, HD = H * D, HK = H * a.K;
   widen_row(x.key, as<T>(a.query) + v * HK, HK);
   widen_row(x.value, as<T>(a.grad) + v * HD, HD);
   const A* const lse = as<A>(a.lse) + v * H;
-  A* const delta = static_cast<A*>(a.delta) + v * H;
+  A* const delta = x.m;
   for (int64_t h = 0; h < H; ++h) delta[h] = hsum<A>(products(x.value + h * D, as<T>(a.forward_out) + v * HD + h * D, D));
+  if (begin == a.rowptr[v])  // parts of a row may run at the same time
+    for (int64_t h = 0; h < H; ++h) static_cast<A*>(a.delta)[v * H + h] = delta[h];
   for (int64_t j = 0; j < HK; ++j) x.sum_key[j] = 0;
-  for (int64_t k = a.rowptr[v]; k < end; k += kTile) {
+  for (int64_t k = begin; k < end; k += kTile) {
     const int n = fetch(x, a.col, a.eid, k, end, as<T>(a.value), HD);
     scores<T, score>(a, x, as<T>(a.key), n);
     value_products(x, as<T>(a.value), n, H, D);
@@ -328,18 +272,18 @@ template <class T, Score score> void backward_row(const AttentionArgs& a, Scratc
     }
     score_backward<T, score, true>(a, x, as<T>(a.key), n, d_att);
   }
-  narrow_row(static_cast<T*>(a.d_query) + v * HK, x.sum_key, HK);
 }
 
-template <class T, Score score> void backward_source(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t u) {
+// The gradients of a source's key and value by its edges [begin, end), in x.sum_key and x.sum_value.
+template <class T, Score score> void backward_source(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t u, int64_t begin, int64_t end) {
   using A = Acc<T>;
-  const int64_t H = a.H, D = a.D, HD = H * D, HK = H * a.K, end = a.colptr[u + 1];
+  const int64_t H = a.H, D = a.D, HD = H * D, HK = H * a.K;
   widen_row(x.key, as<T>(a.key) + u * HK, HK);
   widen_row(x.value, as<T>(a.value) + u * HD, HD);
   const A *const lse = as<A>(a.lse), *const delta = as<A>(a.delta);
   for (int64_t j = 0; j < HK; ++j) x.sum_key[j] = 0;
   for (int64_t j = 0; j < HD; ++j) x.sum_value[j] = 0;
-  for (int64_t k = a.colptr[u]; k < end; k += kTile) {
+  for (int64_t k = begin; k < end; k += kTile) {
     const int n = fetch(x, a.row_t, a.eid_t, k, end, as<T>(a.grad), HD);
     scores<T, score>(a, x, as<T>(a.query), n);
     value_products(x, as<T>(a.grad), n, H, D);
@@ -356,8 +300,6 @@ template <class T, Score score> void backward_source(const AttentionArgs& a, Scr
     for (int64_t h = 0; h < H; ++h) score_gradients(x.s + h * kTile, x.dp + h * kTile, n, A(0));
     score_backward<T, score, false>(a, x, as<T>(a.query), n, static_cast<A*>(nullptr));
   }
-  narrow_row(static_cast<T*>(a.d_key) + u * HK, x.sum_key, HK);
-  narrow_row(static_cast<T*>(a.d_value) + u * HD, x.sum_value, HD);
 }
 
 template <class F> void with_score(const AttentionArgs& a, F f) {
@@ -371,13 +313,42 @@ template <class F> void with_score(const AttentionArgs& a, F f) {
   });
 }
 
+template <class A> void copy(A* to, const A* from, int64_t n) { __builtin_memcpy(to, from, size_t(n) * sizeof(A)); }
+template <class A> void add(A* to, const A* from, int64_t n) { for (int64_t j = 0; j < n; ++j) to[j] += from[j]; }
+
+// Memory for the parts of rows that were cut.
+template <class A> struct Slots {
+  int64_t size;
+  A* memory;
+  Slots(int64_t rows, int64_t E, int64_t n) : size(n), memory(allocate<A>(size_t(2 * row_pieces(rows, E) * n))) {}
+  ~Slots() { std::free(memory); }
+  Slots(const Slots&) = delete;
+  A* operator[](int64_t slot) const { return memory + slot * size; }
+};
+
 struct Forward {
   const AttentionArgs& a;
   const ParallelFor& pf;
   template <class T, Score score> void operator()() const {
-    for_row_pieces(a.rowptr, a.N, a.E, a.H * (a.K + a.D), pf, [&](int64_t, int64_t begin, int64_t end) {
-      Scratch<Acc<T>> x(a);
-      for (int64_t v = begin; v < end; ++v) forward_row<T, score>(a, x, v);
+    using A = Acc<T>;
+    const int64_t H = a.H, HD = H * a.D;
+    const Slots<A> slots(a.N, a.E, 2 * H + HD);
+    for_cut_rows(a.rowptr, a.N, a.E, H * (a.K + a.D), pf, [&](int64_t, auto rows) {
+      Scratch<A> x(a);
+      rows([&](int64_t v, int64_t begin, int64_t end, int64_t slot) {
+        forward_part<T, score>(a, x, v, begin, end);
+        if (slot < 0) return finish_row<T>(a, x, v);
+        copy(slots[slot], x.m, H);
+        copy(slots[slot] + H, x.l, H);
+        copy(slots[slot] + 2 * H, x.sum_value, HD);
+      });
+    }, [&](int64_t v, int64_t first, int64_t last) {
+      Scratch<A> x(a);
+      copy(x.m, slots[first], H);
+      copy(x.l, slots[first] + H, H);
+      copy(x.sum_value, slots[first] + 2 * H, HD);
+      while (first < last) append(a, x, slots[first = next_slot(first)]);
+      finish_row<T>(a, x, v);
     });
   }
 };
@@ -387,23 +358,48 @@ struct Backward {
   const ParallelFor& pf;
   template <class T, Score score> void operator()() const {
     using A = Acc<T>;
-    const int64_t HK = score == Score::gatv2 ? a.H * a.K : 0, cost = 2 * a.H * (a.K + a.D);
+    const int64_t HK = a.H * a.K, HD = a.H * a.D, n_att = score == Score::gatv2 ? HK : 0, cost = 2 * (HK + HD);
     const int64_t items = row_pieces(a.N, a.E);
-    A* const d_att = allocate<A>(size_t(items * HK));
-    for (int64_t j = 0; j < items * HK; ++j) d_att[j] = 0;
-    for_row_pieces(a.rowptr, a.N, a.E, cost, pf, [&](int64_t item, int64_t begin, int64_t end) {
-      Scratch<A> x(a);
-      for (int64_t v = begin; v < end; ++v) backward_row<T, score>(a, x, v, d_att + item * HK);
-    });
-    for (int64_t j = 0; j < HK; ++j) {
+    A* const d_att = allocate<A>(size_t(items * n_att));
+    for (int64_t j = 0; j < items * n_att; ++j) d_att[j] = 0;
+    {
+      const Slots<A> slots(a.N, a.E, HK);
+      const auto give = [&](int64_t v, const A* sum) { narrow_row(static_cast<T*>(a.d_query) + v * HK, sum, HK); };
+      for_cut_rows(a.rowptr, a.N, a.E, cost, pf, [&](int64_t item, auto rows) {
+        Scratch<A> x(a);
+        rows([&](int64_t v, int64_t begin, int64_t end, int64_t slot) {
+          backward_row<T, score>(a, x, v, begin, end, d_att + item * n_att);
+          if (slot < 0) give(v, x.sum_key); else copy(slots[slot], x.sum_key, HK);
+        });
+      }, [&](int64_t v, int64_t first, int64_t last) {
+        A* const sum = slots[first];
+        while (first < last) add(sum, slots[first = next_slot(first)], HK);
+        give(v, sum);
+      });
+    }
+    for (int64_t j = 0; j < n_att; ++j) {
       A total = 0;
-      for (int64_t item = 0; item < items; ++item) total += d_att[item * HK + j];
+      for (int64_t item = 0; item < items; ++item) total += d_att[item * n_att + j];
       narrow_to(static_cast<T*>(a.d_att) + j, total);
     }
     std::free(d_att);
-    for_row_pieces(a.colptr, a.M, a.E, cost, pf, [&](int64_t, int64_t begin, int64_t end) {
+    const Slots<A> slots(a.M, a.E, HK + HD);
+    const auto give = [&](int64_t u, const A* key, const A* value) {
+      narrow_row(static_cast<T*>(a.d_key) + u * HK, key, HK);
+      narrow_row(static_cast<T*>(a.d_value) + u * HD, value, HD);
+    };
+    for_cut_rows(a.colptr, a.M, a.E, cost, pf, [&](int64_t, auto rows) {
       Scratch<A> x(a);
-      for (int64_t u = begin; u < end; ++u) backward_source<T, score>(a, x, u);
+      rows([&](int64_t u, int64_t begin, int64_t end, int64_t slot) {
+        backward_source<T, score>(a, x, u, begin, end);
+        if (slot < 0) return give(u, x.sum_key, x.sum_value);
+        copy(slots[slot], x.sum_key, HK);
+        copy(slots[slot] + HK, x.sum_value, HD);
+      });
+    }, [&](int64_t u, int64_t first, int64_t last) {
+      A* const sum = slots[first];
+      while (first < last) add(sum, slots[first = next_slot(first)], HK + HD);
+      give(u, sum, sum + HK);
     });
   }
 };

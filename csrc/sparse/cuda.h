@@ -13,6 +13,7 @@
 #include "sparse/rspmm.h"
 #include "sparse/scatter.h"
 #include "sparse/sddmm.h"
+#include "sparse/segment_attention.h"
 #include "sparse/segment_order.h"
 #include "sparse/select.h"
 #include "sparse/softmax.h"
@@ -37,6 +38,8 @@ void rspmm_bwd(const RspmmArgs& a, const CudaContext& ctx);
 bool scatter_fwd(const ScatterArgs& a, const CudaContext& ctx);
 void select_fwd(const SelectArgs& a, const CudaContext& ctx);
 void select_bwd(const SelectArgs& a, const CudaContext& ctx);
+void segment_attention_fwd(const SegmentAttentionArgs& a, const CudaContext& ctx);
+void segment_attention_bwd(const SegmentAttentionArgs& a, const CudaContext& ctx);
 void segment_order_fwd(const SegmentOrderArgs& a, const CudaContext& ctx);
 bool csr_build(const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const CudaContext& ctx);
 Range index_range(const Index& index, int64_t n, bool* sorted, const CudaContext& ctx);

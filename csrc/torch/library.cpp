@@ -36,6 +36,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("attention_bwd(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor out, Tensor lse, Tensor grad, "
         "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  // query [Nq, H, K], key [Nk, H, K], value [Nk, H, D], bias [pairs, H]; offset [S + 1], the first pair of every segment, goes with bias.
+  m.def("segment_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor qptr, Tensor kptr, Tensor? offset, float scale) "
+        "-> (Tensor, Tensor)");
+  m.def("segment_attention_bwd(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, Tensor lse, Tensor grad, Tensor qptr, "
+        "Tensor kptr, Tensor? offset, float scale) -> (Tensor, Tensor, Tensor, Tensor)");
 
   // Blocks [E, p, q] at the edges, x [rows, q, f]; see block_spmm.h. pair: an involution of [0, E).
   m.def("block_spmm(Tensor x, Tensor blocks, Tensor? diag, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "

@@ -17,6 +17,8 @@ OPS = {
     "multi_reduce_bwd": "multi_reduce",
     "select": "select",
     "select_bwd": "select",
+    "segment_attention": "segment_attention",
+    "segment_attention_bwd": "segment_attention",
     "segment_order": "segment_order",
     "csr_build": "csr",
     "block_spmm": "block_spmm",

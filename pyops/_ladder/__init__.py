@@ -23,6 +23,7 @@ from ._poly import poly_filter
 from ._rspmm import relational_spmm, relational_spmm_bwd
 from ._scatter import scatter
 from ._sddmm import sddmm
+from ._segment_attention import segment_attention
 from ._segment_order import segment_order
 from ._select import select, select_bwd
 from ._softmax import segment_softmax, segment_softmax_bwd
@@ -47,6 +48,7 @@ __all__ = [
     "scatter",
     "scatter_rows",
     "sddmm",
+    "segment_attention",
     "segment_order",
     "segment_rows",
     "segment_softmax",

@@ -27,7 +27,7 @@ def _setup(ctx, inputs, output):
         ctx.set_materialize_grads(False)
 
 
-def _composed(s: tuple, lse, args: tuple):
+def composed(s: tuple, lse, args: tuple):
     """The same by gathers, segment_softmax and a segment sum."""
     score, slope, scale = args
     rowptr, col, eid = s[:3]
@@ -64,7 +64,7 @@ def _backward(ctx, g, _):
     operands, s = tensors[:5], tuple(tensors[5:])
     needs = ctx.needs_input_grad[:5]
     if torch.is_grad_enabled():
-        return *gradients(_composed(s, lse, ctx.args), operands, needs, [g]), *(None,) * 9
+        return *gradients(composed(s, lse, ctx.args), operands, needs, [g]), *(None,) * 9
     rowptr, col, eid, *back = _csr.with_reverse(s, operands[0].shape[0])
     found = attention_bwd(*operands, out, lse, g.contiguous(), rowptr, col, eid, *back, *ctx.args)
     return *(d.reshape(t.shape) if n else None for d, t, n in zip(found, operands, needs, strict=True)), *(None,) * 9

@@ -123,25 +123,36 @@ class Cotangent:
         if m == C.DIV:
             e = 1 / e
         kind = {C.SUB: C.ADD, C.DIV: C.MUL}.get(m, m)
-        mean = _spmm.aggregate(s, x, e, kind, C.MEAN, bcast)
-        b = a * mean
+        # m - mean keeps its digits where sums run over what differs: operands less a constant near them.
+        x0 = None if x is None else x - offset(x)
+        mean_of = lambda x, e: _spmm.aggregate(s, x, e, kind, C.MEAN, bcast)
+        push = lambda v: _spmm.aggregate(t, v, None, C.COPY_U)
         dx = de = None
         if kind == C.COPY_U:
-            dx = x * _spmm.aggregate(t, a, None, C.COPY_U) - _spmm.aggregate(t, b, None, C.COPY_U)
+            dx = x0 * push(a) - push(a * mean_of(x0, None))
         elif kind == C.COPY_E:
-            de = _sddmm.to_edges(s, a, self.edges) * (e - _sddmm.to_edges(s, mean, self.edges))
-        else:
-            wide = common.expand(x, F)
-            if self.wants_x and kind == C.ADD:
-                dx = wide * _spmm.aggregate(t, a, None, C.COPY_U) + _spmm.aggregate(t, a, e, C.MUL, bcast=bcast)
-                dx = dx - _spmm.aggregate(t, b, None, C.COPY_U)
-            elif self.wants_x:
-                dx = wide * _spmm.aggregate(t, a, e * e, C.MUL, bcast=bcast) - _spmm.aggregate(t, b, e, C.MUL, bcast=bcast)
-            if self.wants_e and kind == C.ADD:
+            spread = lambda v: _sddmm.to_edges(s, v, self.edges)
+            e0 = e - spread(mean_of(None, e))
+            de = spread(a) * (e0 - spread(mean_of(None, e0)))
+        elif kind == C.ADD:
+            e0 = e - offset(e)
+            b = a * mean_of(x0, e0)
+            wide = common.expand(x0, F)
+            if self.wants_x:
+                dx = wide * push(a) + _spmm.aggregate(t, a, e0, C.MUL, bcast=bcast) - push(b)
+            if self.wants_e:
                 small = lambda v: _sddmm.to_edges(s, common.reduce_features(v, e, bcast), self.edges)
-                de = _sddmm.edge_dot(s, wide, a, e, bcast) + e * small(a) - small(b)
-            elif self.wants_e:
-                de = e * _sddmm.edge_dot(s, wide * wide, a, e, bcast) - _sddmm.edge_dot(s, wide, b, e, bcast)
+                de = _sddmm.edge_dot(s, wide, a, e, bcast) + e0 * small(a) - small(b)
+        else:  # x e less its constant: cx e0 + x0 e
+            e0, cx, wide = e - offset(e), offset(x), common.expand(x0, F)
+            b = a * (mean_of(x0, e) + cx * common.wide_e(_spmm.aggregate(s, None, e0, C.COPY_E, C.MEAN), F, bcast))
+            if self.wants_x:
+                push = lambda v, w: _spmm.aggregate(t, v, w, C.MUL, bcast=bcast)
+                dx = wide * push(a, e * e) + cx * push(a, e * e0) - push(b, e)
+            if self.wants_e:
+                dot = lambda v, w: _sddmm.edge_dot(s, v, w, e, bcast)
+                full = wide + cx
+                de = e * dot(wide * full, a) + e0 * dot(cx * full, a) - dot(full, b)
         if de is not None and m == C.SUB:
             de = -de
         if de is not None and m == C.DIV:
@@ -207,6 +218,12 @@ class Cotangent:
                 dee = common.reduce_features(dee, e, self.bcast)
             de = self.fit_e(dee)
         return dx, de
+
+
+def offset(t: Tensor) -> Tensor:
+    """The mean of every feature, a constant: [1], [1, F] or [B, 1, F]; 0 where it is not finite."""
+    mean = t.detach().mean(0 if t.dim() == 1 else -2, keepdim=True)
+    return torch.where(mean.isfinite(), mean, 0)
 
 
 def copy_product_grad(s: tuple, message: int, h: Tensor, g: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from . import (
     _sparse_multi_reduce,
     _sparse_poly,
     _sparse_rspmm,
+    _sparse_segment_attention,
     _sparse_segment_order,
     _sparse_typed_matmul,
 )
@@ -31,6 +32,7 @@ MODULES = {
     "multi_reduce": _sparse_multi_reduce,
     "poly": _sparse_poly,
     "rspmm": _sparse_rspmm,
+    "segment_attention": _sparse_segment_attention,
     "segment_order": _sparse_segment_order,
     "typed_matmul": _sparse_typed_matmul,
 }

@@ -19,9 +19,11 @@ from ._relational import RelationalGraph, relational_spmm
 from ._scatter import ScatterPlan, scatter_reduce, scatter_softmax
 from ._sddmm import sddmm
 from ._segment import segment_gather, segment_reduce, segment_softmax
+from ._segment_attention import segment_attention
 from ._segment_order import segment_median, segment_quantile, segment_topk
 from ._sheaf import SheafGraph, inverse_sqrt_psd, sheaf_laplacian
 from ._spmm import spmm
+from ._typed_attention import typed_attention
 from ._typed_matmul import edge_conditioned_matmul, rgcn_aggregate, segment_matmul, typed_matmul
 from ._typed_plan import RelationPlan, TypePlan
 
@@ -67,6 +69,7 @@ __all__ = [
     "scatter_reduce",
     "scatter_softmax",
     "sddmm",
+    "segment_attention",
     "segment_gather",
     "segment_matmul",
     "segment_median",
@@ -79,6 +82,7 @@ __all__ = [
     "spmm",
     "three_term_filter",
     "total_variation",
+    "typed_attention",
     "typed_matmul",
     "weisfeiler_lehman",
 ]

@@ -134,7 +134,8 @@ class TypePlan:
 
 
 class RelationPlan:
-    """The edges of a graph sorted by relation once, for :func:`structops.sparse.rgcn_aggregate`.
+    """The edges of a graph sorted by relation once, for :func:`structops.sparse.rgcn_aggregate` and
+    :func:`structops.sparse.typed_attention`.
 
     Args:
         graph: the structure.
@@ -144,8 +145,11 @@ class RelationPlan:
     Attributes:
         num_relations; unique_src, unique_dst: pairs (source, relation) and (destination, relation) that occur.
         lists, lists_t: of the aggregation and of its gradient by x.
+        row_src, row_type: source and relation of every compact row, ``[unique_src]``: one for each of those pairs.
+        row_graph: the graph with compact rows in place of sources, and the same edges in the same order: every operator of graphs
+            takes it, with values by (source, relation).
 
-    Memory: about ``4 E`` indices, and as many again once the compact form is used.
+    Memory: about ``4 E`` indices, and as many again once compact rows are used.
 
     >>> import torch, structops
     >>> from structops.sparse import RelationPlan
@@ -168,7 +172,8 @@ class RelationPlan:
         self.unique_dst, self.unique_src = self.lists.rows, self.lists_t.rows
         self._mean: Tensor | None = None
         self._scales: dict[torch.dtype, tuple[Tensor, Tensor]] = {}
-        self._compact: tuple | None = None
+        self._compact: tuple[Tensor, Tensor, Graph] | None = None
+        self._row_plans: dict[int, TypePlan] = {}
 
     def mean(self) -> Tensor:
         """``[E]`` float64: one over the number of edges of the destination with the same relation."""
@@ -191,24 +196,49 @@ class RelationPlan:
         """Coefficients of edges in the order of both lists."""
         return coefficient[self.order], coefficient[self.order_t]
 
-    def compact(self) -> tuple[Lists, Lists, Graph]:
-        """Lists that make one row for every (source, relation) that occurs, their reverse, and the graph from such rows."""
+    def _rows(self) -> tuple[Tensor, Tensor, Graph]:
         if self._compact is None:
             with torch.inference_mode(False):
                 graph, itype = self.graph, self.graph.col.dtype
                 N = max(graph.num_src, 1)
                 pair, of_edge = torch.unique(self.kind * N + self.src, return_inverse=True)
-                kind, source = pair // N, pair % N
-                ptr = torch.searchsorted(kind, torch.arange(self.num_relations + 1, device=pair.device))
-                there = Lists(ptr.to(itype), gather=source.to(itype))
-                rows = torch.arange(pair.numel(), device=pair.device)
-                back = blocked(rows, source, kind, graph.num_src, self.num_relations, itype)[0]
                 pairs = Graph.__new__(Graph)
                 col = of_edge.to(itype) if graph.eid is None else of_edge[graph.eid.long()].to(itype)
                 pairs._set(graph.rowptr, col.contiguous(), graph.eid, pair.numel())
                 pairs.reversed_structure  # noqa: B018  kept
-                self._compact = there, back, pairs
+                self._compact = pair % N, pair // N, pairs
         return self._compact
+
+    @property
+    def row_src(self) -> Tensor:
+        return self._rows()[0]
+
+    @property
+    def row_type(self) -> Tensor:
+        return self._rows()[1]
+
+    @property
+    def row_graph(self) -> Graph:
+        return self._rows()[2]
+
+    def rows(self, heads: int = 1) -> TypePlan:
+        """The plan with which :func:`structops.sparse.typed_matmul` makes the compact rows: ``x [num_src, K]`` and
+        ``weight [R, K, N]`` give ``[unique_src, N]``. With H heads ``x.view(num_src * H, K)`` and
+        ``weight.view(R * H, K, N)``, the matrices of relation and head, give ``[unique_src * H, N]``. Kept.
+        """
+        if heads not in self._row_plans:
+            with torch.inference_mode(False):
+                head = torch.arange(heads, device=self.kind.device)
+                of = lambda t: (t[:, None] * heads + head).flatten()
+                plan = TypePlan(of(self.row_type), self.num_relations * heads, of(self.row_src), self.graph.num_src * heads)
+                if heads == 1:  # rows are sorted by relation
+                    plan.lists = plan.lists._replace(scatter=None)
+                self._row_plans[heads] = plan
+        return self._row_plans[heads]
+
+    def compact(self) -> tuple[Lists, Lists, Graph]:
+        """The lists of :meth:`rows` and of their reverse, and ``row_graph``."""
+        return self.rows().lists, self.rows().lists_t, self.row_graph
 
     def __repr__(self) -> str:
         return (

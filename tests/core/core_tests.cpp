@@ -26,6 +26,11 @@ int main(int argc, char** argv) {
   test_scatter_all(rng);
   test_select_all(rng);
   test_multi_reduce_all(rng);
+  test_attention_all(rng);
+  test_edge_act_all(rng);
+  test_segment_order_all(rng);
+  test_products_all(rng);
+  test_segment_attention_all(rng);
   test_csr_all(rng);
   test_chart_all(rng);
   test_bits_all(rng);

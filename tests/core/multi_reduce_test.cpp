@@ -9,18 +9,6 @@ namespace {
 constexpr Reduce kList[] = {Reduce::max, Reduce::std, Reduce::sum, Reduce::min, Reduce::mean, Reduce::var};
 constexpr double kEps = 0.25;
 
-// Edges by their sources: the reversed structure.
-Structure reversed(const Structure& s) {
-  std::vector<int64_t> ptr(size_t(s.M) + 1, 0), row, eid;
-  for (int64_t u = 0; u < s.M; ++u) {
-    for (int64_t v = 0; v < s.N; ++v)
-      for (int64_t k = s.rowptr[v]; k < s.rowptr[v + 1]; ++k)
-        if (s.col[k] == u) { row.push_back(v); eid.push_back(s.eid[k]); }
-    ptr[size_t(u) + 1] = int64_t(row.size());
-  }
-  return {s.M, s.N, s.E, IndexArray(ptr), IndexArray(row), IndexArray(eid)};
-}
-
 void test_one(const Structure& s, Dtype t, int64_t F, int n, bool has_x, bool has_edge, bool wide, Rng& rng) {
   const Structure back = reversed(s);
   const Dtype acc = t == Dtype::f64 ? t : Dtype::f32;

@@ -172,6 +172,18 @@ inline Structure random_structure(int64_t N, int64_t M, int64_t edges, int64_t h
   return {N, M, E, IndexArray(ptr), IndexArray(col), IndexArray(eid)};
 }
 
+// Edges by their sources: the reversed structure.
+inline Structure reversed(const Structure& s) {
+  std::vector<int64_t> ptr(size_t(s.M) + 1, 0), row, eid;
+  for (int64_t u = 0; u < s.M; ++u) {
+    for (int64_t v = 0; v < s.N; ++v)
+      for (int64_t k = s.rowptr[v]; k < s.rowptr[v + 1]; ++k)
+        if (s.col[k] == u) { row.push_back(v); eid.push_back(s.eid[k]); }
+    ptr[size_t(u) + 1] = int64_t(row.size());
+  }
+  return {s.M, s.N, s.E, IndexArray(ptr), IndexArray(row), IndexArray(eid)};
+}
+
 // ---- comparison ------------------------------------------------------------------------------------------------------
 
 inline double storage_eps(Dtype t) { return t == Dtype::f64 ? 2.3e-16 : t == Dtype::f32 ? 1.2e-7 : t == Dtype::f16 ? 9.8e-4 : t == Dtype::bf16 ? 7.9e-3 : 0; }

@@ -126,6 +126,30 @@ def test_hub_row(isa: str, on_threads) -> None:
     assert not out[[0, 2]].any()
 
 
+@pytest.mark.parametrize("score", SCORES)
+def test_gradients_of_hub_rows_and_sources(isa: str, score: str, on_threads) -> None:
+    """Rows and sources of more edges than a piece of the work are cut; their parts are merged in order."""
+    size, H, K, D = 1500, 2, 1 if score == "additive" else 5, 3
+    one, other = torch.ones(size, dtype=torch.int64), torch.arange(size) % 40
+    coo = torch.cat([torch.stack([other, one]), torch.stack([one, other])], 1)  # node 1 is in and at the end of most edges
+    s = to_csr(coo, 40, torch.int64)
+    back = with_reverse((*s, None, None, None), 40)[3:]
+    shapes = (40, H, K), (40, H, K), (40, H, D), (2 * size, H, K) if score == "gatv2" else (2 * size, H), (H, K)
+    operands = [randn(*shape, seed=i, dtype=torch.float32) for i, shape in enumerate(shapes)]
+    operands[4] = operands[4] if score == "gatv2" else None
+    leaves = [None if t is None else t.double().requires_grad_() for t in operands]
+    want = dense(coo, *leaves, SCORES[score])
+    grad = randn(40, H, D, seed=9, dtype=torch.float32)
+    present = [t for t in leaves if t is not None]
+    wanted = torch.autograd.grad(want, present, grad.double())
+    tail = SCORES[score], 0.2, 0.25
+    out, lse = on_threads(lambda: raw(*operands, *s, None, None, None, *tail))
+    assert_close(out, want, terms=200, magnitude=3.0)
+    found = on_threads(lambda: raw_bwd(*operands, out, lse, grad, *s, *back, *tail))
+    for a, b in zip(found[: len(present)], wanted, strict=True):
+        assert_close(a, b, terms=2000, magnitude=float(b.abs().max()))
+
+
 def test_masked_and_infinite_scores(isa: str) -> None:
     graph = Graph(torch.tensor([[0, 1, 0, 1, 0], [0, 0, 1, 1, 2]]), num_nodes=4)
     value = torch.tensor([[[1.0]], [[3.0]], [[0.0]], [[0.0]]], requires_grad=True)

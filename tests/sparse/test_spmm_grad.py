@@ -171,6 +171,27 @@ def test_deviation_of_constant_groups(kind: str) -> None:
         check_orders(graph, coo, x, e, kind, reduce)
 
 
+@pytest.mark.parametrize("reduce", ["var", "std"])
+@pytest.mark.parametrize("kind", MESSAGES)
+def test_moments_of_offset_features(kind: str, reduce: str) -> None:
+    """A common offset of 10^4 in float32 costs the gradient no more digits than it costs the differences."""
+    coo = random_coo(30, 4, 160, seed=3)
+    graph = Graph(coo, num_src=30, num_dst=4)
+    for mode in modes_of(kind):
+        fx, fe = SHAPES[mode]
+        x = None if kind == "copy_e" else (values(30, *fx, seed=1) + 1e4).float().requires_grad_()
+        e = values(160, *fe, seed=2)
+        e = None if kind == "copy_u" else (e + 1e4 if kind in ("copy_e", "add", "sub") else 2 + e / 1e4).float().requires_grad_()
+        inputs = [t for t in (x, e) if t is not None]
+        exact = [t.detach().double().requires_grad_() for t in inputs]
+        pair = iter(exact)
+        expected = spmm_oracle(coo, 4, None if x is None else next(pair), None if e is None else next(pair), kind, reduce)
+        weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).reshape(expected.shape)
+        got = torch.autograd.grad(spmm(graph, x, e, kind, reduce), inputs, weight.float())
+        for a, b in zip(got, torch.autograd.grad(expected, exact, weight), strict=True):
+            assert (a.double() - b).abs().max() < 2e-3 * b.abs().max(), (mode, a, b)
+
+
 @pytest.mark.parametrize("kind", ["copy_u", "copy_e", "add"])
 def test_logsumexp_with_minus_infinity(kind: str) -> None:
     """Messages of -inf have no weight; a row of only -inf gives -inf and no gradient, not NaN."""

@@ -6,13 +6,18 @@ import pytest
 import torch
 from agreement import agree, graph_and_matrix, randn
 from cases import generator
-from structops import Graph, sddmm, spmm
-from structops.sparse import RelationPlan, TypePlan, edge_softmax, rgcn_aggregate, typed_matmul
+from structops import spmm
+from structops.sparse import RelationPlan, TypePlan, gat_attention, rgcn_aggregate, typed_attention, typed_matmul
 from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 SYSTEM = "Hector (PIGEON): RGCN, RGAT and HGT layers with compact materialisation"
-OPERATORS = ("structops.sparse.rgcn_aggregate", "structops.sparse.typed_matmul", "structops.sparse.edge_softmax", "structops.spmm")
+OPERATORS = (
+    "structops.sparse.rgcn_aggregate",
+    "structops.sparse.typed_matmul",
+    "structops.sparse.gat_attention",
+    "structops.sparse.typed_attention",
+)
 
 N, E, R, D, H = 12, 60, 4, 6, 2
 GRAPH, (SRC, DST), _ = graph_and_matrix(N, N, E, seed=7)
@@ -52,20 +57,14 @@ def test_rgcn(form: str) -> None:
 
 # ---- RGAT ------------------------------------------------------------------------------------------------------------
 
-PAIRS, OF_EDGE = torch.unique(KIND * N + SRC, return_inverse=True)  # (source, relation) that occur
-PAIR_KIND = PAIRS // N
-COMPACT = TypePlan(PAIR_KIND, R, PAIRS % N, N)
-PAIR_GRAPH = Graph(torch.stack([OF_EDGE, DST]), num_src=COMPACT.rows, num_dst=N)
-
 
 def rgat(x: Tensor, w: Tensor, att_src: Tensor, att_dst: Tensor) -> Tensor:
     """z once for every (source, relation); att_dst W_r folded into one vector for every relation: linear reordering."""
-    z = typed_matmul(x, w, COMPACT)  # [pairs, H * C]
-    left = (z.view(-1, H, w.shape[2] // H) * att_src[PAIR_KIND]).sum(2)
+    z = typed_matmul(x, w, PLAN.rows()).view(-1, H, w.shape[2] // H)
+    left = (z * att_src[PLAN.row_type]).sum(2)
     folded = torch.einsum("rkhc,rhc->rkh", w.view(R, D, H, -1), att_dst)  # att_r W_r^T
-    score = left[OF_EDGE] + torch.einsum("nk,rkh->nrh", x, folded)[DST, KIND]
-    alpha = edge_softmax(PAIR_GRAPH, leaky_relu(score, 0.2))
-    return spmm(PAIR_GRAPH, z.view(-1, H, w.shape[2] // H), alpha[..., None]).flatten(1)
+    right = torch.einsum("nk,rkh->nrh", x, folded)[DST, KIND]
+    return gat_attention(PLAN.row_graph, z, left, torch.zeros(N, H, dtype=x.dtype), right).flatten(1)
 
 
 def rgat_dense(x: Tensor, w: Tensor, att_src: Tensor, att_dst: Tensor) -> Tensor:
@@ -81,24 +80,18 @@ def test_rgat() -> None:
 
 
 def test_compact_rows_are_fewer() -> None:
-    assert PLAN.unique_src == COMPACT.rows < E
+    assert PLAN.unique_src == len(torch.unique(KIND * N + SRC)) < E
 
 
 # ---- HGT -------------------------------------------------------------------------------------------------------------
 
 NODE_KIND = torch.randint(0, 3, (N,), generator=generator(2))
 PER_NODE = TypePlan(NODE_KIND, 3)
-HEADS = torch.arange(H)
-PER_EDGE = TypePlan((KIND[:, None] * H + HEADS).flatten(), R * H, (SRC[:, None] * H + HEADS).flatten(), N * H)
 
 
 def hgt(x: Tensor, wk: Tensor, wq: Tensor, wv: Tensor, watt: Tensor, wmsg: Tensor, mu: Tensor) -> Tensor:
-    """A matrix per relation and head is a typed product of rows (node, head)."""
-    k, q, v = (typed_matmul(x, w, PER_NODE).view(N * H, -1) for w in (wk, wq, wv))
-    keys = typed_matmul(k, watt.flatten(0, 1), PER_EDGE).view(E, H, -1)
-    messages = typed_matmul(v, wmsg.flatten(0, 1), PER_EDGE).view(E, H, -1)
-    score = sddmm(GRAPH, keys, q.view(N, H, -1), "dot", "e", "v").view(E, H) * mu[KIND]
-    return spmm(GRAPH, None, edge_softmax(GRAPH, score)[..., None] * messages).flatten(1)
+    k, q, v = (typed_matmul(x, w, PER_NODE).view(N, H, -1) for w in (wk, wq, wv))
+    return typed_attention(PLAN, q, k, v, watt, wmsg, mu, scale=1.0).flatten(1)
 
 
 def hgt_dense(x: Tensor, wk: Tensor, wq: Tensor, wv: Tensor, watt: Tensor, wmsg: Tensor, mu: Tensor) -> Tensor:
