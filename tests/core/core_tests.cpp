@@ -28,6 +28,7 @@ int main(int argc, char** argv) {
   test_multi_reduce_all(rng);
   test_csr_all(rng);
   test_chart_all(rng);
+  test_pcfg_all(rng);
   test_bits_all(rng);
   std::printf("%s: %ld checks, %d failures\n", isa_name(active_isa()), checks, failures);
   return failures ? 1 : 0;

@@ -14,6 +14,7 @@ void test_select_all(Rng& rng);
 void test_multi_reduce_all(Rng& rng);
 void test_csr_all(Rng& rng);
 void test_chart_all(Rng& rng);
+void test_pcfg_all(Rng& rng);
 void test_bits_all(Rng& rng);
 
 }  // namespace structops::tests
