@@ -55,6 +55,7 @@ OPS = {
     "pcfg_logz": "bench_tree_pcfg",
     "pcfg_marginals": "bench_tree_pcfg",
     "pcfg_hvp": "bench_tree_pcfg",
+    "pcfg_max_marginals": "bench_tree_pcfg",
     "pcfg_best": "bench_tree_pcfg",
     "pcfg_sample": "bench_tree_pcfg",
     "factored_logz": "bench_tree_factored",

@@ -58,12 +58,15 @@ def pcfg_samples(leaf: Callable) -> dict[str, list[tuple]]:
     for shared in (False, True):
         scores = (leaf(2, 3, 2), leaf(1 if shared else 2, 2, 4, 4), leaf(2, 2))
         plain = tuple(t.detach() for t in scores)
+        span = None if shared else leaf(2, 4, 4, 2)
+        fixed = None if shared else span.detach()
         for op, args in {
-            "pcfg_logz": (*scores, lengths),
-            "pcfg_marginals": (*scores, lengths, None if shared else leaf(2)),
-            "pcfg_hvp": (*plain, lengths, values(2), *plain),
-            "pcfg_best": (*plain, lengths),
-            "pcfg_sample": (*plain, lengths, uniform),
+            "pcfg_logz": (*scores, span, lengths),
+            "pcfg_marginals": (*scores, span, lengths, None if shared else leaf(2)),
+            "pcfg_hvp": (*plain, fixed, lengths, values(2), *plain, fixed),
+            "pcfg_max_marginals": (*plain, fixed, lengths),
+            "pcfg_best": (*plain, fixed, lengths, 2),
+            "pcfg_sample": (*plain, fixed, lengths, uniform),
         }.items():
             found.setdefault(op, []).append(args)
     return found

@@ -96,12 +96,14 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("grand_sample(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, Tensor uniform, bool multiroot) -> Tensor");
   m.def("grand_max_marginals(Tensor arc, Tensor grand, Tensor? sib, Tensor lengths, bool multiroot) -> Tensor");
   // Expected counts of term, rule (of every sentence by itself) and root, and the posteriors of spans.
-  m.def("pcfg_logz(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> Tensor");
-  m.def("pcfg_marginals(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def("pcfg_hvp(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor? weight, Tensor v_term, Tensor v_rule, Tensor v_root) "
+  m.def("pcfg_logz(Tensor term, Tensor rule, Tensor root, Tensor? span, Tensor lengths) -> Tensor");
+  m.def("pcfg_marginals(Tensor term, Tensor rule, Tensor root, Tensor? span, Tensor lengths, Tensor? weight) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def("pcfg_best(Tensor term, Tensor rule, Tensor root, Tensor lengths) -> (Tensor, Tensor)");
-  m.def("pcfg_sample(Tensor term, Tensor rule, Tensor root, Tensor lengths, Tensor uniform) -> Tensor");
+  m.def("pcfg_hvp(Tensor term, Tensor rule, Tensor root, Tensor? span, Tensor lengths, Tensor? weight, Tensor v_term, Tensor v_rule, "
+        "Tensor v_root, Tensor? v_span) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_max_marginals(Tensor term, Tensor rule, Tensor root, Tensor? span, Tensor lengths) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("pcfg_best(Tensor term, Tensor rule, Tensor root, Tensor? span, Tensor lengths, int k) -> (Tensor, Tensor)");
+  m.def("pcfg_sample(Tensor term, Tensor rule, Tensor root, Tensor? span, Tensor lengths, Tensor uniform) -> Tensor");
   m.def("factored_logz(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, int kind) -> Tensor");
   m.def("factored_marginals(Tensor score, Tensor x, Tensor y, Tensor z, Tensor lengths, Tensor? weight, int kind) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");

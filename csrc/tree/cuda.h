@@ -27,6 +27,7 @@ void grand_max_marginals(const GrandMaxArgs& a, const CudaContext& ctx);
 void pcfg_logz(const PcfgArgs& a, const CudaContext& ctx);
 void pcfg_marginals(const PcfgArgs& a, const CudaContext& ctx);
 void pcfg_hvp(const PcfgArgs& a, const CudaContext& ctx);
+void pcfg_max_marginals(const PcfgArgs& a, const CudaContext& ctx);
 void pcfg_best(const PcfgTreeArgs& a, const CudaContext& ctx);
 void pcfg_sample(const PcfgTreeArgs& a, const CudaContext& ctx);
 void factored_logz(const FactoredArgs& a, const CudaContext& ctx);

@@ -27,6 +27,7 @@ void grand_max_marginals(const GrandMaxArgs&, const CudaContext&) { missing(); }
 void pcfg_logz(const PcfgArgs&, const CudaContext&) { missing(); }
 void pcfg_marginals(const PcfgArgs&, const CudaContext&) { missing(); }
 void pcfg_hvp(const PcfgArgs&, const CudaContext&) { missing(); }
+void pcfg_max_marginals(const PcfgArgs&, const CudaContext&) { missing(); }
 void pcfg_best(const PcfgTreeArgs&, const CudaContext&) { missing(); }
 void pcfg_sample(const PcfgTreeArgs&, const CudaContext&) { missing(); }
 void factored_logz(const FactoredArgs&, const CudaContext&) { missing(); }

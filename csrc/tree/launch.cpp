@@ -25,6 +25,7 @@ STRUCTOPS_DISPATCH(void, grand_max_marginals, (const GrandMaxArgs& a, const Para
 STRUCTOPS_DISPATCH(void, pcfg_logz, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, pcfg_marginals, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, pcfg_hvp, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, pcfg_max_marginals, (const PcfgArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, pcfg_best, (const PcfgTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, pcfg_sample, (const PcfgTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, factored_logz, (const FactoredArgs& a, const ParallelFor& pf), (a, pf))

@@ -1,7 +1,8 @@
-// CPU grammar charts: sentences are tasks. The contract is pcfg.h, the passes are in pcfg_inside.h, pcfg_outside.h and pcfg_tree.h.
+// CPU grammar charts: sentences are tasks. The contract is pcfg.h, the passes are in pcfg_inside.h, pcfg_outside.h,
+// pcfg_tree.h and pcfg_kbest.h.
 #include "tree/chart_scratch.h"
+#include "tree/pcfg_kbest.h"
 #include "tree/pcfg_outside.h"
-#include "tree/pcfg_tree.h"
 #include "tree/schedule.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -49,6 +50,19 @@ int64_t* begin_rows(const PcfgTreeArgs& t, int64_t tree) {
   return rows;
 }
 
+template <class T> void best_few(const PcfgTreeArgs& t, const ParallelFor& pf) {
+  using A = Acc<T>;
+  const PcfgArgs& a = t.in;
+  const int64_t most = longest(a.lengths, a.B), K = t.K, size = a.N > 0 ? 3 * (2 * a.N - 1) : 0;
+  const size_t stack = (size_t(most + 2) * sizeof(PcfgVisit) + 63) / 64 * 64;
+  each_sentence(a.lengths, a.B, stack + size_t(kbest_bytes<A>(most, a.NT, K)), pf, [&](char* memory, int64_t b) {
+    auto* const part = reinterpret_cast<PcfgDerivation<A>*>(memory + stack);
+    PcfgKBest<T, A> s{pcfg_shape(a, a.lengths[b], W<A>), pcfg_input<T>(a, b), int(K), part, part + K, false};
+    for (int64_t r = 0; r < K; ++r) begin_rows(t, b * K + r);
+    s.run(reinterpret_cast<PcfgVisit*>(memory), static_cast<A*>(t.value) + b * K, t.tree + b * K * size, size);
+  });
+}
+
 template <class T, class A> bool sample(const PcfgTreeArgs& t, const PcfgCharts<A>& c, PcfgVisit* stack, int64_t b) {
   const PcfgArgs& a = t.in;
   const PcfgShape s = pcfg_shape(a, a.lengths[b], W<A>);
@@ -69,11 +83,22 @@ void pcfg_logz(const PcfgArgs& a, const ParallelFor& pf) { sum<false>(a, pf); }
 void pcfg_marginals(const PcfgArgs& a, const ParallelFor& pf) { sum<false>(a, pf); }
 void pcfg_hvp(const PcfgArgs& a, const ParallelFor& pf) { sum<true>(a, pf); }
 
+void pcfg_max_marginals(const PcfgArgs& a, const ParallelFor& pf) {
+  with_score_type(a.dtype, [&](auto* p) {
+    using T = Pointee<decltype(p)>;
+    each_chart<T>(a, true, false, pf, [&](const auto& c, PcfgVisit*, int64_t b) {
+      if constexpr (__is_same(Pointee<decltype(c.m)>, Acc<T>)) max_sentence<T>(a, b, c);
+      return true;
+    });
+  });
+}
+
 void pcfg_best(const PcfgTreeArgs& t, const ParallelFor& pf) {
   const PcfgArgs& a = t.in;
   with_score_type(a.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
     using A = Acc<T>;
+    if (t.K != 1) return best_few<T>(t, pf);
     each_chart<T>(a, false, false, pf, [&](const auto& c, PcfgVisit* stack, int64_t b) {
       if constexpr (__is_same(Pointee<decltype(c.m)>, A)) {
         const PcfgShape s = pcfg_shape(a, a.lengths[b], W<A>);

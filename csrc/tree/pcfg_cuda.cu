@@ -1,8 +1,8 @@
 // CUDA grammar charts: one warp for each sentence, a thread for each of 32 neighbouring spans. The contract is pcfg.h; the passes are
-// those of the CPU, in pcfg_inside.h, pcfg_outside.h and pcfg_tree.h. Charts lie in global memory.
+// those of the CPU, in pcfg_inside.h, pcfg_outside.h, pcfg_tree.h and pcfg_kbest.h. Charts lie in global memory.
 #include "tree/cuda.h"
+#include "tree/pcfg_kbest.h"
 #include "tree/pcfg_outside.h"
-#include "tree/pcfg_tree.h"
 #include "tree/widened.cuh"
 
 namespace structops::cuda {
@@ -60,6 +60,26 @@ template <class T> __global__ void __launch_bounds__(32, 1) pcfg_best(const Pcfg
   }
 }
 
+template <class T> __global__ void __launch_bounds__(32, 1) pcfg_kbest(const PcfgTreeArgs t, const PcfgLaunch q) {
+  using A = Acc<T>;
+  const PcfgArgs& a = t.in;
+  const int64_t K = t.K, size = row_numbers(a);
+  auto* const part = reinterpret_cast<PcfgDerivation<A>*>(q.memory + blockIdx.x * q.stride);
+  for (int64_t b = blockIdx.x; b < a.B; b += gridDim.x) {
+    PcfgKBest<T, A> s{pcfg_shape(a, a.lengths[b], 32), pcfg_input<T>(a, b), int(K), part, part + K, false};
+    for (int64_t k = lane_id(); k < K * size; k += 32) t.tree[b * K * size + k] = -1;
+    __syncwarp();
+    s.run(stack_of(a, q), static_cast<A*>(t.value) + b * K, t.tree + b * K * size, size);
+  }
+}
+
+template <class T> __global__ void __launch_bounds__(32, 1) pcfg_max(const PcfgArgs a, const PcfgLaunch q) {
+  for (int64_t b = blockIdx.x; b < a.B; b += gridDim.x) {
+    max_sentence<T>(a, b, charts_of<Acc<T>>(a, q.memory + blockIdx.x * q.stride, true, false));
+    __syncwarp();
+  }
+}
+
 // False if the scores leave the charts of A.
 template <class T, class A> STRUCTOPS_DEVICE bool samples(const PcfgTreeArgs& t, int64_t b, const PcfgCharts<A>& c, PcfgVisit* stack) {
   const PcfgArgs& a = t.in;
@@ -98,12 +118,8 @@ template <class A> int64_t chart_bytes(const PcfgArgs& a, bool posts, bool dual)
   return arrays * int64_t(sizeof(A)) + (numbers + vectors + a.NT) * int64_t(sizeof(Int<A>)) + 20 * 64;
 }
 
-template <class T, class Args> void launch_pcfg(const char* op, const CudaContext& ctx, const PcfgArgs& a, void (*kernel)(Args, PcfgLaunch),
-                                                const Args& args, bool posts, bool dual, bool wide, bool stacks) {
-  using A = Acc<T>;
-  PcfgLaunch q{};
-  q.first = (chart_bytes<A>(a, posts, dual) + 63) / 64 * 64;
-  q.stride = q.first + (wide && sizeof(A) == 4 ? (chart_bytes<double>(a, posts, dual) + 63) / 64 * 64 : 0);
+template <class Args> void launch_in(const char* op, const CudaContext& ctx, const PcfgArgs& a, void (*kernel)(Args, PcfgLaunch),
+                                     const Args& args, PcfgLaunch q, bool stacks) {
   const int64_t stack = stacks ? 32 * (a.N + 2) * int64_t(sizeof(PcfgVisit)) : 0;
   int64_t grid = a.B < 4096 ? a.B : 4096;
   const int64_t most = kPcfgScratch / (q.stride + stack);
@@ -113,19 +129,32 @@ template <class T, class Args> void launch_pcfg(const char* op, const CudaContex
   launch(op, ctx, kernel, dim3(unsigned(grid)), 32, args, q);
 }
 
-Widened widened(const char* op, const CudaContext& ctx, PcfgArgs& a) {
+template <class T, class Args> void launch_pcfg(const char* op, const CudaContext& ctx, const PcfgArgs& a, void (*kernel)(Args, PcfgLaunch),
+                                                const Args& args, bool posts, bool dual, bool wide, bool stacks) {
+  using A = Acc<T>;
+  PcfgLaunch q{};
+  q.first = (chart_bytes<A>(a, posts, dual) + 63) / 64 * 64;
+  q.stride = q.first + (wide && sizeof(A) == 4 ? (chart_bytes<double>(a, posts, dual) + 63) / 64 * 64 : 0);
+  launch_in(op, ctx, a, kernel, args, q, stacks);
+}
+
+Widened widened(const char* op, const CudaContext& ctx, PcfgArgs& a, bool narrow_counts = true) {
   Widened w(op, ctx, a.dtype);
   const int64_t terms = a.B * a.N * a.T, S = a.NT + a.T, rule = a.NT * S * S, rules = (a.shared ? 1 : a.B) * rule, roots = a.B * a.NT;
+  const int64_t spans = roots * (a.N + 1) * (a.N + 1);
   w.in(a.term, terms);
   w.in(a.rule, rules);
   w.in(a.root, roots);
   w.in(a.v_term, terms);
   w.in(a.v_rule, rules);
   w.in(a.v_root, roots);
+  w.in(a.span, spans);
+  w.in(a.v_span, spans);
+  if (!narrow_counts) return w;
   w.out(a.post_term, terms);
   w.out(a.post_rule, a.B * rule);
   w.out(a.post_root, roots);
-  w.out(a.post_span, roots * (a.N + 1) * (a.N + 1));
+  w.out(a.post_span, spans);
   return w;
 }
 
@@ -145,12 +174,27 @@ void pcfg_logz(const PcfgArgs& a, const CudaContext& ctx) { sum<false>("pcfg_log
 void pcfg_marginals(const PcfgArgs& a, const CudaContext& ctx) { sum<false>("pcfg_marginals", a, ctx); }
 void pcfg_hvp(const PcfgArgs& a, const CudaContext& ctx) { sum<true>("pcfg_hvp", a, ctx); }
 
+void pcfg_max_marginals(const PcfgArgs& args, const CudaContext& ctx) {
+  PcfgArgs a = args;
+  if (a.B == 0) return;
+  widened("pcfg_max_marginals", ctx, a, false);
+  with_wide(a.dtype, [&](auto* p) {
+    using T = Pointee<decltype(p)>;
+    launch_pcfg<T>("pcfg_max_marginals", ctx, a, pcfg_max<T>, a, true, false, false, false);
+  });
+}
+
 void pcfg_best(const PcfgTreeArgs& args, const CudaContext& ctx) {
   PcfgTreeArgs t = args;
   if (t.in.B == 0) return;
   widened("pcfg_best", ctx, t.in);
   with_wide(t.in.dtype, [&](auto* p) {
     using T = Pointee<decltype(p)>;
+    if (t.K != 1) {
+      PcfgLaunch q{};
+      q.stride = kbest_bytes<Acc<T>>(t.in.N, t.in.NT, t.K);
+      return launch_in("pcfg_best", ctx, t.in, pcfg_kbest<T>, t, q, true);
+    }
     launch_pcfg<T>("pcfg_best", ctx, t.in, pcfg_best<T>, t, false, false, false, true);
   });
 }

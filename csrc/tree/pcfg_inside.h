@@ -69,14 +69,25 @@ struct PcfgRoom {
 };
 
 template <class T> struct PcfgInput {  // of one sentence
-  const T *term, *rule, *root, *v_term, *v_rule, *v_root;
+  const T *term, *rule, *root, *v_term, *v_rule, *v_root, *span, *v_span;
+  int64_t posts;  // N + 1
 };
 
 template <class T> STRUCTOPS_INLINE PcfgInput<T> pcfg_input(const PcfgArgs& a, int64_t b) {
   const int64_t S = a.NT + a.T, terms = a.N * a.T, rules = a.NT * S * S;
   auto at = [](const void* p, int64_t offset) { return p ? static_cast<const T*>(p) + offset : nullptr; };
   const int64_t r = a.shared ? 0 : b * rules;
-  return {at(a.term, b * terms), at(a.rule, r), at(a.root, b * a.NT), at(a.v_term, b * terms), at(a.v_rule, r), at(a.v_root, b * a.NT)};
+  const int64_t posts = a.N + 1, spans = b * posts * posts * a.NT;
+  return {at(a.term, b * terms), at(a.rule, r), at(a.root, b * a.NT), at(a.v_term, b * terms), at(a.v_rule, r), at(a.v_root, b * a.NT),
+          at(a.span, spans), at(a.v_span, spans), posts};
+}
+
+// Of a table of spans, those of symbol a at i of width w; `otherwise` in the lanes that hold none.
+template <class A, class T>
+STRUCTOPS_INLINE Vec<A> load_spans(const T* table, const PcfgShape& s, int64_t posts, int a, int w, int i, A otherwise) {
+  Vec<A> x = splat(otherwise);
+  each_lane<A>(s.n - w - i + 1, [&](int l) { lane_set(x, l, A(widen(table[((i + l) * posts + i + l + w) * s.NT + a]))); });
+  return x;
 }
 
 template <class A> struct PcfgConst;  // sums below this are taken again
@@ -186,7 +197,7 @@ template <class F> STRUCTOPS_INLINE void each_block(int NT, F f) {
 }
 
 template <bool dual, class T, class A>
-STRUCTOPS_INLINE void pcfg_vector(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in, int w, int i) {
+STRUCTOPS_INLINE void pcfg_vector(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in, int w, int i, Found<A>& found) {
   const Vec<Int<A>> valid = lane_numbers<A>() + Int<A>(i + w) <= Int<A>(s.n);
   const Vec<Int<A>> top = load_pairs<dual>(c, s, w, i, valid);
   each_block(s.NT, [&](int a0, auto size) {
@@ -218,10 +229,13 @@ STRUCTOPS_INLINE void pcfg_vector(const PcfgCharts<A>& c, const PcfgShape& s, co
         if constexpr (dual) t = again.tangent();
       }
       if (is_zero_exponent<A>(e)) x = {Vec<A>{}, splat(Int<A>(ScaledConst<A>::zero))};
+      if (in.span) x = times<A>(x, exp_scaled<A>(sanitise<A>(load_spans<A>(in.span, s, in.posts, a, w, i, A(-INFINITY)), found)));
+      if constexpr (dual)
+        if (in.v_span) t += load_spans<A>(in.v_span, s, in.posts, a, w, i, A(0));
       const int64_t o = s.cell(w, a, i);
       store(c.m + o, valid ? x.m : Vec<A>{});
       store(c.e + o, valid ? x.e : splat(Int<A>(ScaledConst<A>::zero)));
-      if constexpr (dual) store(c.t + o, valid ? t : Vec<A>{});
+      if constexpr (dual) store(c.t + o, valid & (x.m > A(0)) ? t : Vec<A>{});
     }
   });
   lane_fence();
@@ -247,7 +261,7 @@ STRUCTOPS_INLINE Found<A> pcfg_inside(const PcfgCharts<A>& c, const PcfgShape& s
   if (s.n < 2) return found;
   load_rules(c, s, in, found);
   for (int w = 2; w <= s.n; ++w)
-    for (int i = 0; i <= s.n - w; i += W<A>) pcfg_vector<dual>(c, s, in, w, i);
+    for (int i = 0; i <= s.n - w; i += W<A>) pcfg_vector<dual>(c, s, in, w, i, found);
   return found;
 }
 

@@ -75,9 +75,30 @@ STRUCTOPS_INLINE void count_rules(const PcfgCharts<A>& c, const PcfgShape& s, co
 #endif
 }
 
+// Takes the scores of the spans of a vector off their values again: no wider span is left that reads them.
+template <bool dual, class T, class A>
+STRUCTOPS_INLINE void remove_spans(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in, int w, int i) {
+  for (int a = 0; a < s.NT; ++a) {
+    const int64_t o = s.cell(w, a, i);
+    const Vec<A> m = load(c.m + o);
+    const Vec<Int<A>> there = m > A(0);
+    if (in.span) {
+      Found<A> known;
+      const Scaled<A> f = exp_scaled<A>(sanitise<A>(load_spans<A>(in.span, s, in.posts, a, w, i, A(-INFINITY)), known));
+      const Scaled<A> x = normalise<A>({there ? m / (there ? f.m : splat(A(1))) : Vec<A>{}, load(c.e + o) - (there ? f.e : Vec<Int<A>>{})});
+      store(c.m + o, x.m);
+      store(c.e + o, x.e);
+    }
+    if constexpr (dual)
+      if (in.v_span) store(c.t + o, there ? load(c.t + o) - load_spans<A>(in.v_span, s, in.posts, a, w, i, A(0)) : Vec<A>{});
+  }
+  lane_fence();
+}
+
 template <bool dual, class T, class A>
 STRUCTOPS_INLINE void spread_vector(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in, int w, int i) {
   const Vec<Int<A>> valid = lane_numbers<A>() + Int<A>(i + w) <= Int<A>(s.n);
+  if (in.span || in.v_span) remove_spans<dual>(c, s, in, w, i);
   const Vec<Int<A>> top = load_pairs<dual>(c, s, w, i, valid);
   // The posterior of every A over its plain sum; 0 where that was doubtful.
   for (int a = 0; a < s.NT; ++a) {

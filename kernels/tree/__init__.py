@@ -19,6 +19,7 @@ OPS = {
     "pcfg_logz": "pcfg",
     "pcfg_marginals": "pcfg",
     "pcfg_hvp": "pcfg",
+    "pcfg_max_marginals": "pcfg",
     "pcfg_best": "pcfg",
     "pcfg_sample": "pcfg",
     "factored_logz": "factored",

@@ -21,7 +21,7 @@ from ._fff import (
     fff_soft,
 )
 from ._fold import fold_batch_norm, fold_threshold, power_of_two
-from ._import import from_bitorch_engine, from_bnn_lab, from_larq
+from ._import import from_bitorch_engine, from_bnn_lab, from_larq, to_bitorch_engine, to_bnn_lab, to_larq
 from ._linear import binary_linear, bit_matmul, packed_linear
 from ._masks import biprop, edge_popup, masked, recycle_weights, topk_mask
 from ._signs import (
@@ -55,7 +55,7 @@ from ._weights import (
 __all__ = [
     "BitTensor", "PackedWeight", "binary_conv1d", "binary_conv2d", "binary_linear", "bit_matmul", "fold_batch_norm",
     "fold_threshold", "from_bitorch_engine", "from_bnn_lab", "from_larq", "hamming", "pack", "packed_linear", "popcount",
-    "power_of_two", "unpack",
+    "power_of_two", "to_bitorch_engine", "to_bnn_lab", "to_larq", "unpack",
 ]  # fmt: skip
 # Quantizers
 __all__ += [

@@ -1,4 +1,4 @@
-"""Packed weights of other packages."""
+"""Packed weights of other packages, in and out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import _check as check
 from . import _ops as ops
-from ._bits import BitTensor
+from ._bits import BitTensor, pack
+from ._weight import PackedWeight
 
 
 def _words(op: str, data: Any, dtypes: tuple[str, ...], K: int, clear_tail: bool) -> Tensor:
@@ -84,3 +85,68 @@ def from_bnn_lab(data: Any, K: int, dim: int = -1) -> BitTensor:
     tensor([[ 1., -1.,  1.]])
     """
     return BitTensor(_words("from_bnn_lab", data, ("int64", "uint64"), K, True), K, dim, polarity=-1, sign_zero=-1)
+
+
+# ---- and back --------------------------------------------------------------------------------------------------------
+
+
+def _exported(op: str, bits: Any, polarity: int, dtype: torch.dtype) -> Tensor:
+    """The words of +-1 values with bit 1 for ``polarity``, as ``dtype`` and no longer than K values take."""
+    if isinstance(bits, PackedWeight):
+        if bits.kind != "pm1":
+            check.fail(ValueError, op, "a weight of kind 'pm1': the layout holds -1 and 1", repr(bits.kind))
+        bits = pack(bits.dense(), 1)
+    if not isinstance(bits, BitTensor):
+        check.fail(TypeError, op, "a BitTensor or a PackedWeight", type(bits).__name__)
+    if bits.values != "pm1":
+        check.fail(ValueError, op, "bits of values 'pm1': the layout holds -1 and 1", repr(bits.values))
+    words, size = bits.with_polarity(polarity).words, dtype.itemsize
+    width = -(-bits.K // (8 * size))
+    if words.numel() == 0:
+        return words.new_empty((*words.shape[:-1], width), dtype=dtype)
+    return words.contiguous().view(dtype)[..., :width].clone()
+
+
+def to_larq(bits: BitTensor | PackedWeight) -> Tensor:
+    """+-1 values as larq-compute-engine packs them: int32 ``[.., ceil(K / 32)]``, least bit first, bit 1 for negative, tail bits 0.
+
+    The packed dimension goes last, as there: filters [O, C, kh, kw] packed along channels become [O, kh, kw, words].
+    :func:`from_larq` reads the result back.
+
+    Raises:
+        TypeError: not a BitTensor or PackedWeight.
+        ValueError: values that are not -1 and 1 ({0, 1}, ternary, two bits), which the layout does not have.
+
+    >>> import torch
+    >>> from structops import binary
+    >>> binary.to_larq(binary.pack(torch.tensor([[1.0, -1.0, 1.0]])))
+    tensor([[2]], dtype=torch.int32)
+    """
+    return _exported("to_larq", bits, -1, torch.int32)
+
+
+def to_bitorch_engine(bits: BitTensor | PackedWeight) -> Tensor:
+    """+-1 values as bitorch-engine packs them: uint8 ``[.., ceil(K / 8)]``, least bit first, bit 1 for +1, tail bits 0.
+
+    The packed dimension goes last. :func:`from_bitorch_engine` reads the result back. Errors as in :func:`to_larq`.
+
+    >>> import torch
+    >>> from structops import binary
+    >>> binary.to_bitorch_engine(binary.pack(torch.tensor([[1.0, -1.0, 1.0]])))
+    tensor([[5]], dtype=torch.uint8)
+    """
+    return _exported("to_bitorch_engine", bits, 1, torch.uint8)
+
+
+def to_bnn_lab(bits: BitTensor | PackedWeight) -> Tensor:
+    """+-1 values as bnn-lab packs them: words ``[.., ceil(K / 64)]``, least bit first, bit 1 for -1, tail bits 0; int64 with the
+    bits of its uint64 (``.numpy().view("uint64")``).
+
+    The packed dimension goes last. :func:`from_bnn_lab` reads the result back. Errors as in :func:`to_larq`.
+
+    >>> import torch
+    >>> from structops import binary
+    >>> binary.to_bnn_lab(binary.pack(torch.tensor([[1.0, -1.0, 1.0]])))
+    tensor([[2]])
+    """
+    return _exported("to_bnn_lab", bits, -1, torch.int64)

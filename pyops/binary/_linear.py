@@ -100,6 +100,9 @@ class _Linear(torch.autograd.Function):
 
 
 def _linear_grads(ctx, g: Tensor) -> tuple:
+    """Of the saved bits only one operand at a time is +-1 floats, for the length of its product. The kernel of floats and bits
+    (w1a16) has the bits the other way round, transposed and packed again, and is not faster than unpacking and torch's product.
+    """
     xw, ww, xm, wm, scale = ctx.saved_tensors
     K, (x_dtype, w_dtype, s_dtype, b_dtype) = ctx.K, ctx.dtypes
     gx = gw = gs = gb = None

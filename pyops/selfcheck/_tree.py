@@ -93,14 +93,18 @@ def pcfg_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 
         term, rule, root = grammar()
         rule = torch.where(torch.rand(rule.shape, generator=g) < 0.1, float("-inf"), rule)
-        given = (term, rule, root, lengths)
-        if op in ("pcfg_logz", "pcfg_best"):
+        span = None if shared else draw(B, N + 1, N + 1, NT)
+        given = (term, rule, root, span, lengths)
+        if op in ("pcfg_logz", "pcfg_max_marginals"):
             yield given
+        elif op == "pcfg_best":
+            yield *given, 1
+            yield *given, 5
         elif op == "pcfg_marginals":
             yield *given, None
             yield *given, draw(B, dtype=wide)
         elif op == "pcfg_hvp":
-            yield *given, draw(B, dtype=wide), *grammar()
+            yield *given, draw(B, dtype=wide), *grammar(), None if shared and dtype == torch.float64 else draw(B, N + 1, N + 1, NT)
         elif dtype == torch.float64:
             yield *given, torch.rand(3, B, 2 * N, dtype=torch.float64, generator=g)
 

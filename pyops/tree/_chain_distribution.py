@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from .. import _check as check
 from .._dispatch import is_eager
 from . import _chain as ops
+from ._chain_max import max_marginals
 
 NINF = float("-inf")
 
@@ -294,6 +295,9 @@ class ChainDistribution(Distribution):
             again = self._score(path.transpose(0, 1)).transpose(0, 1)
             value = torch.where(value.isfinite(), again, value)
         return value, path
+
+    def _max_marginals(self) -> Tensor:
+        return max_marginals(self._scores, self._lengths, self._longest)
 
     def topk(self, k: int) -> Tensor:
         """The k best paths, [B, k, N], as in :meth:`kbest`."""

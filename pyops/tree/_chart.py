@@ -316,7 +316,9 @@ def max_marginals(chart: Chart) -> Tensor:
     top = best_score(chart)
     sib = chart.sib if chart.sib_factors is None else factored.siblings(*_wide_factors(chart)).to(top.dtype)
     sib = None if sib is None else sib.detach()
-    if chart.grand is None:
+    if chart.kind in C.SPANNING:
+        through = spanning.max_marginals(top, chart.lengths, chart.kind)
+    elif chart.grand is None:
         through = ops.chart_max_marginals(top, sib, chart.lengths, chart.kind)
     else:
         through = grands.grand_max_marginals(top, chart.grand.detach(), sib, chart.lengths, _multiroot(chart))

@@ -125,6 +125,25 @@ def chart_best(score: Tensor, sib: None, lengths: Tensor, kind: int, k: int) -> 
     return value[:, None], heads[:, None]
 
 
+def max_marginals(score: Tensor, lengths: Tensor, kind: int) -> Tensor:
+    """[B, N, N]: by a maximum spanning tree for every arc, of the scores without the other arcs to its dependent. The trees of one
+    dependent are one call, for so many sentences that their scores are not more than 2^24 numbers, or for one."""
+    B, N, _ = score.shape
+    through = torch.full(score.shape, float("-inf"), dtype=accumulator(score), device=score.device)
+    few = max(1, 2**24 // N**3)
+    own = torch.eye(N, dtype=torch.bool, device=score.device)
+    for b in range(0, B, few):
+        some, n = score[b : b + few], lengths[b : b + few]
+        for dep in range(1, N):
+            held = some[:, None].repeat(1, N, 1, 1)  # [b, head, N, N]
+            held[:, :, dep] = torch.where(own, held[:, :, dep], float("-inf"))
+            value, _ = arborescence(held.flatten(0, 1), n.repeat_interleave(N), kind == C.SPANNING_MULTI)
+            head = torch.arange(N, device=score.device)
+            there = (head != dep) & (head <= n[:, None]) & (dep <= n[:, None])
+            through[b : b + few, dep] = torch.where(there, value.reshape(-1, N), float("-inf"))
+    return through
+
+
 def sample(score: Tensor, n: int, lengths: Tensor, kind: int, generator: torch.Generator | None) -> Tensor:
     shape = (n, score.shape[0])
     low, high = -(2**63), 2**63 - 1

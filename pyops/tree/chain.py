@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
-from ._chain_distribution import ChainDistribution
+from ._chain_distribution import NINF, ChainDistribution
 
 __all__ = ["LinearChainCRF", "SemiMarkovCRF"]
 
@@ -65,6 +65,11 @@ class LinearChainCRF(ChainDistribution):
         T = s.emit.shape[2]
         trans = s.emit.new_zeros(T, T) if s.trans is None else s.trans
         return self._marginals(s._replace(trans=self._with_rank(trans, 4))).trans
+
+    def max_marginals(self) -> Tensor:
+        """The score of the best path through every tag, [B, N, T]; -inf where there is none. float32, or float64 for float64. Not
+        differentiable."""
+        return self._max_marginals()[:, :, 0]
 
     def mbr(self) -> Tensor:
         """The tag with the largest posterior at every position, int64 [B, N]: minimum Bayes risk. As argmax."""
@@ -135,6 +140,17 @@ class SemiMarkovCRF(ChainDistribution):
         B, N, T = s.emit.shape
         segment = s.emit.new_zeros(B, N, self._longest, T) if s.segment is None else s.segment
         return self._marginals(s._replace(segment=segment)).segment
+
+    def max_marginals(self) -> Tensor:
+        """The score of the best path through every tagged segment, [B, N, K, T]; -inf where there is none. float32, or float64 for
+        float64. Not differentiable."""
+        return self._max_marginals()
+
+    def mbr(self) -> Tensor:
+        """The path with the largest sum of posteriors of its segments, none of them 0; transitions are not looked at: minimum Bayes
+        risk. As argmax."""
+        post = self.marginals.detach()
+        return SemiMarkovCRF(torch.where(post == 0, NINF, post), lengths=self._lengths, validate_args=False).argmax
 
     @property
     def tag_marginals(self) -> Tensor:

@@ -36,9 +36,10 @@ class MatrixTreeCRF(DependencyCRF):
         multiroot: whether the root may have more than one dependent.
         validate_args: False takes lengths and the indices in values for granted.
 
-    Everything of :class:`DependencyCRF` but max-marginals: log_partition (differentiable twice), marginals, log_prob with partial
-    annotation, entropy, cross_entropy and kl_divergence (once), argmax, kbest, sample (exact), mbr. Right at any
-    scale of the scores: no determinant is computed and nothing subtracted. Deterministic.
+    Everything of :class:`DependencyCRF`: log_partition (differentiable twice), marginals, log_prob with partial annotation,
+    entropy, cross_entropy and kl_divergence (once), argmax, kbest, max_marginals (by a maximum spanning tree for every arc:
+    O(N^4)), sample (exact), mbr. Right at any scale of the scores: no determinant is computed and nothing subtracted.
+    Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, or length, before any kernel runs.
@@ -60,9 +61,6 @@ class MatrixTreeCRF(DependencyCRF):
     @property
     def multiroot(self) -> bool:
         return self._chart.kind == C.SPANNING_MULTI
-
-    def max_marginals(self) -> Tensor:
-        raise NotImplementedError("MatrixTreeCRF.max_marginals is not available for non-projective trees")
 
 
 def maximum_spanning_tree(score: Tensor, lengths: Any = None, multiroot: bool = False) -> tuple[Tensor, Tensor]:

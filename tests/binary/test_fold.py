@@ -115,6 +115,41 @@ def test_imported_filters(isa: str) -> None:
         )
 
 
+@pytest.mark.parametrize("K", [1, 8, 31, 32, 33, 64, 100, 128])
+def test_exporters(K: int) -> None:
+    """What goes out is what NumPy packs, and comes in again, whatever the polarity and the packed dimension."""
+    w = torch.randn(3, K, 2, generator=torch.Generator().manual_seed(K))
+    last = w.movedim(1, -1).numpy()
+    for polarity in (1, -1):
+        bits = binary.pack(w, 1, polarity=polarity)
+        for write, read, ones, dtype in (
+            (binary.to_larq, binary.from_larq, last < 0, np.int32),
+            (binary.to_bitorch_engine, binary.from_bitorch_engine, last > 0, np.uint8),
+            (binary.to_bnn_lab, binary.from_bnn_lab, last < 0, np.int64),
+        ):
+            octets = np.packbits(ones, axis=-1, bitorder="little")
+            octets = np.pad(octets, ((0, 0), (0, 0), (0, -octets.shape[-1] % np.dtype(dtype).itemsize)))
+            out = write(bits)
+            assert np.array_equal(out.numpy(), np.ascontiguousarray(octets).view(dtype)) and out.numpy().dtype == dtype
+            assert torch.equal(binary.unpack(read(out, K, 1)), torch.where(w >= 0, 1.0, -1.0))
+    filters = torch.randn(4, K, 3, 3)
+    out = binary.to_larq(binary.PackedWeight(filters))
+    assert out.shape == (4, 3, 3, -(-K // 32)) and torch.equal(out, binary.to_larq(binary.pack(filters, 1)))
+    assert binary.to_larq(binary.pack(torch.zeros(0, K))).shape == (0, -(-K // 32))
+
+
+def test_exporters_refuse() -> None:
+    w = torch.tensor([[1.0, 0.0, -1.0]])
+    for write in (binary.to_larq, binary.to_bitorch_engine, binary.to_bnn_lab):
+        with pytest.raises(TypeError, match="BitTensor or a PackedWeight"):
+            write(w)
+        with pytest.raises(ValueError, match="values 'pm1'"):
+            write(binary.pack(w, values="01"))
+        for kind in ("01", "ternary", "int2"):
+            with pytest.raises(ValueError, match="kind 'pm1'"):
+                write(binary.PackedWeight(w, kind))
+
+
 def test_importers_refuse() -> None:
     for call, error in (
         (lambda: binary.from_larq(torch.zeros(2, 1), 5), TypeError),

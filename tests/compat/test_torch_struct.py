@@ -225,6 +225,9 @@ def test_grammar() -> None:
     NT, T = 2, 3
     pots = (rand(2, 4, T), rand(2, NT, NT + T, NT + T), rand(2, NT))
     d = SentCFG(pots, torch.tensor([4, 3]))
+    assert_close(d.kmax(5)[0], d.max, terms=32)
+    for few, events in zip(d.kmax(5), zip(*d.topk(5), strict=True), strict=True):
+        assert_close(d.log_prob(events) + d.partition, few, terms=64)
     leaves = [t.clone().requires_grad_() for t in pots]
     want = torch_struct.CKY().sum(tuple(leaves), lengths=torch.tensor([4, 3]))
     assert_close(d.partition, want.detach(), terms=64)
@@ -248,7 +251,6 @@ def test_bad_input() -> None:
         (ValueError, "value of shape", lambda: DependencyCRF(p).log_prob(p[:1])),
         (ValueError, "lengths within", lambda: DependencyCRF(p, [4, 1])),
         (TypeError, "terms, rules, roots", lambda: SentCFG(p)),
-        (NotImplementedError, "best parse", lambda: SentCFG((p, p.new_zeros(2, 5, 5), p.new_zeros(2))).kmax(2)),
         (ValueError, "log_potentials of shape", lambda: torch_struct.AlignmentCRF(p)),
     ]
     for kind, message, call in bad:

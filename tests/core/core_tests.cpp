@@ -33,6 +33,7 @@ int main(int argc, char** argv) {
   test_segment_attention_all(rng);
   test_csr_all(rng);
   test_chart_all(rng);
+  test_pcfg_all(rng);
   test_bits_all(rng);
   test_so2_products_all(rng);
   test_so2_frames_all(rng);

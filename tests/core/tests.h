@@ -19,6 +19,7 @@ void test_products_all(Rng& rng);
 void test_segment_attention_all(Rng& rng);
 void test_csr_all(Rng& rng);
 void test_chart_all(Rng& rng);
+void test_pcfg_all(Rng& rng);
 void test_bits_all(Rng& rng);
 void test_so2_products_all(Rng& rng);
 void test_so2_frames_all(Rng& rng);

@@ -278,6 +278,38 @@ def test_queries(name: str) -> None:
     assert_close(crf.log_count[0], torch.tensor(float(len(paths(crf._scores, crf.lengths, 0)))).double().log(), terms=16)
 
 
+@pytest.mark.parametrize("name", distributions())
+@pytest.mark.parametrize("forbid", [0.0, 0.15])
+def test_max_marginals_and_risk(name: str, forbid: float) -> None:
+    """By the list of all paths; scores past the sentence are not read."""
+    crf = distributions()[name]
+    rng = generator(4)
+    s = [None if t is None else torch.where(torch.rand(t.shape, generator=rng) < forbid, -INF, t) for t in crf._scores]
+    past = torch.arange(s[0].shape[1]) >= crf.lengths[:, None]
+    s[0] = torch.where(past[..., None], float("nan"), s[0])
+    if s[1] is not None:
+        s[1] = torch.where(past[..., None, None], float("nan"), s[1])
+    crf._scores = type(crf._scores)(*s)
+    segmented = isinstance(crf, SemiMarkovCRF)
+    B, N, T = s[0].shape
+    got, post, best = crf.max_marginals(), crf.marginals, crf.mbr()
+    want = torch.full((B, N, crf._longest, T), -INF, dtype=torch.float64)
+    for b in range(B):
+        n, totals, gains = int(crf.lengths[b]), [], {}
+        for path, score in paths(crf._scores, crf.lengths, b).items():
+            ends = [i for i, _ in path[1:]] + [n]
+            parts = [(i, e - i - 1, t) for (i, t), e in zip(path, ends, strict=False)]
+            for at in parts:
+                want[b][at] = want[b][at].maximum(score)
+            totals.append(score)
+            shares = [float(post[b][at] if segmented else post[b, at[0], at[2]]) for at in parts]
+            gains[tuple(as_tags(path, N))] = sum(shares) if all(shares) or not segmented else -INF
+        some = n > 0 and bool(torch.stack(totals).isfinite().any())
+        assert abs(gains[tuple(best[b].tolist())] - max(gains.values())) < 1e-12 if some else (best[b] == -1).all()
+    assert want.isfinite().any()
+    assert_close(got, want if segmented else want[:, :, 0], terms=32, magnitude=4.0)
+
+
 @pytest.mark.parametrize("name", ["linear", "semi"])
 def test_partial_annotation(name: str) -> None:
     crf = distributions()[name]

@@ -344,6 +344,26 @@ def test_distribution(multiroot: bool) -> None:
 
 
 @pytest.mark.parametrize("multiroot", MODES)
+@pytest.mark.parametrize("labels", [0, 2])
+def test_max_marginals(multiroot: bool, labels: int) -> None:
+    """By the list of all trees, some arcs forbidden; a shorter sentence is the longer one without its last words."""
+    n = 4
+    s = normal(3, n + 1, n + 1, *(labels,) * (labels > 0))
+    s[0, 2, 1], s[1, 3, :3] = -math.inf, -math.inf
+    lengths = torch.tensor([n, n, 2])
+    got = MatrixTreeCRF(s, lengths, multiroot).max_marginals()
+    top = s.amax(3) if labels else s
+    want = torch.full_like(s, -math.inf)
+    for b in range(3):
+        for heads in trees(int(lengths[b]), multiroot):
+            arcs = [(b, d + 1, h) for d, h in enumerate(heads)]
+            total = sum(top[a] for a in arcs)
+            for a in arcs:
+                want[a] = torch.maximum(want[a], total - top[a] + s[a] if top[a] > -math.inf else torch.full_like(want[a], -math.inf))
+    assert_close(got, want, terms=32)
+
+
+@pytest.mark.parametrize("multiroot", MODES)
 def test_partial_annotation(multiroot: bool) -> None:
     n = 4
     p = MatrixTreeCRF(normal(1, n + 1, n + 1), multiroot=multiroot)
@@ -386,7 +406,6 @@ def test_bad_input() -> None:
         (lambda: MatrixTreeCRF(s).log_prob(torch.zeros(2, 3, dtype=torch.int64)), ValueError, "value"),
         (lambda: MatrixTreeCRF(s).log_prob(torch.full((2, 4), 9)), IndexError, "heads"),
         (lambda: MatrixTreeCRF(s).kbest(0), ValueError, "k >= 1"),
-        (lambda: MatrixTreeCRF(s).max_marginals(), NotImplementedError, "non-projective"),
     ):
         with pytest.raises(error, match=word):
             call()

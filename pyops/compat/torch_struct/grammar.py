@@ -19,7 +19,7 @@ class SentCFG(StructDistribution):
     """Parses by a grammar: ``log_potentials`` (terms [B, N, T], rules [B, NT, S, S], roots [B, NT]), S = NT + T; ``lengths [B]``.
 
     Events and ``marginals`` are three tensors of these shapes: how often each part is used, rules over all spans together (there:
-    a rule tensor for every span). No ``kmax``, ``topk``.
+    a rule tensor for every span).
 
     >>> import torch
     >>> from structops.compat.torch_struct import SentCFG
@@ -47,7 +47,7 @@ class SentCFG(StructDistribution):
         crf, lead = self._crf, tree.shape[:-2]
         shapes = (crf.term.shape[1:], crf.rule.shape[1:], crf.root.shape[1:])
         events = []
-        for at, shape in zip(crf._parts(tree), shapes, strict=True):
+        for at, shape in zip(crf._parts(tree)[:3], shapes, strict=True):
             size = shape.numel()
             used = torch.zeros(*lead, size + 1, dtype=crf.term.dtype, device=tree.device)
             used = used.scatter_add(-1, torch.where(at < 0, size, at), torch.ones_like(at, dtype=used.dtype))
@@ -71,12 +71,6 @@ class SentCFG(StructDistribution):
             return PCFG(terms, rules, roots, d.lengths)
 
         return doubled(self).kl_divergence(doubled(other)).to(self.partition.dtype)
-
-    def kmax(self, k: int) -> Tensor:
-        raise NotImplementedError("SentCFG.kmax: only the best parse is available")
-
-    def topk(self, k: int) -> Tensor:
-        raise NotImplementedError("SentCFG.topk: only the best parse is available")
 
     def gumbel_crf(self, temperature: float = 1.0) -> Tensor:
         raise NotImplementedError("SentCFG.gumbel_crf: relaxed samples are not available; sample() draws exact ones")
