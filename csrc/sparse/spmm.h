@@ -53,14 +53,14 @@ struct SpmmArgs {
 void spmm_fwd(const SpmmArgs& a, const ParallelFor& pf);
 
 // The work list: items of `chunk` (edges + rows); a row is cut only when it alone exceeds a chunk.
-inline int64_t spmm_chunk(int64_t N, int64_t E) {
+static inline int64_t spmm_chunk(int64_t N, int64_t E) {
   const int64_t chunk = (N + E) / 256;
   return chunk < 256 ? 256 : chunk > 8192 ? 8192 : chunk;
 }
 
 struct Cut { int64_t row, k; };  // an item starts at edge k of row `row`
 
-inline Cut spmm_cut(const Index& rowptr, int64_t N, int64_t E, int64_t chunk, int64_t item) {
+static inline Cut spmm_cut(const Index& rowptr, int64_t N, int64_t E, int64_t chunk, int64_t item) {
   const int64_t diag = item * chunk;
   if (diag <= 0) return {0, 0};
   if (diag >= N + E) return {N, E};
