@@ -20,7 +20,7 @@ def cases(level: str) -> Iterator[Case]:
     grid = at_level(
         level,
         smoke=[(data.HPO, 8), (data.UNIFORM, 8)],
-        quick=[(data.HPO, 128)],
+        quick=[(data.HPO, 16)],
         default=[(data.HPO, 128), (data.SKEWED, 128), (data.UNIFORM, 128)],
         full=[(g, F) for g in (data.HPO, data.SKEWED, data.UNIFORM, data.TINY) for F in (16, 128)],
     )

@@ -5,18 +5,26 @@ from __future__ import annotations
 import torch
 
 
-def _forward(query, key, value, bias, qptr, kptr, scale):
-    """Segment by segment."""
-    outs, lses, pairs = [], [], 0
-    q, k = qptr.tolist(), kptr.tolist()
+def _segments(query, key, bias, qptr, kptr, scale):
+    """Of every segment the rows of its queries and of its keys, and scores [queries, keys, H]."""
+    q, k, pairs = qptr.tolist(), kptr.tolist(), 0
     for q0, q1, k0, k1 in zip(q, q[1:], k, k[1:], strict=False):
         s = scale * torch.einsum("qhd,khd->qkh", query[q0:q1], key[k0:k1])
         if bias is not None:
             s = s + bias[pairs : pairs + s.shape[0] * s.shape[1]].reshape(s.shape)
             pairs += s.shape[0] * s.shape[1]
-        lse = torch.logsumexp(s, 1) if k1 > k0 else s.new_full((q1 - q0, s.shape[2]), float("-inf"))
-        p = (s - torch.where(lse == float("-inf"), 0, lse)[:, None]).exp()
-        outs.append(torch.einsum("qkh,khd->qhd", p, value[k0:k1]))
+        yield slice(q0, q1), slice(k0, k1), s
+
+
+def _weights(s, lse):
+    return (s - torch.where(lse == float("-inf"), 0, lse)[:, None]).exp()
+
+
+def _forward(query, key, value, bias, qptr, kptr, scale):
+    outs, lses = [], []
+    for _, keys, s in _segments(query, key, bias, qptr, kptr, scale):
+        lse = torch.logsumexp(s, 1) if s.shape[1] else s.new_full((s.shape[0], s.shape[2]), float("-inf"))
+        outs.append(torch.einsum("qkh,khd->qhd", _weights(s, lse), value[keys]))
         lses.append(lse)
     H, D = query.shape[1], value.shape[2]
     return torch.cat(outs or [value.new_zeros(0, H, D)]), torch.cat(lses or [value.new_zeros(0, H)])
@@ -37,18 +45,13 @@ def segment_attention_bwd(query, key, value, bias, out, lse, grad, qptr, kptr, o
     query, key, value, bias, out, grad = _wide((query, key, value, bias, out, grad), dtype)
     d_query, d_key, d_value = (torch.zeros_like(t) for t in (query, key, value))
     d_bias = [] if bias is not None else None
-    delta, pairs = (out * grad).sum(2), 0
-    q, k = qptr.tolist(), kptr.tolist()
-    for q0, q1, k0, k1 in zip(q, q[1:], k, k[1:], strict=False):
-        s = scale * torch.einsum("qhd,khd->qkh", query[q0:q1], key[k0:k1])
-        if bias is not None:
-            s = s + bias[pairs : pairs + s.shape[0] * s.shape[1]].reshape(s.shape)
-            pairs += s.shape[0] * s.shape[1]
-        p = (s - torch.where(lse[q0:q1] == float("-inf"), 0, lse[q0:q1])[:, None]).exp()
-        ds = p * (torch.einsum("qhd,khd->qkh", grad[q0:q1], value[k0:k1]) - delta[q0:q1, None])
-        d_query[q0:q1] = scale * torch.einsum("qkh,khd->qhd", ds, key[k0:k1])
-        d_key[k0:k1] = scale * torch.einsum("qkh,qhd->khd", ds, query[q0:q1])
-        d_value[k0:k1] = torch.einsum("qkh,qhd->khd", p, grad[q0:q1])
+    delta = (out * grad).sum(2)
+    for queries, keys, s in _segments(query, key, bias, qptr, kptr, scale):
+        p = _weights(s, lse[queries])
+        ds = p * (torch.einsum("qhd,khd->qkh", grad[queries], value[keys]) - delta[queries, None])
+        d_query[queries] = scale * torch.einsum("qkh,khd->qhd", ds, key[keys])
+        d_key[keys] = scale * torch.einsum("qkh,qhd->khd", ds, query[queries])
+        d_value[keys] = torch.einsum("qkh,qhd->khd", p, grad[queries])
         if bias is not None:
             d_bias.append(ds.flatten(0, 1))
     d_bias = query.new_empty(0) if bias is None else torch.cat(d_bias or [bias])
