@@ -11,14 +11,7 @@ from structops.compat import e3nn as ours
 
 o3 = pytest.importorskip("e3nn.o3", reason="e3nn is not installed")
 
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
-
+pytestmark = pytest.mark.usefixtures("double")
 
 CASES = [
     ("FullyConnectedTensorProduct", ("3x0e+2x1o+1x2e", "1x0e+2x1o", "4x0e+3x1o+2x1e"), {}),

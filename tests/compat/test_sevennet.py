@@ -29,13 +29,7 @@ CHECKPOINTS = {
     "SevenNet-l3i5": "SevenNet_l3i5/checkpoint_l3i5.pth",
 }
 
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
+pytestmark = pytest.mark.usefixtures("double")
 
 
 def network(name: str):
