@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import math
 import os
 import sys
 import time
@@ -18,6 +19,7 @@ from rich.table import Table
 from structops import selfcheck
 
 from . import FAMILIES, machine, peers, report
+from .case import at_level
 from .run import Runner, collect
 
 
@@ -96,7 +98,8 @@ def main() -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     default = {1, cores} if args.level == "full" else {cores}
     threads = [int(t) for t in args.threads.split(",")] if args.threads else sorted(default)
-    budget = args.budget or {"smoke": 0.05, "quick": 0.8, "default": 0.6, "full": 2.0}[args.level]
+    budget = args.budget or at_level(args.level, 0.05, 0.5, 0.6, 2.0)
+    patience = at_level(args.level, math.inf, 0.7, 4.0, math.inf)
     if not args.no_check and not self_check(console):
         return 1
     torch.set_num_threads(threads[-1])
@@ -107,7 +110,7 @@ def main() -> int:
     stream = machine.stream(info, threads)
     for name, rate in stream.items():
         console.print(f"stream ({name}): copy {rate['copy'] / 1e9:.1f} GB/s, read {rate['read'] / 1e9:.1f} GB/s")
-    runner = Runner(args.device, threads, budget, stream, info["llc_bytes"])
+    runner = Runner(args.device, threads, budget, patience, stream, info["llc_bytes"])
     rows, started = [], time.perf_counter()
     bar = (
         TextColumn("{task.description}"),
@@ -125,11 +128,13 @@ def main() -> int:
         cases = collect(args.level, args.family, args.only)
         progress.update(task, total=len(cases))
         run = {"machine": info, "level": args.level, "threads": threads, "stream": stream, "peers": found, "rows": rows}
-        for case in cases:
+        for done, case in enumerate(cases, 1):
             progress.update(task, description=case.key.replace("|", "  "))
             rows.extend(runner.rows(case))
             path.write_text(json.dumps(run, indent=1))
             progress.advance(task)
+            if not console.is_terminal:  # where the bar is not drawn
+                print(f"{time.perf_counter() - started:5.0f} s  {done}/{len(cases)}  {case.key}", flush=True)
     tables(console, rows)
     summary(console, run)
     if args.save is not None:

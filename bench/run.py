@@ -49,8 +49,9 @@ def check(prepared: Prepared) -> tuple[float, dict[str, str], dict[str, float]]:
 class Runner:
     """Runs cases on one device; plan times are measured once per structure, provider and thread count."""
 
-    def __init__(self, device: str, threads: list[int], budget: float, stream: dict, llc_bytes: int):
+    def __init__(self, device: str, threads: list[int], budget: float, patience: float, stream: dict, llc_bytes: int):
         self.device, self.threads, self.budget = device, threads if device == "cpu" else threads[-1:], budget
+        self.patience = patience  # a peer's call of more seconds is timed once, and what it saves is not weighed
         self.stream, self.llc_bytes = stream, llc_bytes
         self._plans: dict[tuple, float] = {}
 
@@ -62,13 +63,17 @@ class Runner:
             torch.set_num_threads(threads)
             row = self._row(case, prepared, threads)
             if case.direction == BOTH and row["status"] == OK:
-                saved = saved or {p.name: saved_bytes(p.run) for p in self._timed(prepared, row)}
+                saved = saved or {p.name: saved_bytes(p.run) for p in self._quick(prepared, row)}
             row["saved_bytes"] = saved
             yield row
 
     @staticmethod
     def _timed(prepared: Prepared, row: dict) -> list[Provider]:
         return [prepared.ours, *(p for p in prepared.peers if row["peers"][p.name]["status"] == OK)]
+
+    def _quick(self, prepared: Prepared, row: dict) -> list[Provider]:
+        peers = row["peers"]
+        return [p for p in self._timed(prepared, row) if p.name == OURS or peers[p.name]["median"] <= self.patience]
 
     def _row(self, case: Case, prepared: Prepared, threads: int) -> dict:
         wrong, status, seconds = check(prepared)
@@ -85,7 +90,7 @@ class Runner:
             return row
         fns: dict[str, Callable] = {OURS: prepared.ours.run}
         fns |= {p.name: p.run for p in prepared.peers if status[p.name] == OK}
-        times = interleave(fns, self.budget, self.device, wall=case.graph == "10 nodes", seen=seconds)
+        times = interleave(fns, self.budget, self.device, wall=case.graph == "10 nodes", seen=seconds, patience=self.patience)
         row["ours"] = asdict(times[OURS])
         for name in fns:
             if name != OURS:

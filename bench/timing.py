@@ -73,7 +73,12 @@ def _cuda_sample(fn: Callable, inner: int) -> float:
 
 
 def interleave(
-    fns: dict[str, Callable], budget: float, device: str = "cpu", wall: bool = False, seen: dict[str, float] | None = None
+    fns: dict[str, Callable],
+    budget: float,
+    device: str = "cpu",
+    wall: bool = False,
+    seen: dict[str, float] | None = None,
+    patience: float = math.inf,
 ) -> dict[str, Timing]:
     """Median, p20 and p80 of every function within about ``budget`` seconds, at least three samples of each.
 
@@ -83,6 +88,7 @@ def interleave(
         device: cpu, or cuda for event times.
         wall: host time on CUDA too, for call overhead.
         seen: name -> seconds of a call just made. One of more than ``budget`` is neither warmed up nor estimated again.
+        patience: a call seen to take longer than this many seconds is sampled once.
     """
     seen = seen or {}
     cuda = device.startswith("cuda")
@@ -100,7 +106,8 @@ def interleave(
                 estimate = max(host(fn, 1), 1e-7)
             inner[name] = 1 if cuda and not wall else max(1, math.ceil(_SAMPLE / estimate))
             share = budget / len(fns) / (estimate * inner[name])
-            limit[name] = max(MIN_ROUNDS, min(MAX_ROUNDS, int(share)))
+            least = MIN_ROUNDS if seen.get(name, 0.0) <= patience else 1
+            limit[name] = max(least, min(MAX_ROUNDS, int(share)))
         rounds = max(limit.values())
         samples: dict[str, list[float]] = {name: [] for name in fns}
         names = list(fns)
