@@ -34,6 +34,10 @@ int main(int argc, char** argv) {
   test_csr_all(rng);
   test_chart_all(rng);
   test_pcfg_all(rng);
+  test_chain_all(rng);
+  test_grand_all(rng);
+  test_factored_all(rng);
+  test_spanning_all(rng);
   test_bits_all(rng);
   test_so2_products_all(rng);
   test_so2_frames_all(rng);

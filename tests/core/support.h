@@ -218,6 +218,23 @@ inline void expect_same(const Array& a, const Array& b, const char* what) {
   expect(a.size() == b.size() && (a.size() == 0 || !std::memcmp(a.data(), b.data(), size_t(a.size()))), what, "threads change the bits");
 }
 
+// The result of a serial run and of one on threads.
+inline void expect_result(const Array& serial, const Array& threads, const std::vector<double>& want, double terms, double magnitude, const char* what) {
+  expect_close(serial, want, terms, magnitude, what);
+  expect_same(serial, threads, what);
+}
+
+// Of run(data, ParallelFor), which fills `want.size()` numbers.
+template <class Run> void expect_run(Dtype t, const std::vector<double>& want, double terms, double magnitude, const char* what, Run run) {
+  Array serial(t, int64_t(want.size())), threads(t, serial.n);
+  run(serial.data(), serial_for);
+  run(threads.data(), threaded);
+  expect_result(serial, threads, want, terms, magnitude, what);
+}
+
+inline Dtype accumulator(Dtype t) { return t == Dtype::f64 ? t : Dtype::f32; }
+inline std::vector<double> zeros(const Array& like) { return std::vector<double>(size_t(like.n), 0); }
+
 // ---- naive reductions ------------------------------------------------------------------------------------------------
 
 struct Reduced { double value; int64_t winner; };  // winner: position in the row, -1 if none
