@@ -172,6 +172,13 @@ inline Structure random_structure(int64_t N, int64_t M, int64_t edges, int64_t h
   return {N, M, E, IndexArray(ptr), IndexArray(col), IndexArray(eid)};
 }
 
+// The same edges; unless permuted, numbered by their positions.
+inline Structure numbered(const Structure& s, bool permuted) {
+  std::vector<int64_t> eid = s.eid.value;
+  for (int64_t k = 0; k < s.E && !permuted; ++k) eid[size_t(k)] = k;
+  return {s.N, s.M, s.E, IndexArray(s.rowptr.value), IndexArray(s.col.value), IndexArray(eid)};
+}
+
 // Edges by their sources: the reversed structure.
 inline Structure reversed(const Structure& s) {
   std::vector<int64_t> ptr(size_t(s.M) + 1, 0), row, eid;
