@@ -28,13 +28,22 @@ struct Epilogue {
 
   // parts: bit 0 scale, 1 bias, 2 residual, 3 activation, 4 shift, 5 threshold
   Epilogue(BitsOut out, int parts, Dtype residual_dtype, int64_t M, int64_t N, Rng& rng)
-      : scale(make(parts & 1, N, rng)), bias(make(parts & 2, N, rng)), gamma(make(parts & 8, N, rng)), slope(make(parts & 8, N, rng)),
-        zeta(make(parts & 8, N, rng)), shift(make(parts & 16, N, rng)),
+      : scale(make(parts & 1, N, rng)),
+        bias(make(parts & 2, N, rng)),
+        gamma(make(parts & 8, N, rng)),
+        slope(make(parts & 8, N, rng)),
+        zeta(make(parts & 8, N, rng)),
+        shift(make(parts & 16, N, rng)),
         residual(random_array(residual_dtype, parts & 4 ? M * N : 0, rng, Values::quarters)) {
     e.out = out;
     e.residual_dtype = residual_dtype;
     auto in = [](const Array& a) { return a.n ? static_cast<const float*>(a.data()) : nullptr; };
-    e.scale = in(scale); e.bias = in(bias); e.gamma = in(gamma); e.slope = in(slope); e.zeta = in(zeta); e.shift = in(shift);
+    e.scale = in(scale);
+    e.bias = in(bias);
+    e.gamma = in(gamma);
+    e.slope = in(slope);
+    e.zeta = in(zeta);
+    e.shift = in(shift);
     e.residual = residual.n ? residual.data() : nullptr;
     if (!(parts & 32)) return;
     for (int64_t i = 0; i < N; ++i) {
@@ -61,21 +70,30 @@ struct Epilogue {
 };
 
 // count(m, column of all groups) against what g gives, stored in every way.
-template <class Dot> void check_stored(BitsGemmArgs g, int64_t rows, int64_t columns, const char* what, Rng& rng, Dot count) {
+template <class Dot>
+void check_stored(BitsGemmArgs g, int64_t rows, int64_t columns, const char* what, Rng& rng, Dot count) {
   std::vector<int64_t> dots;
   for (int64_t m = 0; m < rows; ++m)
     for (int64_t n = 0; n < columns; ++n) dots.push_back(count(m, n));
   const auto dot = [&](int64_t m, int64_t n) { return dots[size_t(m * columns + n)]; };
   for (int turn = 0; turn < 8; ++turn) {
     const BitsOut out = BitsOut(turn % 5);
-    const int parts = out == BitsOut::i32 ? 0 : turn == 7 ? 16 : turn == 4 ? 1 + 2 + 4 + 8 + 16 : 1 + 2 * (turn % 2) + 4 * (turn > 4) + 8 * (turn == 3);
-    const Epilogue e(out, turn == 6 ? 0 : parts, kStored[1 + turn % 3], rows, columns, rng), thresholds(BitsOut::bits, 32, Dtype::f32, rows, columns, rng);
+    const int parts = out == BitsOut::i32 ? 0
+                      : turn == 7         ? 16
+                      : turn == 4         ? 1 + 2 + 4 + 8 + 16
+                                          : 1 + 2 * (turn % 2) + 4 * (turn > 4) + 8 * (turn == 3);
+    const Epilogue e(out, turn == 6 ? 0 : parts, kStored[1 + turn % 3], rows, columns, rng),
+        thresholds(BitsOut::bits, 32, Dtype::f32, rows, columns, rng);
     if (out != BitsOut::bits) {
       std::vector<double> want;
       for (int64_t m = 0; m < rows; ++m)
-        for (int64_t n = 0; n < columns; ++n) want.push_back(out == BitsOut::i32 ? double(dot(m, n)) : e.real(dot(m, n), m, n, columns));
+        for (int64_t n = 0; n < columns; ++n)
+          want.push_back(out == BitsOut::i32 ? double(dot(m, n)) : e.real(dot(m, n), m, n, columns));
       g.e = e.e;
-      expect_run(kStored[int(out)], want, 0, 0, what, [&](void* data, const ParallelFor& pf) { g.e.data = data; bits_gemm(g, pf); });
+      expect_run(kStored[int(out)], want, 0, 0, what, [&](void* data, const ParallelFor& pf) {
+        g.e.data = data;
+        bits_gemm(g, pf);
+      });
       continue;
     }
     for (const Epilogue* with : {&e, &thresholds}) {
@@ -88,7 +106,8 @@ template <class Dot> void check_stored(BitsGemmArgs g, int64_t rows, int64_t col
       bits_gemm(g, threaded);
       bool ok = one == two;
       for (int64_t m = 0; m < rows; ++m)
-        for (int64_t n = 0; n < 64 * W; ++n) ok &= (one[size_t(m * W + n / 64)] >> (n % 64) & 1) == uint64_t(n < columns && with->bit(dot(m, n), m, n, columns));
+        for (int64_t n = 0; n < 64 * W; ++n)
+          ok &= (one[size_t(m * W + n / 64)] >> (n % 64) & 1) == uint64_t(n < columns && with->bit(dot(m, n), m, n, columns));
       expect(ok, what, "a wrong bit");
     }
   }
@@ -96,14 +115,25 @@ template <class Dot> void check_stored(BitsGemmArgs g, int64_t rows, int64_t col
 
 void test_matrix(int64_t M, int64_t N, int64_t K, int64_t P, int64_t G, bool batched, bool halve, Rng& rng) {
   char what[120];
-  std::snprintf(what, sizeof what, "bits_gemm M %ld N %ld K %ld P %ld G %ld batched %d", long(M), long(N), long(K), long(P), long(G), int(batched));
+  std::snprintf(what, sizeof what, "bits_gemm M %ld N %ld K %ld P %ld G %ld batched %d", long(M), long(N), long(K), long(P),
+                long(G), int(batched));
   const Bits a((batched ? G : 1) * M, K, rng), b(P * G * N, K, rng);
   BitsGemmArgs g{};
   g.batched = batched;
-  g.M = M; g.N = N; g.K = K; g.P = P; g.G = G;
-  for (int64_t p = 0; p < P; ++p) { g.coef[p] = int32_t(2 * rng.below(4) - 3); g.col[p] = int32_t(rng.below(3) - 1); }
-  g.row = int32_t(rng.below(3) - 1); g.base = 4; g.halve = halve;
-  g.a = a.words.data(); g.b = b.words.data();
+  g.M = M;
+  g.N = N;
+  g.K = K;
+  g.P = P;
+  g.G = G;
+  for (int64_t p = 0; p < P; ++p) {
+    g.coef[p] = int32_t(2 * rng.below(4) - 3);
+    g.col[p] = int32_t(rng.below(3) - 1);
+  }
+  g.row = int32_t(rng.below(3) - 1);
+  g.base = 4;
+  g.halve = halve;
+  g.a = a.words.data();
+  g.b = b.words.data();
   std::vector<uint32_t> panels(size_t(P * G * panels_of(N) * 2 * a.W * kPanelRows));
   if (rng.below(2)) {
     bits_panels({P * G, N, a.W, b.words.data(), panels.data()}, threaded);
@@ -125,7 +155,10 @@ void test_matrix(int64_t M, int64_t N, int64_t K, int64_t P, int64_t G, bool bat
     std::vector<double> want;
     for (int64_t i = 0; i < G * M; ++i)
       for (int64_t n = 0; n < N; ++n) want.push_back(double(dot(i / M, i, n)));
-    expect_run(Dtype::i32, want, 0, 0, what, [&](void* data, const ParallelFor& pf) { g.e.data = data; bits_gemm(g, pf); });
+    expect_run(Dtype::i32, want, 0, 0, what, [&](void* data, const ParallelFor& pf) {
+      g.e.data = data;
+      bits_gemm(g, pf);
+    });
     return;
   }
   if (G == 1) check_stored(g, M, N, what, rng, [&](int64_t m, int64_t n) { return dot(0, m, n); });
@@ -133,14 +166,22 @@ void test_matrix(int64_t M, int64_t N, int64_t K, int64_t P, int64_t G, bool bat
 
 void test_convolution(int64_t C, int64_t G, int64_t O, const BitsWindow& w, Rng& rng) {
   char what[120];
-  std::snprintf(what, sizeof what, "bits_conv C %ld G %ld O %ld pad %d stride %ld", long(C), long(G), long(O), int(w.pad), long(w.sh));
+  std::snprintf(what, sizeof what, "bits_conv C %ld G %ld O %ld pad %d stride %ld", long(C), long(G), long(O), int(w.pad),
+                long(w.sh));
   const int64_t B = 2, Cg = C / G, K = w.kh * w.kw * Cg, rows = B * w.OH * w.OW;
   const Bits x(B * w.H * w.W, C, rng), f(O, K, rng);
   BitsGemmArgs g{};
   g.conv = true;
-  g.M = rows; g.N = O / G; g.K = K; g.P = 1; g.G = G;
-  g.coef[0] = -2; g.base = int32_t(K); g.win = w;
-  g.a = x.words.data(); g.b = f.words.data();
+  g.M = rows;
+  g.N = O / G;
+  g.K = K;
+  g.P = 1;
+  g.G = G;
+  g.coef[0] = -2;
+  g.base = int32_t(K);
+  g.win = w;
+  g.a = x.words.data();
+  g.b = f.words.data();
   check_stored(g, rows, O, what, rng, [&](int64_t m, int64_t o) {
     const int64_t b = m / (w.OH * w.OW), oh = m / w.OW % w.OH, ow = m % w.OW;
     int64_t sum = 0;
@@ -159,7 +200,11 @@ void test_mixed(int64_t M, int64_t N, int64_t K, int64_t P, Rng& rng) {
   std::snprintf(what, sizeof what, "bits_mixed M %ld N %ld K %ld P %ld", long(M), long(N), long(K), long(P));
   const Bits b(P * N, K, rng);
   BitsMixedArgs m{};
-  m.M = M; m.N = N; m.K = K; m.P = P; m.b = b.words.data();
+  m.M = M;
+  m.N = N;
+  m.K = K;
+  m.P = P;
+  m.b = b.words.data();
   std::vector<int8_t> x(size_t(M * K));
   for (int8_t& v : x) v = int8_t(rng.below(256) - 128);
   m.base = double(rng.below(3) - 1);
@@ -175,18 +220,26 @@ void test_mixed(int64_t M, int64_t N, int64_t K, int64_t P, Rng& rng) {
   };
   for (int64_t i = 0; i < M * N; ++i) want.push_back(sum(i / N, i % N, [&](int64_t k) { return double(x[size_t(k)]); }, 0));
   m.x = x.data();
-  expect_run(Dtype::i32, want, 0, 0, what, [&](void* out, const ParallelFor& pf) { m.out = out; bits_w1a8(m, pf); });
+  expect_run(Dtype::i32, want, 0, 0, what, [&](void* out, const ParallelFor& pf) {
+    m.out = out;
+    bits_w1a8(m, pf);
+  });
   for (Dtype t : {Dtype::f32, Dtype::bf16, Dtype::f16}) {
     const Array real = random_array(t, M * K, rng, Values::quarters);
-    m.dtype = t; m.x = real.data();
+    m.dtype = t;
+    m.x = real.data();
     want.clear();
     for (int64_t i = 0; i < M * N; ++i) want.push_back(sum(i / N, i % N, [&](int64_t k) { return real.get(k); }, -1));
-    expect_run(Dtype::f32, want, 0, 0, what, [&](void* out, const ParallelFor& pf) { m.out = out; bits_w1a16(m, pf); });
+    expect_run(Dtype::f32, want, 0, 0, what, [&](void* out, const ParallelFor& pf) {
+      m.out = out;
+      bits_w1a16(m, pf);
+    });
   }
   // Values whose sums round: the order is one on every instruction set.
   std::vector<float> odd(x.size());
   for (float& v : odd) v = std::ldexp(float(rng.below(1 << 20)) - (1 << 19), int(rng.below(12)) - 24);
-  m.dtype = Dtype::f32; m.x = odd.data();
+  m.dtype = Dtype::f32;
+  m.x = odd.data();
   Array own(Dtype::f32, M * N), other(Dtype::f32, M * N);
   m.out = own.data();
   bits_w1a16(m, threaded);
@@ -195,7 +248,8 @@ void test_mixed(int64_t M, int64_t N, int64_t K, int64_t P, Rng& rng) {
     if (!set_isa(isa_name(isa))) continue;
     m.out = other.data();
     bits_w1a16(m, threaded);
-    expect(!M || !N || !std::memcmp(own.data(), other.data(), size_t(own.size())), what, "an instruction set adds in another order");
+    expect(!M || !N || !std::memcmp(own.data(), other.data(), size_t(own.size())), what,
+           "an instruction set adds in another order");
   }
   set_isa(isa_name(active));
 }
@@ -212,9 +266,12 @@ void test_bits_layers_all(Rng& rng) {
         test_matrix(M, N, K, 1 + turn % 2, 2, true, false, rng);
         test_mixed(M, N, K, 1 + turn % 3, rng);
       }
-  const int64_t cases[][3] = {{1, 1, 1}, {3, 1, 65}, {64, 1, 5}, {70, 2, 6}, {12, 3, 66}, {128, 2, 70}};  // channels, groups, filters
-  const BitsWindow windows[] = {{7, 6, 4, 4, 3, 2, 2, 1, 1, 0, 1, 2, BitsPad::zero}, {3, 5, 3, 5, 1, 1, 1, 1, 0, 0, 1, 1, BitsPad::zero},
-                                {3, 5, 3, 5, 3, 3, 1, 1, 1, 1, 1, 1, BitsPad::zero}, {8, 3, 2, 1, 5, 3, 3, 2, 0, 0, 1, 1, BitsPad::zero}};
+  const int64_t cases[][3] = {{1, 1, 1},  {3, 1, 65},  {64, 1, 5},
+                              {70, 2, 6}, {12, 3, 66}, {128, 2, 70}};  // channels, groups, filters
+  const BitsWindow windows[] = {{7, 6, 4, 4, 3, 2, 2, 1, 1, 0, 1, 2, BitsPad::zero},
+                                {3, 5, 3, 5, 1, 1, 1, 1, 0, 0, 1, 1, BitsPad::zero},
+                                {3, 5, 3, 5, 3, 3, 1, 1, 1, 1, 1, 1, BitsPad::zero},
+                                {8, 3, 2, 1, 5, 3, 3, 2, 0, 0, 1, 1, BitsPad::zero}};
   for (const auto& c : cases)
     for (BitsWindow w : windows)
       for (BitsPad pad : {BitsPad::zero, BitsPad::bit0, BitsPad::bit1}) {

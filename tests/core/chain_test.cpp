@@ -42,11 +42,19 @@ struct Chain : Shape {
       for (int64_t p = lengths[size_t(b)]; p < N && given[0]; ++p)
         for (int64_t i = 0; i < T; ++i) score[0].set((b * N + p) * T + i, kNan);
   }
-  template <class P> static auto in(P& a) { return a.n ? a.data() : nullptr; }
+  template <class P>
+  static auto in(P& a) {
+    return a.n ? a.data() : nullptr;
+  }
   ChainScores scores(const std::vector<Array>& a) const { return {in(a[0]), in(a[1]), in(a[2]), in(a[3]), in(a[4]), in(a[5])}; }
   ChainArgs args() const {
     ChainArgs a{};
-    a.dtype = dtype; a.kind = kind; a.B = B; a.N = N; a.T = T; a.K = K;
+    a.dtype = dtype;
+    a.kind = kind;
+    a.B = B;
+    a.N = N;
+    a.T = T;
+    a.K = K;
     a.score = scores(score);
     a.v = scores(v);
     a.lengths = lengths.data();
@@ -56,11 +64,14 @@ struct Chain : Shape {
 
   // The parameters that the segment [i, i + d) of tag t after tag s (-1: none) reads.
   void read(int64_t b, int64_t i, int64_t d, int64_t s, int64_t t, std::vector<int64_t>& to) const {
-    auto part = [&](size_t k, int64_t at) { if (given[k]) to.push_back(first[k] + at); };
+    auto part = [&](size_t k, int64_t at) {
+      if (given[k]) to.push_back(first[k] + at);
+    };
     for (int64_t p = i; p < i + d; ++p) part(0, (b * N + p) * T + t);
     part(1, ((b * N + i) * K + d - 1) * T + t);
     part(2, (d - 1) * T + t);
-    if (s < 0) part(4, t);
+    if (s < 0)
+      part(4, t);
     else if (kind != Trans::none) {
       const int64_t at = b * (N - 1) + i - 1, block[] = {0, 0, b, at, at * K + d - 1};
       part(3, (block[int(kind)] * T + s) * T + t);
@@ -103,7 +114,8 @@ struct Chain : Shape {
   }
 };
 
-void test_paths(const Chain& c, const std::vector<double>& all, const std::vector<std::vector<double>>& ranked, const char* what, Rng& rng) {
+void test_paths(const Chain& c, const std::vector<double>& all, const std::vector<std::vector<double>>& ranked,
+                const char* what, Rng& rng) {
   const Dtype sums = accumulator(c.dtype);
   auto tree_of = [&](int64_t b, const std::vector<int64_t>& tags, int64_t row) {
     std::vector<int64_t> parts;
@@ -122,10 +134,14 @@ void test_paths(const Chain& c, const std::vector<double>& all, const std::vecto
     });
     expect(tags == again, what, "threads change the paths");
     for (int64_t i = 0; i < c.B * M; ++i) {
-      if (want[size_t(i)] > -kInf) expect(close(tree_of(i / M, tags, i), want[size_t(i)], sums, 16, 4), what, "a path scores something else");
-      else expect(std::count(tags.data() + i * c.N, tags.data() + (i + 1) * c.N, -1) == c.N, what, "tags of no path");
+      if (want[size_t(i)] > -kInf)
+        expect(close(tree_of(i / M, tags, i), want[size_t(i)], sums, 16, 4), what, "a path scores something else");
+      else
+        expect(std::count(tags.data() + i * c.N, tags.data() + (i + 1) * c.N, -1) == c.N, what, "tags of no path");
       for (int64_t j = i / M * M; j < i && want[size_t(i)] > -kInf; ++j)
-        expect(c.lengths[size_t(i / M)] == 0 || !std::equal(tags.data() + i * c.N, tags.data() + (i + 1) * c.N, tags.data() + j * c.N), what, "a path twice");
+        expect(c.lengths[size_t(i / M)] == 0 ||
+                   !std::equal(tags.data() + i * c.N, tags.data() + (i + 1) * c.N, tags.data() + j * c.N),
+               what, "a path twice");
     }
   }
   const int64_t M = 3, uses = c.K == 1 ? c.N : 2 * c.N;
@@ -139,15 +155,18 @@ void test_paths(const Chain& c, const std::vector<double>& all, const std::vecto
   expect(tags == again, what, "threads change the samples");
   for (int64_t i = 0; i < M * c.B; ++i) {
     const int64_t b = i % c.B;
-    if (ranked[size_t(b)].empty()) expect(std::count(tags.data() + i * c.N, tags.data() + (i + 1) * c.N, -1) == c.N, what, "samples of no path");
-    else expect(tree_of(b, tags, i) > -kInf, what, "a sample is no path");
+    if (ranked[size_t(b)].empty())
+      expect(std::count(tags.data() + i * c.N, tags.data() + (i + 1) * c.N, -1) == c.N, what, "samples of no path");
+    else
+      expect(tree_of(b, tags, i) > -kInf, what, "a sample is no path");
   }
 }
 
 void test_one(const Shape& shape, Dtype t, bool weighted, Rng& rng) {
   const Chain c(shape, t, rng);
   char what[120];
-  std::snprintf(what, sizeof what, "chain %s kind %d N %ld T %ld K %ld", kNames[int(t)], int(c.kind), long(c.N), long(c.T), long(c.K));
+  std::snprintf(what, sizeof what, "chain %s kind %d N %ld T %ld K %ld", kNames[int(t)], int(c.kind), long(c.N), long(c.T),
+                long(c.K));
   const Dtype sums = accumulator(t);
   const Array weight = random_array(sums, c.B, rng, Values::quarters);
   const std::vector<double> all = c.flat(c.score), v = c.flat(c.v);
@@ -162,12 +181,18 @@ void test_one(const Shape& shape, Dtype t, bool weighted, Rng& rng) {
   ChainArgs a = c.args();
   a.weight = weighted ? weight.data() : nullptr;
   const auto with = [&](void (*op)(const ChainArgs&, const ParallelFor&)) {
-    return [&a, op](void* out, const ParallelFor& pf) { a.logz = out; op(a, pf); };
+    return [&a, op](void* out, const ParallelFor& pf) {
+      a.logz = out;
+      op(a, pf);
+    };
   };
   expect_run(sums, logz, 16, 4, what, with(chain_logz));
   for (auto [op, z, result] : {std::tuple(&chain_marginals, &logz, &post), std::tuple(&chain_hvp, &along, &curve)}) {
     std::vector<Array> one, two;
-    for (const Array& s : c.score) { one.emplace_back(t, s.n); two.emplace_back(t, s.n); }
+    for (const Array& s : c.score) {
+      one.emplace_back(t, s.n);
+      two.emplace_back(t, s.n);
+    }
     expect_run(sums, *z, 32, 4, what, [&, op = op](void* out, const ParallelFor& pf) {
       std::vector<Array>& to = pf.threads > 1 ? two : one;
       a.logz = out;
@@ -186,7 +211,8 @@ void test_frequency(Rng& rng) {
   for (int64_t K : {1, 3}) {
     const Chain c({Trans::shared, 1, 4, 3, K, {true, K > 1, K > 1, true, true, true}}, Dtype::f32, rng);
     const std::vector<double> all = c.flat(c.score);
-    std::vector<double> post(all.size(), 0), curve(all.size(), 0), uniform(size_t(draws * (K == 1 ? 4 : 8))), count(all.size(), 0);
+    std::vector<double> post(all.size(), 0), curve(all.size(), 0), uniform(size_t(draws * (K == 1 ? 4 : 8))),
+        count(all.size(), 0);
     c.paths(0, all).add(1, all, post, curve);
     for (double& u : uniform) u = double(rng.below(1 << 20)) / (1 << 20);
     std::vector<int64_t> tags(size_t(draws * c.N));
@@ -204,14 +230,20 @@ void test_frequency(Rng& rng) {
 }  // namespace
 
 void test_chain_all(Rng& rng) {
-  const int64_t sizes[][3] = {{1, 1, 1}, {2, 33, 1}, {3, 17, 1}, {5, 4, 1}, {8, 2, 1}, {2, 19, 2}, {3, 9, 3}, {6, 2, 4}, {5, 3, 2}, {1, 5, 3}};  // N, T, K
+  const int64_t sizes[][3] = {{1, 1, 1},  {2, 33, 1}, {3, 17, 1}, {5, 4, 1}, {8, 2, 1},
+                              {2, 19, 2}, {3, 9, 3},  {6, 2, 4},  {5, 3, 2}, {1, 5, 3}};  // N, T, K
   int turn = 0;
   for (Dtype t : kFloats) {
     for (Trans kind : {Trans::none, Trans::shared, Trans::batch, Trans::position, Trans::full})
       for (const auto& s : sizes) {
         ++turn;
         const bool segments = s[2] > 1;
-        test_one({kind, 5, s[0], s[1], s[2], {true, segments && turn % 4 != 1, segments && turn % 2, kind != Trans::none, turn % 3 != 0, turn % 3 != 1}},
+        test_one({kind,
+                  5,
+                  s[0],
+                  s[1],
+                  s[2],
+                  {true, segments && turn % 4 != 1, segments && turn % 2, kind != Trans::none, turn % 3 != 0, turn % 3 != 1}},
                  t, turn % 2 == 0, rng);
       }
     test_one({Trans::shared, 0, 3, 4, 1, {true, false, false, true, true, true}}, t, false, rng);

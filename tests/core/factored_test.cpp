@@ -14,13 +14,15 @@ struct Factors {
 
 void test_one(Dtype t, int64_t B, int64_t N, int64_t D, bool multi, bool weighted, Rng& rng) {
   char what[120];
-  std::snprintf(what, sizeof what, "factored %s B %ld N %ld D %ld multiroot %d", kNames[int(t)], long(B), long(N), long(D), int(multi));
+  std::snprintf(what, sizeof what, "factored %s B %ld N %ld D %ld multiroot %d", kNames[int(t)], long(B), long(N), long(D),
+                int(multi));
   const int64_t plane = B * N * N, rows = B * N * D, cube = N * N * N;
   const Dtype sums = accumulator(t);
   std::vector<int64_t> lengths;
   for (int64_t b = 0; b < B; ++b) lengths.push_back(b == 0 ? N - 1 : rng.below(N));
   auto make = [&] {
-    return Factors{random_array(t, rows, rng, Values::quarters), random_array(t, rows, rng, Values::quarters), random_array(t, rows, rng, Values::quarters)};
+    return Factors{random_array(t, rows, rng, Values::quarters), random_array(t, rows, rng, Values::quarters),
+                   random_array(t, rows, rng, Values::quarters)};
   };
   Factors f = make();
   const Factors v = make();
@@ -38,14 +40,20 @@ void test_one(Dtype t, int64_t B, int64_t N, int64_t D, bool multi, bool weighte
   for (int64_t b = 0; b < B; ++b) {
     const int64_t n = lengths[size_t(b)];
     std::vector<double> all, direction;
-    for (int64_t i = 0; i < N * N; ++i) { all.push_back(arc.get(b * N * N + i)); direction.push_back(v_arc.get(b * N * N + i)); }
+    for (int64_t i = 0; i < N * N; ++i) {
+      all.push_back(arc.get(b * N * N + i));
+      direction.push_back(v_arc.get(b * N * N + i));
+    }
     auto at = [&](const Array& a, int64_t i, int64_t d) { return a.get((b * N + i) * D + d); };
     for (int64_t i = 0; i < cube; ++i) {
       const int64_t place[] = {i / N / N, i / N % N, i % N};
       double s = 0, ds = 0;
       for (int64_t d = 0; d < D; ++d) {
         double x[3], dx[3];
-        for (int k = 0; k < 3; ++k) { x[k] = at(f[k], place[k], d); dx[k] = at(v[k], place[k], d); }
+        for (int k = 0; k < 3; ++k) {
+          x[k] = at(f[k], place[k], d);
+          dx[k] = at(v[k], place[k], d);
+        }
         s += x[0] * x[1] * x[2];
         ds += dx[0] * x[1] * x[2] + x[0] * dx[1] * x[2] + x[0] * x[1] * dx[2];
       }
@@ -66,7 +74,10 @@ void test_one(Dtype t, int64_t B, int64_t N, int64_t D, bool multi, bool weighte
     std::vector<double> P(all.size(), 0), dP = P;
     logz.push_back(list.logz());
     along.push_back(list.add(weighted ? weight.get(b) : 1, direction, P, dP));
-    for (int64_t i = 0; i < N * N; ++i) { post[size_t(b * N * N + i)] = P[size_t(i)]; curve[size_t(b * N * N + i)] = dP[size_t(i)]; }
+    for (int64_t i = 0; i < N * N; ++i) {
+      post[size_t(b * N * N + i)] = P[size_t(i)];
+      curve[size_t(b * N * N + i)] = dP[size_t(i)];
+    }
     for (int64_t i = 0; i < cube; ++i) {
       const int64_t place[] = {i / N / N, i / N % N, i % N};
       const double p = P[size_t(N * N + i)], dp = dP[size_t(N * N + i)];
@@ -83,24 +94,41 @@ void test_one(Dtype t, int64_t B, int64_t N, int64_t D, bool multi, bool weighte
   }
 
   FactoredArgs a{};
-  a.in.dtype = t; a.in.kind = multi ? Chart::dep_multi : Chart::dep_single; a.in.B = B; a.in.N = N;
-  a.in.score = arc.data(); a.in.lengths = lengths.data(); a.in.v = v_arc.data();
+  a.in.dtype = t;
+  a.in.kind = multi ? Chart::dep_multi : Chart::dep_single;
+  a.in.B = B;
+  a.in.N = N;
+  a.in.score = arc.data();
+  a.in.lengths = lengths.data();
+  a.in.v = v_arc.data();
   a.in.weight = weighted ? weight.data() : nullptr;
   a.D = D;
-  a.x = f.x.data(); a.y = f.y.data(); a.z = f.z.data();
-  a.v_x = v.x.data(); a.v_y = v.y.data(); a.v_z = v.z.data();
-  expect_run(sums, logz, 64, 4, what, [&](void* out, const ParallelFor& pf) { a.in.logz = out; factored_logz(a, pf); });
+  a.x = f.x.data();
+  a.y = f.y.data();
+  a.z = f.z.data();
+  a.v_x = v.x.data();
+  a.v_y = v.y.data();
+  a.v_z = v.z.data();
+  expect_run(sums, logz, 64, 4, what, [&](void* out, const ParallelFor& pf) {
+    a.in.logz = out;
+    factored_logz(a, pf);
+  });
   for (bool hvp : {false, true}) {
     Factors one{Array(t, rows), Array(t, rows), Array(t, rows)}, two{Array(t, rows), Array(t, rows), Array(t, rows)};
     Array z(sums, B), z2(sums, B);
     auto run = [&](Factors& to, Array& value, void* arcs, const ParallelFor& pf) {
       a.in.logz = value.data();
       a.in.post = arcs;
-      a.post_x = to.x.data(); a.post_y = to.y.data(); a.post_z = to.z.data();
+      a.post_x = to.x.data();
+      a.post_y = to.y.data();
+      a.post_z = to.z.data();
       (hvp ? factored_hvp : factored_marginals)(a, pf);
     };
     expect_run(t, hvp ? curve : post, 256, 8, what, [&](void* out, const ParallelFor& pf) {
-      if (pf.threads > 1) run(two, z2, out, pf); else run(one, z, out, pf);
+      if (pf.threads > 1)
+        run(two, z2, out, pf);
+      else
+        run(one, z, out, pf);
     });
     expect_result(z, z2, hvp ? along : logz, 256, 8, what);
     for (int k = 0; k < 3; ++k) expect_result(one[k], two[k], (hvp ? d_factor : p_factor)[k], 256, 8, what);

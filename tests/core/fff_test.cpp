@@ -37,7 +37,9 @@ void test_descend(Dtype t, int64_t B, int64_t I, int depth, bool strict, bool bi
 
 double activate(Activation act, double x, double* slope) {
   switch (act) {
-    case Activation::relu: *slope = x > 0; return x > 0 ? x : 0;
+    case Activation::relu:
+      *slope = x > 0;
+      return x > 0 ? x : 0;
     case Activation::gelu: {
       const double phi = 0.5 * std::erfc(-x / std::sqrt(2.0));
       *slope = phi + x * std::exp(-x * x / 2) / std::sqrt(2 * M_PI);
@@ -48,19 +50,26 @@ double activate(Activation act, double x, double* slope) {
       *slope = s * (1 + x * (1 - s));
       return x * s;
     }
-    default: *slope = 1; return x;
+    default:
+      *slope = 1;
+      return x;
   }
 }
 
 void test_leaf(Dtype t, Activation act, int64_t B, int64_t I, int64_t H, int64_t O, int64_t L, bool biased, Rng& rng) {
   char what[120];
-  std::snprintf(what, sizeof what, "fff_leaf %s act %d B %ld I %ld H %ld O %ld L %ld", kNames[int(t)], int(act), long(B), long(I), long(H), long(O), long(L));
+  std::snprintf(what, sizeof what, "fff_leaf %s act %d B %ld I %ld H %ld O %ld L %ld", kNames[int(t)], int(act), long(B),
+                long(I), long(H), long(O), long(L));
   std::vector<int64_t> ptr(size_t(L + 1), 0), perm(static_cast<size_t>(B)), count(size_t(L + 1), 0);
-  for (int64_t b = 0; b < B; ++b) { perm[size_t(b)] = b; count[size_t(rng.below(L) / 2 * 2)] += 1; }
+  for (int64_t b = 0; b < B; ++b) {
+    perm[size_t(b)] = b;
+    count[size_t(rng.below(L) / 2 * 2)] += 1;
+  }
   for (int64_t i = B - 1; i > 0; --i) std::swap(perm[size_t(i)], perm[size_t(rng.below(i + 1))]);
   for (int64_t l = 0; l < L; ++l) ptr[size_t(l) + 1] = ptr[size_t(l)] + count[size_t(l)];
   auto make = [&](int64_t n) { return random_array(t, n, rng, Values::quarters); };
-  const Array x = make(B * I), w1 = make(L * I * H), w2 = make(L * H * O), b1 = make(biased ? L * H : 0), b2 = make(biased ? L * O : 0), grad = make(B * O);
+  const Array x = make(B * I), w1 = make(L * I * H), w2 = make(L * H * O), b1 = make(biased ? L * H : 0),
+              b2 = make(biased ? L * O : 0), grad = make(B * O);
   std::vector<double> y(size_t(B * O), 0), dx = zeros(x), dw1 = zeros(w1), dw2 = zeros(w2), db1 = zeros(b1), db2 = zeros(b2);
   double magnitude = 4;
   for (int64_t l = 0; l < L; ++l)
@@ -91,20 +100,36 @@ void test_leaf(Dtype t, Activation act, int64_t B, int64_t I, int64_t H, int64_t
       }
     }
   LeafArgs a{};
-  a.dtype = t; a.activation = act; a.B = B; a.I = I; a.H = H; a.O = O; a.L = L;
-  a.rowptr = ptr.data(); a.perm = perm.data();
-  a.x = x.data(); a.w1 = w1.data(); a.w2 = w2.data(); a.grad = grad.data();
+  a.dtype = t;
+  a.activation = act;
+  a.B = B;
+  a.I = I;
+  a.H = H;
+  a.O = O;
+  a.L = L;
+  a.rowptr = ptr.data();
+  a.perm = perm.data();
+  a.x = x.data();
+  a.w1 = w1.data();
+  a.w2 = w2.data();
+  a.grad = grad.data();
   a.b1 = biased ? b1.data() : nullptr;
   a.b2 = biased ? b2.data() : nullptr;
   const double terms = double(I + H + O + B);
-  expect_run(t, y, terms, magnitude, what, [&](void* out, const ParallelFor& pf) { a.out = out; fff_leaf(a, pf); });
-  struct Grads { Array w1, b1, w2, b2; };
+  expect_run(t, y, terms, magnitude, what, [&](void* out, const ParallelFor& pf) {
+    a.out = out;
+    fff_leaf(a, pf);
+  });
+  struct Grads {
+    Array w1, b1, w2, b2;
+  };
   auto shaped = [&] { return Grads{Array(t, w1.n), Array(t, b1.n), Array(t, w2.n), Array(t, b2.n)}; };
   Grads one = shaped(), two = shaped();
   expect_run(t, dx, terms, magnitude, what, [&](void* out, const ParallelFor& pf) {
     Grads& g = pf.threads > 1 ? two : one;
     a.d_x = out;
-    a.d_w1 = g.w1.data(); a.d_w2 = g.w2.data();
+    a.d_w1 = g.w1.data();
+    a.d_w2 = g.w2.data();
     a.d_b1 = biased ? g.b1.data() : nullptr;
     a.d_b2 = biased ? g.b2.data() : nullptr;
     fff_leaf_bwd(a, pf);
@@ -120,7 +145,8 @@ void test_masks(Dtype t, int64_t n, bool magnitude, Values kind, Rng& rng) {
   std::vector<int64_t> order;
   for (int64_t i = 0; i < n; ++i) order.push_back(i);
   auto key = [&](int64_t i) { return magnitude ? std::fabs(score.get(i)) : score.get(i); };
-  std::stable_sort(order.begin(), order.end(), [&](int64_t i, int64_t j) { return key(i) == key(i) && (key(j) != key(j) || key(i) > key(j)); });
+  std::stable_sort(order.begin(), order.end(),
+                   [&](int64_t i, int64_t j) { return key(i) == key(i) && (key(j) != key(j) || key(i) > key(j)); });
   for (int64_t keep : {int64_t(0), int64_t(1), n / 3, n - 1, n}) {
     if (keep < 0 || keep > n) continue;
     std::vector<uint8_t> want(size_t((n + 7) / 8), 0), one(want.size(), 0xff), two(one);
@@ -131,7 +157,10 @@ void test_masks(Dtype t, int64_t n, bool magnitude, Values kind, Rng& rng) {
     std::vector<double> kept;
     for (int64_t i = 0; i < n; ++i) kept.push_back(want[size_t(i / 8)] >> (i % 8) & 1 ? score.get(i) : 0);
     MaskApplyArgs m{t, n, score.data(), want.data(), nullptr};
-    expect_run(t, kept, 0, 0, "mask_apply", [&](void* out, const ParallelFor& pf) { m.out = out; mask_apply(m, pf); });
+    expect_run(t, kept, 0, 0, "mask_apply", [&](void* out, const ParallelFor& pf) {
+      m.out = out;
+      mask_apply(m, pf);
+    });
   }
 }
 

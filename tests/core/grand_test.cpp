@@ -12,7 +12,9 @@ double log_add(double x, double y) {
 }
 double greater(double x, double y) { return std::max(x, y); }
 
-struct Scores { Array arc, grand, sib; };
+struct Scores {
+  Array arc, grand, sib;
+};
 
 // The recurrences of grand.h as they stand there.
 struct Recurrence {
@@ -31,7 +33,9 @@ struct Recurrence {
     const int64_t P = n + 1;
     std::vector<double> memory(size_t(5 * P * P * P), -kInf);
     enum { IR, IL, CR, CL, S };
-    auto at = [&](int item, int64_t g, int64_t i, int64_t j) -> double& { return memory[size_t(((item * P + g) * P + i) * P + j)]; };
+    auto at = [&](int item, int64_t g, int64_t i, int64_t j) -> double& {
+      return memory[size_t(((item * P + g) * P + i) * P + j)];
+    };
     for (int64_t i = 0; i <= n; ++i)
       for (int64_t g = 0; g <= n; ++g) at(CR, g, i, i) = at(CL, g, i, i) = 0;
     for (int64_t w = 1; w <= n; ++w) {
@@ -86,7 +90,8 @@ struct Case {
 
 void test_one(const Case& c, Dtype t, Rng& rng) {
   char what[120];
-  std::snprintf(what, sizeof what, "grand %s N %ld sib %d multiroot %d", kNames[int(t)], long(c.N), int(c.second), int(c.multi));
+  std::snprintf(what, sizeof what, "grand %s N %ld sib %d multiroot %d", kNames[int(t)], long(c.N), int(c.second),
+                int(c.multi));
   const int64_t B = c.B, N = c.N, plane = B * N * N, cube = plane * N;
   const Dtype sums = accumulator(t);
   std::vector<int64_t> lengths;
@@ -124,20 +129,32 @@ void test_one(const Case& c, Dtype t, Rng& rng) {
   }
 
   GrandArgs a{};
-  a.dtype = t; a.multiroot = c.multi; a.B = B; a.N = N;
+  a.dtype = t;
+  a.multiroot = c.multi;
+  a.B = B;
+  a.N = N;
   auto in = [](const Array& s) { return s.n ? s.data() : nullptr; };
-  a.arc = x.arc.data(); a.grand = x.grand.data(); a.sib = in(x.sib);
-  a.v = v.arc.data(); a.v_grand = v.grand.data(); a.v_sib = in(v.sib);
+  a.arc = x.arc.data();
+  a.grand = x.grand.data();
+  a.sib = in(x.sib);
+  a.v = v.arc.data();
+  a.v_grand = v.grand.data();
+  a.v_sib = in(v.sib);
   a.lengths = lengths.data();
   a.weight = weight.data();
   const double terms = 8.0 * double(N);
-  expect_run(sums, logz, terms, 4, what, [&](void* out, const ParallelFor& pf) { a.logz = out; grand_logz(a, pf); });
+  expect_run(sums, logz, terms, 4, what, [&](void* out, const ParallelFor& pf) {
+    a.logz = out;
+    grand_logz(a, pf);
+  });
   for (bool hvp : {false, true}) {
     Scores one{Array(t, plane), Array(t, cube), Array(t, x.sib.n)}, two{Array(t, plane), Array(t, cube), Array(t, x.sib.n)};
     Array z(sums, B), z2(sums, B);
     auto run = [&](Scores& to, Array& value, const ParallelFor& pf) {
       a.logz = value.data();
-      a.post = to.arc.data(); a.post_grand = to.grand.data(); a.post_sib = c.second ? to.sib.data() : nullptr;
+      a.post = to.arc.data();
+      a.post_grand = to.grand.data();
+      a.post_sib = c.second ? to.sib.data() : nullptr;
       (hvp ? grand_hvp : grand_marginals)(a, pf);
     };
     run(one, z, serial_for);
@@ -193,9 +210,12 @@ void test_one(const Case& c, Dtype t, Rng& rng) {
       const int64_t b = i / K, rank = i % K;
       const double x = value.get(i);
       if (rank == 0) expect(close(x, best[size_t(b)], sums, terms, 4), what, "not the best tree");
-      if (listed) expect(close(x, rank < int64_t(ranked[size_t(b)].size()) ? ranked[size_t(b)][size_t(rank)] : -kInf, sums, terms, 4), what, "the wrong values");
+      if (listed)
+        expect(close(x, rank < int64_t(ranked[size_t(b)].size()) ? ranked[size_t(b)][size_t(rank)] : -kInf, sums, terms, 4),
+               what, "the wrong values");
       if (x > -kInf) expect(close(score_of(tree.data() + i * N, b), x, sums, terms, 4), what, "a tree scores something else");
-      for (int64_t d = x > -kInf ? lengths[size_t(b)] + 1 : 0; d < N; ++d) expect(tree[size_t(i * N + d)] == -1, what, "heads past the sentence");
+      for (int64_t d = x > -kInf ? lengths[size_t(b)] + 1 : 0; d < N; ++d)
+        expect(tree[size_t(i * N + d)] == -1, what, "heads past the sentence");
     }
   }
   const int64_t K = 3;
@@ -210,8 +230,10 @@ void test_one(const Case& c, Dtype t, Rng& rng) {
   grand_sample(g, threaded);
   expect(tree == again, what, "threads change the samples");
   for (int64_t i = 0; i < K * B; ++i)
-    if (logz[size_t(i % B)] > -kInf) expect(score_of(tree.data() + i * N, i % B) > -kInf, what, "a sample is no tree");
-    else expect(std::count(tree.data() + i * N, tree.data() + (i + 1) * N, -1) == N, what, "samples of no tree");
+    if (logz[size_t(i % B)] > -kInf)
+      expect(score_of(tree.data() + i * N, i % B) > -kInf, what, "a sample is no tree");
+    else
+      expect(std::count(tree.data() + i * N, tree.data() + (i + 1) * N, -1) == N, what, "samples of no tree");
 
   GrandMaxArgs m{};
   m.in = a;

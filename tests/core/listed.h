@@ -66,7 +66,10 @@ inline std::vector<std::vector<int64_t>> all_trees(int64_t n, bool multiroot) {
     for (int64_t d = 1; d <= n; ++d) {
       roots += h[size_t(d)] == 0;
       int64_t at = d, steps = 0;
-      while (at && steps <= n) { at = h[size_t(at)]; ++steps; }
+      while (at && steps <= n) {
+        at = h[size_t(at)];
+        ++steps;
+      }
       tree &= at == 0;
     }
     if (tree && (multiroot || roots == 1 || n == 0)) trees.push_back(h);
@@ -80,7 +83,8 @@ inline bool projective(const std::vector<int64_t>& h) {
   const int64_t n = int64_t(h.size()) - 1;
   for (int64_t d = 1; d <= n; ++d)
     for (int64_t e = 1; e <= n; ++e) {
-      const int64_t a = std::min(d, h[size_t(d)]), b = std::max(d, h[size_t(d)]), x = std::min(e, h[size_t(e)]), y = std::max(e, h[size_t(e)]);
+      const int64_t a = std::min(d, h[size_t(d)]), b = std::max(d, h[size_t(d)]), x = std::min(e, h[size_t(e)]),
+                    y = std::max(e, h[size_t(e)]);
       if (a < x && x < b && b < y) return false;
     }
   return true;
@@ -96,7 +100,8 @@ inline int64_t sibling(const std::vector<int64_t>& h, int64_t d) {
 
 // Counts of draws against probabilities, within six standard deviations.
 inline void expect_frequency(double count, double draws, double p, const char* what) {
-  expect(std::fabs(count - draws * p) <= 6 * std::sqrt(draws * p * (1 - p)) + 1e-3 * draws, what, "a frequency far from its probability");
+  expect(std::fabs(count - draws * p) <= 6 * std::sqrt(draws * p * (1 - p)) + 1e-3 * draws, what,
+         "a frequency far from its probability");
 }
 
 inline std::vector<double> values_of(std::initializer_list<const Array*> arrays) {

@@ -87,7 +87,10 @@ void test_best(const Batch& c, Rng& rng) {
     auto run = [&](Array& v, std::vector<int64_t>& h, const ParallelFor& pf) {
       a.value = v.data();
       a.heads = h.data();
-      if (K) arborescence_kbest({a, K}, pf); else arborescence(a, pf);
+      if (K)
+        arborescence_kbest({a, K}, pf);
+      else
+        arborescence(a, pf);
     };
     run(value, heads, serial_for);
     run(value2, again, threaded);
@@ -103,9 +106,12 @@ void test_best(const Batch& c, Rng& rng) {
         const auto& r = ranked[size_t(b)];
         expect(close(x, rank < int64_t(r.size()) ? r[size_t(rank)] : -kInf, c.sums, double(N), 4), what, "the wrong value");
       }
-      if (rank == 0) expect(x == first.get(b), what, "the first of several is not the best");
-      else expect(!(x > value.get(i - 1)), what, "values rise");
-      for (int64_t j = b * rows; j < i && x > -kInf; ++j) expect(!std::equal(own, own + N, heads.data() + j * N), what, "a tree twice");
+      if (rank == 0)
+        expect(x == first.get(b), what, "the first of several is not the best");
+      else
+        expect(!(x > value.get(i - 1)), what, "values rise");
+      for (int64_t j = b * rows; j < i && x > -kInf; ++j)
+        expect(!std::equal(own, own + N, heads.data() + j * N), what, "a tree twice");
     }
     for (int64_t b = 0; b < B && !c.listed(); ++b) {  // another head of one word makes no better tree
       std::vector<int64_t> h(heads.begin() + b * rows * N, heads.begin() + (b * rows + 1) * N);
@@ -113,7 +119,8 @@ void test_best(const Batch& c, Rng& rng) {
         const int64_t d = 1 + rng.below(c.lengths[size_t(b)]), head = rng.below(c.lengths[size_t(b)] + 1), keep = h[size_t(d)];
         if (head == d) continue;
         h[size_t(d)] = head;
-        if (is_tree(h.data(), c.lengths[size_t(b)], N, c.multi)) expect(!(c.score_of(h.data(), b) > first.get(b) + 1e-3), what, "a neighbour is better");
+        if (is_tree(h.data(), c.lengths[size_t(b)], N, c.multi))
+          expect(!(c.score_of(h.data(), b) > first.get(b) + 1e-3), what, "a neighbour is better");
         h[size_t(d)] = keep;
       }
     }
@@ -151,7 +158,8 @@ void test_sums(const Batch& c, bool weighted, Rng& rng) {
   char what[120];
   std::snprintf(what, sizeof what, "matrix_tree %s N %ld multiroot %d", kNames[int(c.dtype)], long(c.N), int(c.multi));
   const int64_t B = c.B, N = c.N;
-  const Array weight = random_array(c.sums, B, rng, Values::quarters), v = random_array(c.dtype, B * N * N, rng, Values::quarters);
+  const Array weight = random_array(c.sums, B, rng, Values::quarters),
+              v = random_array(c.dtype, B * N * N, rng, Values::quarters);
   const std::vector<double> all = values_of({&c.score}), directions = values_of({&v});
   std::vector<double> logz, along, post(all.size(), 0), curve = post;
   for (int64_t b = 0; b < B && c.listed(); ++b) {
@@ -160,10 +168,16 @@ void test_sums(const Batch& c, bool weighted, Rng& rng) {
     along.push_back(list.add(weighted ? weight.get(b) : 1, directions, post, curve));
   }
   MatrixTreeArgs a{};
-  a.dtype = c.dtype; a.multiroot = c.multi; a.B = B; a.N = N;
-  a.score = c.score.data(); a.lengths = c.lengths.data(); a.v = v.data();
+  a.dtype = c.dtype;
+  a.multiroot = c.multi;
+  a.B = B;
+  a.N = N;
+  a.score = c.score.data();
+  a.lengths = c.lengths.data();
+  a.v = v.data();
   a.weight = weighted ? weight.data() : nullptr;
-  Array z(c.sums, B), z2(c.sums, B), z3(c.sums, B), got(c.dtype, B * N * N), got2(c.dtype, B * N * N), d(c.dtype, B * N * N), d2(c.dtype, B * N * N);
+  Array z(c.sums, B), z2(c.sums, B), z3(c.sums, B), got(c.dtype, B * N * N), got2(c.dtype, B * N * N), d(c.dtype, B * N * N),
+      d2(c.dtype, B * N * N);
   auto run = [&](void (*op)(const MatrixTreeArgs&, const ParallelFor&), Array& value, Array& to, const ParallelFor& pf) {
     a.logz = value.data();
     a.post = to.data();
@@ -192,9 +206,13 @@ void test_sums(const Batch& c, bool weighted, Rng& rng) {
   for (int64_t b = 0; b < B; ++b)
     for (int64_t w = 1; w <= c.lengths[size_t(b)] && z.get(b) > -kInf; ++w) {
       double heads = 0, changes = 0;
-      for (int64_t h = 0; h < N; ++h) { heads += got.get((b * N + w) * N + h); changes += d.get((b * N + w) * N + h); }
+      for (int64_t h = 0; h < N; ++h) {
+        heads += got.get((b * N + w) * N + h);
+        changes += d.get((b * N + w) * N + h);
+      }
       const double error = double(N) * storage_eps(c.dtype) * 4 + 1e-4;
-      expect(std::fabs(heads - (weighted ? weight.get(b) : 1)) < error && std::fabs(changes) < 4 * error, what, "posteriors do not add up");
+      expect(std::fabs(heads - (weighted ? weight.get(b) : 1)) < error && std::fabs(changes) < 4 * error, what,
+             "posteriors do not add up");
     }
 
   const int64_t S = 3;
@@ -209,8 +227,10 @@ void test_sums(const Batch& c, bool weighted, Rng& rng) {
   for (int64_t i = 0; i < S * B; ++i) {
     const int64_t* const own = heads.data() + i * N;
     const int64_t b = i % B;
-    if (z.get(b) > -kInf) expect(is_tree(own, c.lengths[size_t(b)], N, c.multi) && c.score_of(own, b) > -kInf, what, "a sample is no tree");
-    else expect(std::count(own, own + N, -1) == N, what, "samples of no tree");
+    if (z.get(b) > -kInf)
+      expect(is_tree(own, c.lengths[size_t(b)], N, c.multi) && c.score_of(own, b) > -kInf, what, "a sample is no tree");
+    else
+      expect(std::count(own, own + N, -1) == N, what, "samples of no tree");
   }
 }
 
@@ -223,13 +243,20 @@ void test_frequency(bool multi, Rng& rng) {
   std::vector<int64_t> seed(static_cast<size_t>(draws)), heads(size_t(draws * c.N));
   for (int64_t& s : seed) s = int64_t(rng.next());
   MatrixTreeSampleArgs s{};
-  s.in.dtype = c.dtype; s.in.multiroot = multi; s.in.B = 1; s.in.N = c.N;
-  s.in.score = c.score.data(); s.in.lengths = c.lengths.data();
-  s.S = draws; s.seed = seed.data(); s.heads = heads.data();
+  s.in.dtype = c.dtype;
+  s.in.multiroot = multi;
+  s.in.B = 1;
+  s.in.N = c.N;
+  s.in.score = c.score.data();
+  s.in.lengths = c.lengths.data();
+  s.S = draws;
+  s.seed = seed.data();
+  s.heads = heads.data();
   matrix_tree_sample(s, threaded);
   for (int64_t i = 0; i < draws; ++i)
     for (int64_t d = 1; d < c.N; ++d) count[size_t(d * c.N + std::max<int64_t>(heads[size_t(i * c.N + d)], 0))] += 1;
-  for (size_t i = 0; i < all.size(); ++i) expect_frequency(count[i], double(draws), std::min(post[i], 1.0), "matrix_tree_sample");
+  for (size_t i = 0; i < all.size(); ++i)
+    expect_frequency(count[i], double(draws), std::min(post[i], 1.0), "matrix_tree_sample");
 }
 
 }  // namespace
