@@ -42,11 +42,11 @@ struct Chain : Shape {
       for (int64_t p = lengths[size_t(b)]; p < N && given[0]; ++p)
         for (int64_t i = 0; i < T; ++i) score[0].set((b * N + p) * T + i, kNan);
   }
-  template <class P>
-  static auto in(P& a) {
-    return a.n ? a.data() : nullptr;
+  template <class A>
+  auto in(A& a, size_t k) const {
+    return given[k] ? a[k].data() : nullptr;
   }
-  ChainScores scores(const std::vector<Array>& a) const { return {in(a[0]), in(a[1]), in(a[2]), in(a[3]), in(a[4]), in(a[5])}; }
+  ChainScores scores(const std::vector<Array>& a) const { return {in(a, 0), in(a, 1), in(a, 2), in(a, 3), in(a, 4), in(a, 5)}; }
   ChainArgs args() const {
     ChainArgs a{};
     a.dtype = dtype;
@@ -196,7 +196,7 @@ void test_one(const Shape& shape, Dtype t, bool weighted, Rng& rng) {
     expect_run(sums, *z, 32, 4, what, [&, op = op](void* out, const ParallelFor& pf) {
       std::vector<Array>& to = pf.threads > 1 ? two : one;
       a.logz = out;
-      a.post = {Chain::in(to[0]), Chain::in(to[1]), Chain::in(to[2]), Chain::in(to[3]), Chain::in(to[4]), Chain::in(to[5])};
+      a.post = {c.in(to, 0), c.in(to, 1), c.in(to, 2), c.in(to, 3), c.in(to, 4), c.in(to, 5)};
       op(a, pf);
     });
     for (size_t k = 0; k < kScores; ++k)
