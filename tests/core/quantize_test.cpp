@@ -139,7 +139,7 @@ void test_one(const Case& c, Dtype t, Rng& rng) {
   });
   expect(codes == again, what, "threads change the codes");
   const bool offset = changes_sign(c.slope);
-  const int levels = offset ? (1 << (c.code_bits - 1)) - 1 : (1 << c.code_bits) - 1;
+  const int levels = c.code_bits ? (1 << (c.code_bits - int(offset))) - 1 : 1;
   const double top = slope_top(a);
   std::vector<double> coded;  // the slopes that backward reads
   bool ok = true;
