@@ -2,7 +2,7 @@
 //
 //   u = (x + shift[c]) gain[c]        y = scale[c] F(u)        dx = g S(u) gain[c] (scaled ? scale[c] : 1)
 //
-// x [outer, C, inner]; absent vectors are 0, 1, 1. Two forwards use their vectors otherwise:
+// x [outer, C, inner]; absent vectors are 0, 1, 1, the scale of prelu 0. Two forwards use their vectors otherwise:
 //   prelu        y = (u > 0 ? u : scale[c] u) + extra[c]
 //   tanh_levels  y = 2 round((tanh(u) scale[c] / 2 + 1/2) n) / n - 1
 // ternary takes its threshold, and sign the limit of the slope clip, from extra[c] where given. round is to the nearest even integer.

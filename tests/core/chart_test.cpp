@@ -58,7 +58,7 @@ struct Naive {
 };
 
 void test_batch(Rng& rng, Dtype dtype, Chart kind, bool second, int64_t B, int64_t N) {
-  const Dtype sums = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  const Dtype sums = accumulator(dtype);
   std::vector<int64_t> lengths;
   for (int64_t b = 0; b < B; ++b) lengths.push_back(b % 5 == 4 ? rng.below(N) : N - 1 - rng.below(N > 3 ? 3 : 1));
   Array score = random_array(dtype, B * N * N, rng, Values::quarters);

@@ -32,9 +32,18 @@ int main(int argc, char** argv) {
   test_products_all(rng);
   test_segment_attention_all(rng);
   test_csr_all(rng);
+  test_rspmm_all(rng);
+  test_poly_all(rng);
   test_chart_all(rng);
   test_pcfg_all(rng);
+  test_chain_all(rng);
+  test_grand_all(rng);
+  test_factored_all(rng);
+  test_spanning_all(rng);
   test_bits_all(rng);
+  test_bits_layers_all(rng);
+  test_quantize_all(rng);
+  test_fff_all(rng);
   test_so2_products_all(rng);
   test_so2_frames_all(rng);
   std::printf("%s: %ld checks, %d failures\n", isa_name(active_isa()), checks, failures);

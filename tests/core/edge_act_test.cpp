@@ -37,7 +37,7 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
   std::snprintf(what, sizeof what, "edge_act %d %s F %ld operands %d E %ld", int(act), kNames[int(t)], long(F), operands, long(s.E));
   const Structure back = reversed(s);
   const bool has_y = operands & 1, has_edge = operands & 2, has_value = operands & 4, has_scalar = operands & 8;
-  const Dtype acc = t == Dtype::f64 ? t : Dtype::f32;
+  const Dtype acc = accumulator(t);
   const auto make = [&](int64_t n, bool there = true) { return random_array(t, there ? n : 0, rng, Values::quarters); };
   const Array x = make(s.M * F), y = make(s.N * F, has_y), edge = make(s.E * F, has_edge), value = make(s.M * F, has_value);
   const Array scalar = make(s.E, has_scalar), direction = make(F, has_scalar), grad = make(s.N * F);
@@ -64,7 +64,6 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
     return g;
   };
   const Grads got = backward(serial_for), again = backward(threaded);
-  const auto zeros = [](const Array& like) { return std::vector<double>(size_t(like.n), 0); };
   std::vector<double> want = zeros(out), dx = zeros(x), dy = zeros(y), de = zeros(edge), dv = zeros(value), ds = zeros(scalar), dd = zeros(got.direction);
   for (int64_t v = 0; v < s.N; ++v)
     for (int64_t k = s.rowptr[v]; k < s.rowptr[v + 1]; ++k)
@@ -84,20 +83,13 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
         }
       }
   const double terms = double(s.E);
-  expect_close(out, want, terms, 4, what);
-  expect_close(got.x, dx, terms, 4, what);
-  expect_close(got.y, dy, terms, 4, what);
-  expect_close(got.edge, de, 16, 16, what);
-  expect_close(got.value, dv, terms, 4, what);
-  expect_close(got.scalar, ds, double(F) + 16, 16, what);
-  expect_close(got.direction, dd, terms, 4, what);
-  expect_same(out, out2, what);
-  expect_same(got.x, again.x, what);
-  expect_same(got.y, again.y, what);
-  expect_same(got.edge, again.edge, what);
-  expect_same(got.value, again.value, what);
-  expect_same(got.scalar, again.scalar, what);
-  expect_same(got.direction, again.direction, what);
+  expect_result(out, out2, want, terms, 4, what);
+  expect_result(got.x, again.x, dx, terms, 4, what);
+  expect_result(got.y, again.y, dy, terms, 4, what);
+  expect_result(got.edge, again.edge, de, 16, 16, what);
+  expect_result(got.value, again.value, dv, terms, 4, what);
+  expect_result(got.scalar, again.scalar, ds, double(F) + 16, 16, what);
+  expect_result(got.direction, again.direction, dd, terms, 4, what);
 }
 
 }  // namespace

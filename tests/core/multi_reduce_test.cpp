@@ -11,7 +11,7 @@ constexpr double kEps = 0.25;
 
 void test_one(const Structure& s, Dtype t, int64_t F, int n, bool has_x, bool has_edge, bool wide, Rng& rng) {
   const Structure back = reversed(s);
-  const Dtype acc = t == Dtype::f64 ? t : Dtype::f32;
+  const Dtype acc = accumulator(t);
   const Array x = random_array(t, s.M * F, rng, Values::quarters), edge = random_array(t, s.E * F, rng, Values::quarters);
   const Array y = random_array(t, s.N * F, rng, Values::quarters), scale = random_array(acc, 2 * s.N, rng, Values::quarters);
   MultiReduceArgs a{};
@@ -78,12 +78,10 @@ void test_one(const Structure& s, Dtype t, int64_t F, int n, bool has_x, bool ha
         want_edge[size_t(s.eid[at] * F + f)] = d[k];
       }
     }
-  expect_close(out, want, double(s.E), 8, "multi_reduce");
-  expect_same(out, out2, "multi_reduce");
-  expect_close(dy, want_y, double(s.E), 16, "multi_reduce_bwd y");
-  expect_same(dy, dy2, "multi_reduce_bwd y");
-  if (has_x) { expect_close(dx, want_x, double(s.E), 16, "multi_reduce_bwd x"); expect_same(dx, dx2, "multi_reduce_bwd x"); }
-  if (has_edge) { expect_close(de, want_edge, double(s.E), 16, "multi_reduce_bwd edge"); expect_same(de, de2, "multi_reduce_bwd edge"); }
+  expect_result(out, out2, want, double(s.E), 8, "multi_reduce");
+  expect_result(dy, dy2, want_y, double(s.E), 16, "multi_reduce_bwd y");
+  if (has_x) expect_result(dx, dx2, want_x, double(s.E), 16, "multi_reduce_bwd x");
+  if (has_edge) expect_result(de, de2, want_edge, double(s.E), 16, "multi_reduce_bwd edge");
 }
 
 }  // namespace

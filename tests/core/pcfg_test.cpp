@@ -79,7 +79,7 @@ double score(const Grammar& g, int64_t b, int64_t n, const int64_t* rows) {
 }
 
 void test_grammar(Rng& rng, Dtype dtype, int64_t N, int64_t NT, int64_t T, bool shared, bool spans) {
-  const Dtype sums = dtype == Dtype::f64 ? Dtype::f64 : Dtype::f32;
+  const Dtype sums = accumulator(dtype);
   const int64_t B = 4, S = NT + T, K = 3, size = N > 0 ? 3 * (2 * N - 1) : 0;
   const Grammar g(dtype, B, N, NT, T, shared, spans, rng), v(dtype, B, N, NT, T, shared, false, rng);
   Array v_rule = random_array(dtype, v.rule.n, rng, Values::quarters), v_span = random_array(dtype, B * (N + 1) * (N + 1) * NT, rng, Values::quarters);

@@ -9,14 +9,6 @@
 namespace structops::tests {
 namespace {
 
-template <class Run> void compare(Dtype t, int64_t n, const std::vector<double>& want, double terms, const char* what, Run run) {
-  Array got(t, n), again(t, n);
-  run(got.data(), serial_for);
-  run(again.data(), threaded);
-  expect_close(got, want, terms, 4, what);
-  expect_same(got, again, what);
-}
-
 void test_blocks(const Structure& s, Dtype t, int64_t p, int64_t q, int64_t f, bool transpose, bool diag, bool wide, Rng& rng) {
   const Array x = random_array(t, s.M * q * f, rng, Values::quarters), lhs = random_array(t, s.N * p * f, rng, Values::quarters);
   const Array m = random_array(t, s.E * p * q, rng, Values::quarters), d = random_array(t, s.N * p * q, rng, Values::quarters);
@@ -43,8 +35,8 @@ void test_blocks(const Structure& s, Dtype t, int64_t p, int64_t q, int64_t f, b
             outer[size_t(at(s.eid[k], i, j))] += 0.5 * lhs.get((v * p + i) * f + c) * x.get(u);
           }
       }
-  compare(t, s.N * p * f, want, double(s.E), "block_spmm", [&](void* to, auto pf) { a.out = to; block_spmm_fwd(a, pf); });
-  compare(t, s.E * p * q, outer, double(f), "block_sddmm", [&](void* to, auto pf) { b.out = to; block_sddmm_fwd(b, pf); });
+  expect_run(t, want, double(s.E), 4, "block_spmm", [&](void* to, auto pf) { a.out = to; block_spmm_fwd(a, pf); });
+  expect_run(t, outer, double(f), 4, "block_sddmm", [&](void* to, auto pf) { b.out = to; block_sddmm_fwd(b, pf); });
 }
 
 void test_block_products(Dtype t, int64_t p, int64_t q, int64_t r, int flags, Rng& rng) {
@@ -67,7 +59,7 @@ void test_block_products(Dtype t, int64_t p, int64_t q, int64_t r, int flags, Rn
           want[size_t((e * p + i) * q + j)] += x.get(a.transpose_a ? (ea * r + k) * p + i : (ea * p + i) * r + k) *
                                                y.get(a.transpose_b ? (eb * q + j) * r + k : (eb * r + k) * q + j);
         }
-  compare(t, E * p * q, want, double(r), "block_matmul", [&](void* to, auto pf) { a.out = to; block_matmul_fwd(a, pf); });
+  expect_run(t, want, double(r), 4, "block_matmul", [&](void* to, auto pf) { a.out = to; block_matmul_fwd(a, pf); });
 }
 
 void test_edge(const Structure& s, Dtype t, int64_t K, int64_t I, int64_t O, bool wide, Rng& rng) {
@@ -89,9 +81,9 @@ void test_edge(const Structure& s, Dtype t, int64_t K, int64_t I, int64_t O, boo
             by_h[size_t(e)] += xs * w.get(at) * y.get(r);
             by_w[size_t(at)] += h.get(e) * xs * y.get(r);
           }
-  compare(t, y.n, by_y, double(s.E * K * I), "edge_matmul", [&](void* to, auto pf) { a.out = to; edge_matmul_fwd(a, pf); });
-  compare(t, h.n, by_h, double(I * O), "edge_matmul_hgrad", [&](void* to, auto pf) { a.out = to; edge_matmul_hgrad(a, pf); });
-  compare(t, w.n, by_w, double(s.E), "edge_matmul_wgrad", [&](void* to, auto pf) { a.out = to; edge_matmul_wgrad(a, pf); });
+  expect_run(t, by_y, double(s.E * K * I), 4, "edge_matmul", [&](void* to, auto pf) { a.out = to; edge_matmul_fwd(a, pf); });
+  expect_run(t, by_h, double(I * O), 4, "edge_matmul_hgrad", [&](void* to, auto pf) { a.out = to; edge_matmul_hgrad(a, pf); });
+  expect_run(t, by_w, double(s.E), 4, "edge_matmul_wgrad", [&](void* to, auto pf) { a.out = to; edge_matmul_wgrad(a, pf); });
 }
 
 // Gathered rows to a permutation of rows; `summed`: sums of gathered rows, added to rows that types share.
@@ -111,7 +103,7 @@ void test_typed(Dtype t, int64_t K, int64_t N, bool summed, bool wide, Rng& rng)
   if (!summed)
     for (int64_t i = P - 1; i > 0; --i) std::swap(scatter[size_t(i)], scatter[size_t(rng.below(i + 1))]);
   const IndexArray ptrs(ptr), groups(group), from(gather), to(scatter), blocks({0, R}), block_rows({0, rows});
-  const Dtype acc = t == Dtype::f64 ? t : Dtype::f32;
+  const Dtype acc = accumulator(t);
   const Array x = random_array(t, x_rows * K, rng, Values::quarters), w = random_array(t, R * K * N, rng, Values::quarters);
   const Array bias = random_array(t, R * N, rng, Values::quarters), grad = random_array(t, rows * N, rng, Values::quarters);
   const Array scale = random_array(acc, int64_t(gather.size()), rng, Values::quarters);
@@ -133,9 +125,9 @@ void test_typed(Dtype t, int64_t K, int64_t N, bool summed, bool wide, Rng& rng)
           want_w[size_t((r * K + j) * N + n)] += c * grad.get(to[p] * N + n);
         }
     }
-  compare(t, rows * N, want, double(K * 16), "typed_matmul", [&](void* out, auto pf) { a.out = out; typed_matmul_fwd(a, pf); });
+  expect_run(t, want, double(K * 16), 4, "typed_matmul", [&](void* out, auto pf) { a.out = out; typed_matmul_fwd(a, pf); });
   a.grad = grad.data();
-  compare(t, w.n, want_w, double(P), "typed_matmul_wgrad", [&](void* out, auto pf) { a.out = out; typed_matmul_wgrad(a, pf); });
+  expect_run(t, want_w, double(P), 4, "typed_matmul_wgrad", [&](void* out, auto pf) { a.out = out; typed_matmul_wgrad(a, pf); });
 }
 
 }  // namespace

@@ -41,8 +41,7 @@ void test_scatter(Dtype t, Reduce r, int64_t B, int64_t N, int64_t E, int64_t F,
         want[size_t(at)] = red.value;
         if (with_arg) same &= arg[size_t(at)] == (red.winner < 0 ? E : groups[size_t(n)][size_t(red.winner)]) && arg2[size_t(at)] == arg[size_t(at)];
       }
-  expect_close(out, want, longest, 2, what);
-  expect_same(out, again, what);
+  expect_result(out, again, want, longest, 2, what);
   expect(same, what, "winners differ");
 }
 

@@ -21,7 +21,7 @@ void test_one(const Case& c, Dtype t, bool wide, Rng& rng) {
   for (size_t i = 0; i < c.nq.size(); ++i) count.push_back(c.nq[i] * c.nk[i]);
   const IndexArray qptr = running_sum(c.nq), kptr = running_sum(c.nk), offset = running_sum(count);
   const int64_t S = int64_t(c.nq.size()), Nq = qptr[S], Nk = kptr[S], P = offset[S], H = c.H, K = c.K, D = c.D;
-  const Dtype acc = t == Dtype::f64 ? t : Dtype::f32;
+  const Dtype acc = accumulator(t);
   const Array q = random_array(t, Nq * H * K, rng, Values::quarters), k = random_array(t, Nk * H * K, rng, Values::quarters);
   const Array v = random_array(t, Nk * H * D, rng, Values::quarters), grad = random_array(t, Nq * H * D, rng, Values::quarters);
   Array bias = random_array(t, P * H, rng, Values::quarters);
@@ -89,18 +89,12 @@ void test_one(const Case& c, Dtype t, bool wide, Rng& rng) {
         }
       }
   const double terms = double(K + D + 64);
-  expect_close(out, want, terms, 4, what);
-  expect_close(lse, want_lse, terms, 4, what);
-  expect_close(got.q, dq, terms, 64, what);
-  expect_close(got.k, dk, terms, 64, what);
-  expect_close(got.v, dv, terms, 64, what);
-  expect_close(got.bias, db, terms, 64, what);
-  expect_same(out, out2, what);
-  expect_same(lse, lse2, what);
-  expect_same(got.q, again.q, what);
-  expect_same(got.k, again.k, what);
-  expect_same(got.v, again.v, what);
-  expect_same(got.bias, again.bias, what);
+  expect_result(out, out2, want, terms, 4, what);
+  expect_result(lse, lse2, want_lse, terms, 4, what);
+  expect_result(got.q, again.q, dq, terms, 64, what);
+  expect_result(got.k, again.k, dk, terms, 64, what);
+  expect_result(got.v, again.v, dv, terms, 64, what);
+  expect_result(got.bias, again.bias, db, terms, 64, what);
 }
 
 }  // namespace

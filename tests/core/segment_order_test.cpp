@@ -38,8 +38,7 @@ void test_one(const Structure& s, Dtype t, int64_t B, int64_t F, int64_t K, bool
           if (r >= 0 && r < int64_t(order.size())) want[size_t((b * s.N * K + v * K + j) * F + f)] = double(order[size_t(r)]);
         }
       }
-  expect_close(out, want, 0, 0, what);
-  expect_same(out, again, what);
+  expect_result(out, again, want, 0, 0, what);
 }
 
 }  // namespace

@@ -70,8 +70,7 @@ void test_bilinear(Dtype t, int role, int64_t C, bool last, bool total, bool one
       for (int64_t c = 0; c < C; ++c)
         want[size_t(place(total ? 0 : n, R, term.slot[size_t(role)], c))] +=
             term.coef * a.get(place(one_a ? 0 : n, A, term.slot[size_t(sa)], c)) * b.get(place(n, B, term.slot[size_t(sb)], c));
-  expect_close(out, want, double(terms.size() * (total ? N : 1)), 8, "sparse_bilinear");
-  expect_same(out, out2, "sparse_bilinear");
+  expect_result(out, out2, want, double(terms.size() * (total ? N : 1)), 8, "sparse_bilinear");
 }
 
 // ---- tp_conv, tp_conv_edge -------------------------------------------------------------------------------------------
@@ -179,8 +178,7 @@ void test_tp(const Structure& s, Dtype t, int32_t mul, bool weighted, bool wide,
               want[size_t(v * size + (transpose ? xi : oi))] += weight(path, s.eid[k], u) * e.value *
                   x.get(s.col[k] * in + (transpose ? oi : xi)) * y.get(s.eid[k] * p.ydim + e.j);
             }
-    expect_close(out, want, terms, 8, "tp_conv");
-    expect_same(out, out2, "tp_conv");
+    expect_result(out, out2, want, terms, 8, "tp_conv");
   }
   const Array x = random_array(t, s.M * p.xdim, rng, Values::quarters), g = random_array(t, s.N * p.odim, rng, Values::quarters);
   Array gy(t, s.E * p.ydim), gw(t, s.E * p.wdim), gy2(t, gy.n), gw2(t, gw.n);
@@ -203,11 +201,9 @@ void test_tp(const Structure& s, Dtype t, int32_t mul, bool weighted, bool wide,
             want_y[size_t(s.eid[k] * p.ydim + e.j)] += weight(path, s.eid[k], u) * both;
             if (path.w >= 0) want_w[size_t(s.eid[k] * p.wdim + path.w + u)] += both * y.get(s.eid[k] * p.ydim + e.j);
           }
-  expect_close(gy, want_y, 48.0 * mul, 8, "tp_conv_edge y");
-  expect_same(gy, gy2, "tp_conv_edge y");
+  expect_result(gy, gy2, want_y, 48.0 * mul, 8, "tp_conv_edge y");
   if (!weighted) return;
-  expect_close(gw, want_w, 48, 8, "tp_conv_edge w");
-  expect_same(gw, gw2, "tp_conv_edge w");
+  expect_result(gw, gw2, want_w, 48, 8, "tp_conv_edge w");
 }
 
 // ---- symmetric_contraction -------------------------------------------------------------------------------------------

@@ -172,6 +172,13 @@ inline Structure random_structure(int64_t N, int64_t M, int64_t edges, int64_t h
   return {N, M, E, IndexArray(ptr), IndexArray(col), IndexArray(eid)};
 }
 
+// The same edges; unless permuted, numbered by their positions.
+inline Structure numbered(const Structure& s, bool permuted) {
+  std::vector<int64_t> eid = s.eid.value;
+  for (int64_t k = 0; k < s.E && !permuted; ++k) eid[size_t(k)] = k;
+  return {s.N, s.M, s.E, IndexArray(s.rowptr.value), IndexArray(s.col.value), IndexArray(eid)};
+}
+
 // Edges by their sources: the reversed structure.
 inline Structure reversed(const Structure& s) {
   std::vector<int64_t> ptr(size_t(s.M) + 1, 0), row, eid;
@@ -217,6 +224,23 @@ inline void expect_close(const Array& got, const std::vector<double>& want, doub
 inline void expect_same(const Array& a, const Array& b, const char* what) {
   expect(a.size() == b.size() && (a.size() == 0 || !std::memcmp(a.data(), b.data(), size_t(a.size()))), what, "threads change the bits");
 }
+
+// The result of a serial run and of one on threads.
+inline void expect_result(const Array& serial, const Array& threads, const std::vector<double>& want, double terms, double magnitude, const char* what) {
+  expect_close(serial, want, terms, magnitude, what);
+  expect_same(serial, threads, what);
+}
+
+// Of run(data, ParallelFor), which fills `want.size()` numbers.
+template <class Run> void expect_run(Dtype t, const std::vector<double>& want, double terms, double magnitude, const char* what, Run run) {
+  Array serial(t, int64_t(want.size())), threads(t, serial.n);
+  run(serial.data(), serial_for);
+  run(threads.data(), threaded);
+  expect_result(serial, threads, want, terms, magnitude, what);
+}
+
+inline Dtype accumulator(Dtype t) { return t == Dtype::f64 ? t : Dtype::f32; }
+inline std::vector<double> zeros(const Array& like) { return std::vector<double>(size_t(like.n), 0); }
 
 // ---- naive reductions ------------------------------------------------------------------------------------------------
 
