@@ -59,10 +59,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor? eid_t, Tensor alpha, Tensor recur, Tensor? gate, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // type: relation of every edge in CSR order; colptr ... type_t: the reversed edges, read by the backward only.
   m.def("relational_spmm(Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor rowptr, Tensor col, Tensor? eid, Tensor type, "
-        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? type_t, int mul, int reduce, float fill) -> (Tensor, Tensor)");
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? type_t, int mul, int reduce, float fill) -> "
+        "(Tensor, Tensor, Tensor)");
   // wanted: bit 0 the gradient of x, 1 of rel, 2 of weight; empty where not wanted.
-  m.def("relational_spmm_bwd(Tensor grad, Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor? out, Tensor? arg, Tensor rowptr, "
-        "Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
+  m.def("relational_spmm_bwd(Tensor grad, Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor? out, Tensor? arg, Tensor? rest, "
+        "Tensor rowptr, Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
         "-> (Tensor, Tensor, Tensor)");
 
   // *_t: the lists of the derivative by x (ptr_t null: the same with gather and scatter exchanged), read by the backward only.
