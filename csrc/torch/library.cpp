@@ -31,11 +31,13 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("multi_reduce_bwd(Tensor? x, Tensor? edge, Tensor grad, Tensor stat, Tensor arg, Tensor rowptr, Tensor? col, Tensor? eid, "
         "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? scale, int[] reduces, int wanted) -> (Tensor, Tensor, Tensor)");
   // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
+  // *_blocks: pairs of HeadBlocks, for rows whose features of a head are not side by side.
   m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
-        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale, int[] key_blocks=[], "
+        "int[] value_blocks=[]) -> (Tensor, Tensor)");
   m.def("attention_bwd(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor out, Tensor lse, Tensor grad, "
-        "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale) "
-        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+        "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale, "
+        "int[] key_blocks=[], int[] value_blocks=[]) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // query [Nq, H, K], key [Nk, H, K], value [Nk, H, D], bias [pairs, H]; offset [S + 1], the first pair of every segment, goes with bias.
   m.def("segment_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor qptr, Tensor kptr, Tensor? offset, float scale) "
         "-> (Tensor, Tensor)");
