@@ -18,11 +18,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
   // x and value [M, F], y [N, F], edge [E, F], scalar [E], direction [F]. The gradients of absent operands are empty, that of direction
-  // [N, F], of every row by itself; both that and scalar's in the accumulator's dtype.
+  // [N, F], of every row by itself; both that and scalar's in the accumulator's dtype. keep: the slopes [N, F] for y are wanted.
   m.def("edge_act(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
-        "Tensor? row_t, Tensor? eid_t, int act, float slope) -> Tensor");
+        "Tensor? row_t, Tensor? eid_t, int act, float slope, bool keep) -> (Tensor, Tensor)");
   m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor grad, Tensor rowptr, "
-        "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) "
+        "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope, bool wants_y) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // x [M, F], edge [E, F], y [N, F], scale [S, N]; see multi_reduce.h. keep: stat and arg for the backward are wanted.
   m.def("multi_reduce(Tensor? x, Tensor? edge, Tensor? y, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
