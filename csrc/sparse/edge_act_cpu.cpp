@@ -105,16 +105,21 @@ template <class T, Act act, Pass pass, int V, bool keep = true> void block(const
         if (pass == Pass::sources) __builtin_prefetch(at(a.grad, next) + i);
       }
     }
+#pragma GCC unroll 4
     for (int v = 0; v < V; ++v) {
       Vec<A> z = held[v];
       if (far) z += vector(at(far, o), v);
       if (a.edge) z += vector(at(a.edge, e), v);
       if (a.scalar) z += scalar * direction[v];
       if constexpr (pass == Pass::forward) {
-        const Both<A> m = activate<A, act>(a.act, z, slope);
-        const Vec<A> times = a.value ? vector(at(a.value, o), v) : Vec<A>{};
-        sum[v] += a.value ? m.value * times : m.value;
-        if (keep && a.slopes) sum_slope[v] += a.value ? m.slope * times : m.slope;
+        Both<A> m = activate<A, act>(a.act, z, slope);
+        if (a.value) {
+          const Vec<A> times = vector(at(a.value, o), v);
+          m.value *= times;
+          m.slope *= times;
+        }
+        sum[v] += m.value;
+        if (keep && a.slopes) sum_slope[v] += m.slope;
       } else if constexpr (pass == Pass::rows) {
         Vec<A> d = activate<A, act>(a.act, z, slope).slope * extra[v];
         if (a.value) d *= vector(at(a.value, o), v);
