@@ -89,9 +89,10 @@ def irreps_attention(
     for r in (rows, keys):
         if r is not None and (heads == 0 or any(t.mul % heads for t in r.irreps)):
             check.fail(ValueError, op, f"heads to divide the copies of {r.irreps}", heads)
-    blocks = [() if r is None or heads == 1 else _blocks(r, heads) for r in (keys, rows)]
+    key_blocks, value_blocks = (() if r is None or heads == 1 else _blocks(r, heads) for r in (keys, rows))
     by_head = lambda t: None if t is None else t.reshape(t.shape[0], heads, math.prod(t.shape[1:]) // heads)
-    out = blocked_attention(op, structure, by_head(query), by_head(key), by_head(value), bias, *blocks, scale)  # type: ignore[arg-type]
+    operands = by_head(query), by_head(key), by_head(value)
+    out = blocked_attention(op, structure, *operands, bias, key_blocks, value_blocks, scale)  # type: ignore[arg-type]
     return out.reshape(graph.num_dst, *value.shape[1:])
 
 
