@@ -16,6 +16,7 @@ U, V, E = range(3)
 
 # csrc/sparse/attention.h
 ADDITIVE, GATV2, DOT = range(3)
+HEAD_BLOCKS = 16
 
 # csrc/sparse/edge_act.h
 EDGE_ACTS = {

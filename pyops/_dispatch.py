@@ -105,7 +105,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
             @staticmethod
             def vmap(info, in_dims, *args):
                 calls = [
-                    call(*(a if d is None else a.select(d, i).contiguous() for a, d in zip(args, in_dims, strict=True)))
+                    call(*(a.select(d, i).contiguous() if isinstance(d, int) else a for a, d in zip(args, in_dims, strict=True)))
                     for i in range(info.batch_size)
                 ]
                 if isinstance(calls[0], Tensor):

@@ -18,7 +18,7 @@ def edge_act_samples(leaf: Callable) -> dict[str, list[tuple]]:
         shapes = (M, F), *((n, F) if p else None for n, p in zip((N, E, M), present, strict=True))
         operands = [None if s is None else leaf(*s) for s in shapes]
         operands += [leaf(E), leaf(F)] if present[0] else [None, None]
-        forward.append((*operands, rowptr, col, eid, None, None, None, act, 0.5))
+        forward.append((*operands, rowptr, col, eid, None, None, None, act, 0.5, bool(present[0])))
         plain = [None if t is None else t.detach() for t in operands]
-        backward.append((*plain, values(N, F, seed=5), rowptr, col, eid, *back, act, 0.5))
+        backward.append((*plain, values(N, F, seed=5), rowptr, col, eid, *back, act, 0.5, bool(present[1])))
     return {"edge_act": forward, "edge_act_bwd": backward}

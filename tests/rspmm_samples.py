@@ -25,8 +25,8 @@ def rspmm_samples(leaf: Callable) -> dict[str, list[tuple]]:
     backward = []
     for args in forward:
         x, rel, weight, mask_, *_, mul, reduce, _ = args
-        out, arg = torch.ops.structops.relational_spmm(*(t.detach() if isinstance(t, torch.Tensor) else t for t in args))
+        out, arg, rest = torch.ops.structops.relational_spmm(*(t.detach() if isinstance(t, torch.Tensor) else t for t in args))
         # Its own derivative is a composition, which is not for tracing: tests/sparse/test_rspmm.py has the second order.
         fixed = [t if t is None else t.detach() for t in (leaf(*out.shape), x, rel, weight)]
-        backward.append((*fixed, mask_, out, arg, *s, mul, reduce, 7))
+        backward.append((*fixed, mask_, out, arg, rest, *s, mul, reduce, 7))
     return {"relational_spmm": forward, "relational_spmm_bwd": backward}

@@ -12,6 +12,7 @@ template <class T, Score score> struct Attention {
   using A = Acc<T>;
   IndexRef rowptr, col, eid, colptr, row_t, eid_t;
   int64_t N, M, H, K, D, chunk;
+  const int *key_moved, *value_moved;  // [H, K], [H, D], or null: one block
   A slope, scale;
   const T *key, *query, *value, *edge, *att, *forward_out, *grad;
   T *out, *d_key, *d_query, *d_value, *d_edge;
@@ -21,6 +22,13 @@ template <class T, Score score> struct Attention {
 #pragma unroll
     for (int w = 16; w; w /= 2) v += __shfl_xor_sync(kFull, v, w);
     return v;
+  }
+  // Where a row holds feature j of head h.
+  STRUCTOPS_DEVICE int64_t key_at(int64_t row, int64_t h, int64_t j) const {
+    return (row * H + h) * K + j + (score == Score::dot && key_moved ? key_moved[h * K + j] : 0);
+  }
+  STRUCTOPS_DEVICE int64_t value_at(int64_t row, int64_t h, int64_t j) const {
+    return (row * H + h) * D + j + (score != Score::gatv2 && value_moved ? value_moved[h * D + j] : 0);
   }
   STRUCTOPS_DEVICE A leaky(A z) const { return z > 0 ? z : z * slope; }
   STRUCTOPS_DEVICE A leaky_slope(A z) const { return z > 0 ? A(1) : slope; }
@@ -37,13 +45,14 @@ template <class T, Score score> struct Attention {
     A s = 0;
     for (int64_t j = threadIdx.x & 31; j < K; j += 32)
       s += score == Score::gatv2 ? widen(att[h * K + j]) * leaky(inner(u, v, e, h, j))
-                                 : widen(key[(u * H + h) * K + j]) * widen(query[(v * H + h) * K + j]);
+                                 : widen(key[key_at(u, h, j)]) * widen(query[key_at(v, h, j)]);
     s = sum(s);
     return score == Score::gatv2 ? s : scale * s + (edge ? widen(edge[e * H + h]) : A(0));
   }
-  STRUCTOPS_DEVICE A dot(const T* p, const T* q) const {
+  // <row r of p, row t of q> in head h
+  STRUCTOPS_DEVICE A dot(const T* p, int64_t r, const T* q, int64_t t, int64_t h) const {
     A s = 0;
-    for (int64_t j = threadIdx.x & 31; j < D; j += 32) s += widen(p[j]) * widen(q[j]);
+    for (int64_t j = threadIdx.x & 31; j < D; j += 32) s += widen(p[value_at(r, h, j)]) * widen(q[value_at(t, h, j)]);
     return sum(s);
   }
   STRUCTOPS_DEVICE A weight(A s, A total) const { return exp(s - (total == Limits<A>::low() ? A(0) : total)); }
@@ -69,13 +78,13 @@ template <class T, Score score> struct Attention {
 #pragma unroll
         for (int r = 0; r < kAttentionLanes; ++r) {
           const int64_t j = j0 + r * 32 + lane;
-          if (j < D) acc[r] += p * widen(value[(u * H + h) * D + j]);
+          if (j < D) acc[r] += p * widen(value[value_at(u, h, j)]);
         }
       }
 #pragma unroll
       for (int r = 0; r < kAttentionLanes; ++r) {
         const int64_t j = j0 + r * 32 + lane;
-        if (j < D) out[(v * H + h) * D + j] = Narrow<T>::to(acc[r]);
+        if (j < D) out[value_at(v, h, j)] = Narrow<T>::to(acc[r]);
       }
     }
   }
@@ -83,12 +92,12 @@ template <class T, Score score> struct Attention {
   // ds of an edge, in every lane.
   STRUCTOPS_DEVICE A score_gradient(int64_t u, int64_t v, int64_t e, int64_t h, A* p) const {
     *p = weight(score_of(u, v, e, h), lse[v * H + h]);
-    return *p * (dot(grad + (v * H + h) * D, value + (u * H + h) * D) - delta[v * H + h]);
+    return *p * (dot(grad, v, value, u, h) - delta[v * H + h]);
   }
 
   // The derivative of the score with respect to feature j of the key, or of the query where `by_row`.
   STRUCTOPS_DEVICE A key_factor(int64_t u, int64_t v, int64_t e, int64_t h, int64_t j, bool by_row) const {
-    if (score == Score::dot) return scale * widen(by_row ? key[(u * H + h) * K + j] : query[(v * H + h) * K + j]);
+    if (score == Score::dot) return scale * widen(by_row ? key[key_at(u, h, j)] : query[key_at(v, h, j)]);
     const A d = leaky_slope(inner(u, v, e, h, j));
     return score == Score::gatv2 ? d * widen(att[h * K + j]) : d;
   }
@@ -97,7 +106,7 @@ template <class T, Score score> struct Attention {
     const int lane = threadIdx.x & 31;
     const int64_t last = (piece + 1) * chunk < N ? (piece + 1) * chunk : N;
     for (int64_t v = piece * chunk; v < last; ++v) {
-      const A d = dot(grad + (v * H + h) * D, forward_out + (v * H + h) * D);
+      const A d = dot(grad, v, forward_out, v, h);
       if (lane == 0) delta[v * H + h] = d;
     }
     __syncwarp();
@@ -118,7 +127,7 @@ template <class T, Score score> struct Attention {
             if (d_edge && score != Score::dot) d_edge[(e * H + h) * K + j] = Narrow<T>::to(d);
           }
         }
-        if (j < K) d_query[(v * H + h) * K + j] = Narrow<T>::to(total);
+        if (j < K) d_query[key_at(v, h, j)] = Narrow<T>::to(total);
       }
       if (score == Score::gatv2 && j < K) d_att[(piece * H + h) * K + j] = total_att;
     }
@@ -135,23 +144,41 @@ template <class T, Score score> struct Attention {
         A p;
         const A ds = score_gradient(u, v, e, h, &p);
         if (j < K) total_key += ds * key_factor(u, v, e, h, j, false);
-        if (j < D) total_value += p * widen(grad[(v * H + h) * D + j]);
+        if (j < D) total_value += p * widen(grad[value_at(v, h, j)]);
       }
-      if (j < K) d_key[(u * H + h) * K + j] = Narrow<T>::to(total_key);
-      if (j < D) d_value[(u * H + h) * D + j] = Narrow<T>::to(total_value);
+      if (j < K) d_key[key_at(u, h, j)] = Narrow<T>::to(total_key);
+      if (j < D) d_value[value_at(u, h, j)] = Narrow<T>::to(total_value);
     }
   }
 };
 
+// moved[h, j]: how far behind h * width + j a row of blocks holds feature j of head h.
+__global__ void attention_places(HeadBlocks b, int64_t H, int64_t width, int* moved) {
+  for (int64_t i = blockIdx.x * int64_t(blockDim.x) + threadIdx.x; i < H * width; i += int64_t(gridDim.x) * blockDim.x) {
+    const int64_t h = i / width;
+    int64_t j = i % width, at = 0;
+    for (int r = 0; r < b.count; ++r) {
+      const int64_t w = b.width[r], n = w * b.repeat[r];
+      if (j < n) {
+        moved[i] = int(at + (j / w * H + h) * w + j % w - i);
+        break;
+      }
+      j -= n;
+      at += n * H;
+    }
+  }
+}
+
 enum class AttentionPass { forward, rows, sources };
 
 template <class T, Score score, AttentionPass pass>
-__global__ void __launch_bounds__(128) attention_pass(const Attention<T, score> a, int64_t items) {
-  const int64_t step = int64_t(gridDim.x) * 4;
-  for (int64_t i = int64_t(blockIdx.x) * 4 + threadIdx.x / 32; i < items * a.H; i += step) {
-    if (pass == AttentionPass::forward) a.forward(i / a.H, i % a.H);
-    else if (pass == AttentionPass::rows) a.backward_rows(i / a.H, i % a.H);
-    else a.backward_source(i / a.H, i % a.H);
+__global__ void __launch_bounds__(128, 4) attention_pass(const Attention<T, score> a, int64_t items) {
+  // A head a block column: no quotient by H, which would be a call with registers spilled around it.
+  const int64_t head = blockIdx.x;
+  for (int64_t i = int64_t(blockIdx.y) * 4 + threadIdx.x / 32; i < items; i += int64_t(gridDim.y) * 4) {
+    if (pass == AttentionPass::forward) a.forward(i, head);
+    else if (pass == AttentionPass::rows) a.backward_rows(i, head);
+    else a.backward_source(i, head);
   }
 }
 

@@ -16,6 +16,10 @@
 // rows longer than spmm_chunk are cut at fixed positions and their parts merged in order; threads never change a result. A row
 // without edges, or whose scores are all -inf, gives 0 and lse -inf, and no gradient. NaN and +inf scores give NaN in their row and head.
 //
+// HeadBlocks says which features of a row belong to a head: the row is blocks one after another, and a block of width w holds w
+// features of head 0, then w of head 1, and so on. One block is [H, width]. Keys and queries share theirs (dot only, one block
+// otherwise), and so do values, out and their gradients.
+//
 // The caller guarantees: indices in range, (colptr, row_t, eid_t) the reversed (rowptr, col, eid), which share one index type;
 // contiguous tensors of one dtype; accumulators are float, double for f64, which is also the dtype of lse and delta.
 #pragma once
@@ -26,17 +30,25 @@ namespace structops {
 
 enum class Score : int { additive, gatv2, dot };
 
+constexpr int kHeadBlocks = 16;
+
+struct HeadBlocks {
+  int count = 0;  // runs of equal blocks
+  int32_t width[kHeadBlocks], repeat[kHeadBlocks];
+};
+
 struct AttentionArgs {
   Score score;
   Dtype dtype;
   int64_t N, M, E;  // rows, sources, edges
   int64_t H, K, D;  // heads, width of keys, width of values
+  HeadBlocks key_blocks, value_blocks;  // of K and D features a head
   double slope, scale;
   Index rowptr, col, eid;       // [N + 1], [E], [E] or null
   Index colptr, row_t, eid_t;   // [M + 1], [E], [E] or null: backward only
-  const void* key;    // [M, H, K]
+  const void* key;    // [M, H, K], by key_blocks, as is query
   const void* query;  // [N, H, K]
-  const void* value;  // [M, H, D]
+  const void* value;  // [M, H, D], by value_blocks, as are out and grad
   const void* edge;   // [E, H], gatv2 [E, H, K], or null
   const void* att;    // [H, K], gatv2 only
   // forward

@@ -4,15 +4,12 @@
 // the tile in a register. By the reversed edges the same, with the source's key and value held and the rows' gradients gathered.
 #include "core/memory.h"
 #include "core/vmath.h"
-#include "sparse/attention.h"
-#include "sparse/attention_rows.h"
+#include "sparse/attention_blocks.h"
 #include "sparse/row_pieces.h"
 #include "sparse/row_vectors.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
-
-constexpr int kTile = 32;
 
 // What a thread works in: [H, kTile] scores, products and slopes, and rows of accumulators.
 template <class A> struct Scratch {
@@ -20,6 +17,7 @@ template <class A> struct Scratch {
   A *key, *value;      // [H, K], [H, D]: the held row, widened; and their sums
   A *sum_key, *sum_value;
   A *m, *l;            // [H]
+  int32_t *key_heads, *value_heads;  // the head of every vector of a key, of a value, where all blocks are whole vectors; else null
   int64_t other[kTile], edge[kTile];
   A* memory;
   explicit Scratch(const AttentionArgs& a) {
@@ -30,8 +28,14 @@ template <class A> struct Scratch {
     s = take(HT); dp = take(HT); slope = take(HT);
     key = take(HK); sum_key = take(HK); value = take(HD); sum_value = take(HD);
     m = take(a.H); l = take(a.H);
+    key_heads = vector_heads<A>(a.key_blocks, a.H, a.K);
+    value_heads = vector_heads<A>(a.value_blocks, a.H, a.D);
   }
-  ~Scratch() { std::free(memory); }
+  ~Scratch() {
+    std::free(memory);
+    std::free(key_heads);
+    std::free(value_heads);
+  }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 };
@@ -69,7 +73,7 @@ void scores(const AttentionArgs& a, Scratch<A>& x, const T* far, int n) {
         return total;
       });
     } else {
-      lane_sums<A>(s, n, [&](int i) __attribute__((always_inline)) { return products(held, far + (x.other[i] * H + h) * K, K); });
+      head_products(s, a.key_blocks, H, h, x.key, far, H * K, x.other, n);
       for (int i = 0; i < n; ++i) s[i] = scale * s[i] + (edge ? widen(edge[x.edge[i] * H + h]) : A(0));
     }
   }
@@ -80,44 +84,6 @@ void scores(const AttentionArgs& a, Scratch<A>& x, const T* far, int n) {
         store(x.slope + h * kTile + i, d);
         store(x.s + h * kTile + i, z * d);
       }
-}
-
-// sum[h, :] += sum over i of weight[h, i] * rows[other[i], h, :]
-template <class T, class A>
-void add_rows(A* sum, const A* weight, const T* rows, const int64_t* other, int n, int64_t H, int64_t D) {
-  constexpr int L = W<A>;
-  int64_t done = 0;
-  if (D % L == 0 && D > 0) {
-    // Four vectors at a time, of one head or several: enough independent sums to hide the latency of an addition.
-    const int64_t HD = H * D;
-    for (; done + 4 * L <= HD; done += 4 * L) {
-      Vec<A> t[4];
-      const A* w[4];
-      for (int r = 0; r < 4; ++r) {
-        t[r] = load(sum + done + r * L);
-        w[r] = weight + (done + r * L) / D * kTile;
-      }
-      for (int i = 0; i < n; ++i) {
-        const T* const p = rows + other[i] * HD + done;
-        for (int r = 0; r < 4; ++r) t[r] += w[r][i] * load(p + r * L);
-      }
-      for (int r = 0; r < 4; ++r) store(sum + done + r * L, t[r]);
-    }
-    for (; done < HD; done += L) {
-      Vec<A> t = load(sum + done);
-      for (int i = 0; i < n; ++i) t += weight[done / D * kTile + i] * load(rows + other[i] * HD + done);
-      store(sum + done, t);
-    }
-    return;
-  }
-  for (int64_t h = 0; h < H; ++h) {
-    const A* const w = weight + h * kTile;
-    for (int64_t j = 0; j < D; j += W<A>) {
-      Vec<A> t = get(sum + h * D + j, D - j);
-      for (int i = 0; i < n; ++i) t += w[i] * get(rows + (other[i] * H + h) * D + j, D - j);
-      put(sum + h * D + j, t, D - j);
-    }
-  }
 }
 
 // The far rows and the edges of the tile that begins at k; prefetches the rows.
@@ -152,13 +118,13 @@ template <class T, Score score> void forward_part(const AttentionArgs& a, Scratc
         const A shrink = vexp<A>(splat(x.m[h] - m))[0];
         if (x.l[h] != 0) {
           x.l[h] *= shrink;
-          for (int64_t j = 0; j < a.D; ++j) x.sum_value[h * a.D + j] *= shrink;
+          each_block(a.value_blocks, H, h, [&](int64_t at, int64_t n) { for (int64_t j = at; j < at + n; ++j) x.sum_value[j] *= shrink; });
         }
         x.m[h] = m;
       }
       x.l[h] += exponentials(s, finite_or_zero(m), n);
     }
-    add_rows(x.sum_value, x.s, as<T>(a.value), x.other, n, H, a.D);
+    add_rows(x.sum_value, x.s, as<T>(a.value), x.other, n, a.value_blocks, x.value_heads, H, a.D);
   }
 }
 
@@ -171,7 +137,9 @@ template <class A> void append(const AttentionArgs& a, Scratch<A>& x, const A* p
     const A before = x.l[h] == 0 ? A(0) : vexp<A>(splat(x.m[h] - top))[0], after = vexp<A>(splat(m[h] - top))[0];
     x.l[h] = x.l[h] * before + l[h] * after;
     x.m[h] = top;
-    for (int64_t j = h * a.D; j < (h + 1) * a.D; ++j) x.sum_value[j] = x.sum_value[j] * before + sum[j] * after;
+    each_block(a.value_blocks, a.H, h, [&](int64_t at, int64_t n) {
+      for (int64_t j = at; j < at + n; ++j) x.sum_value[j] = x.sum_value[j] * before + sum[j] * after;
+    });
   }
 }
 
@@ -182,7 +150,7 @@ template <class T> void finish_row(const AttentionArgs& a, Scratch<Acc<T>>& x, i
   A* const lse = static_cast<A*>(a.lse) + v * H;
   for (int64_t h = 0; h < H; ++h) {
     const A l = x.l[h], inverse = l == 0 ? A(0) : 1 / l;
-    for (int64_t j = 0; j < a.D; ++j) x.sum_value[h * a.D + j] *= inverse;
+    each_block(a.value_blocks, H, h, [&](int64_t at, int64_t n) { for (int64_t j = at; j < at + n; ++j) x.sum_value[j] *= inverse; });
     lse[h] = l == 0 ? A(-INFINITY) : x.m[h] + vlog<A>(splat(l))[0];
   }
   narrow_row(out, x.sum_value, HD);
@@ -200,7 +168,7 @@ void score_backward(const AttentionArgs& a, Scratch<A>& x, const T* far, int n, 
         for (int i = 0; i < n; ++i) narrow_to(d_edge + x.edge[i] * H + h, x.s[h * kTile + i]);
     for (int64_t h = 0; h < H; ++h)
       for (int i = 0; i < n; ++i) x.s[h * kTile + i] *= scale;
-    add_rows(x.sum_key, x.s, far, x.other, n, H, K);
+    add_rows(x.sum_key, x.s, far, x.other, n, a.key_blocks, x.key_heads, H, K);
   } else if constexpr (score == Score::additive) {
     for (int64_t h = 0; h < H; ++h) {
       A *const s = x.s + h * kTile, *const d = x.slope + h * kTile;
@@ -240,11 +208,8 @@ void score_backward(const AttentionArgs& a, Scratch<A>& x, const T* far, int n, 
 }
 
 // x.dp[h, i] = <held value of head h, row other[i] of rows>
-template <class T, class A> void value_products(Scratch<A>& x, const T* rows, int n, int64_t H, int64_t D) {
-  for (int64_t h = 0; h < H; ++h)
-    lane_sums<A>(x.dp + h * kTile, n, [&](int i) __attribute__((always_inline)) {
-      return products(x.value + h * D, rows + (x.other[i] * H + h) * D, D);
-    });
+template <class T, class A> void value_products(const AttentionArgs& a, Scratch<A>& x, const T* rows, int n) {
+  for (int64_t h = 0; h < a.H; ++h) head_products(x.dp + h * kTile, a.value_blocks, a.H, h, x.value, rows, a.H * a.D, x.other, n);
 }
 
 // The gradient of a row's query by its edges [begin, end), in x.sum_key.
@@ -256,14 +221,19 @@ void backward_row(const AttentionArgs& a, Scratch<Acc<T>>& x, int64_t v, int64_t
   widen_row(x.value, as<T>(a.grad) + v * HD, HD);
   const A* const lse = as<A>(a.lse) + v * H;
   A* const delta = x.m;
-  for (int64_t h = 0; h < H; ++h) delta[h] = hsum<A>(products(x.value + h * D, as<T>(a.forward_out) + v * HD + h * D, D));
+  for (int64_t h = 0; h < H; ++h) {
+    const T* const out = as<T>(a.forward_out) + v * HD;
+    Vec<A> s{};
+    each_vector<A>(a.value_blocks, H, h, [&](auto at) __attribute__((always_inline)) { s += at(x.value) * at(out); });
+    delta[h] = hsum<A>(s);
+  }
   if (begin == a.rowptr[v])  // parts of a row may run at the same time
     for (int64_t h = 0; h < H; ++h) static_cast<A*>(a.delta)[v * H + h] = delta[h];
   for (int64_t j = 0; j < HK; ++j) x.sum_key[j] = 0;
   for (int64_t k = begin; k < end; k += kTile) {
     const int n = fetch(x, a.col, a.eid, k, end, as<T>(a.value), HD);
     scores<T, score>(a, x, as<T>(a.key), n);
-    value_products(x, as<T>(a.value), n, H, D);
+    value_products(a, x, as<T>(a.value), n);
     for (int64_t h = 0; h < H; ++h) {
       A* const s = x.s + h * kTile;
       pad(s, n, A(-INFINITY));
@@ -286,7 +256,7 @@ template <class T, Score score> void backward_source(const AttentionArgs& a, Scr
   for (int64_t k = begin; k < end; k += kTile) {
     const int n = fetch(x, a.row_t, a.eid_t, k, end, as<T>(a.grad), HD);
     scores<T, score>(a, x, as<T>(a.query), n);
-    value_products(x, as<T>(a.grad), n, H, D);
+    value_products(a, x, as<T>(a.grad), n);
     for (int i = 0; i < n; ++i)
       for (int64_t h = 0; h < H; ++h) {
         x.s[h * kTile + i] -= finite_or_zero(lse[x.other[i] * H + h]);
@@ -296,7 +266,7 @@ template <class T, Score score> void backward_source(const AttentionArgs& a, Scr
       pad(x.s + h * kTile, n, A(-INFINITY));
       exponentials(x.s + h * kTile, A(0), n);
     }
-    add_rows(x.sum_value, x.s, as<T>(a.grad), x.other, n, H, D);
+    add_rows(x.sum_value, x.s, as<T>(a.grad), x.other, n, a.value_blocks, x.value_heads, H, D);
     for (int64_t h = 0; h < H; ++h) score_gradients(x.s + h * kTile, x.dp + h * kTile, n, A(0));
     score_backward<T, score, false>(a, x, as<T>(a.query), n, static_cast<A*>(nullptr));
   }

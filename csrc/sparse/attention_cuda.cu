@@ -5,7 +5,15 @@
 namespace structops::cuda {
 namespace {
 
-template <class T, Score score> Attention<T, score> arguments(const AttentionArgs& a) {
+// Null where [H, width] is in order as it is.
+const int* places(const char* op, const CudaContext& ctx, const HeadBlocks& b, int64_t H, int64_t width) {
+  if (H * width == 0 || (b.count == 1 && b.repeat[0] == 1)) return nullptr;
+  int* const table = scratch<int>(ctx, H * width);
+  launch(op, ctx, attention_places, dim3(blocks_for(H * width, 128)), 128, b, H, width, table);
+  return table;
+}
+
+template <class T, Score score> Attention<T, score> arguments(const char* op, const CudaContext& ctx, const AttentionArgs& a) {
   using A = Acc<T>;
   Attention<T, score> d{};
   d.rowptr = ref(a.rowptr); d.col = ref(a.col); d.eid = ref(a.eid);
@@ -17,33 +25,35 @@ template <class T, Score score> Attention<T, score> arguments(const AttentionArg
   d.forward_out = in(a.forward_out); d.grad = in(a.grad);
   const auto to = [](void* p) { return static_cast<T*>(p); };
   d.out = to(a.out); d.d_key = to(a.d_key); d.d_query = to(a.d_query); d.d_value = to(a.d_value); d.d_edge = to(a.d_edge);
+  d.key_moved = places(op, ctx, a.key_blocks, a.H, a.K);
+  d.value_moved = places(op, ctx, a.value_blocks, a.H, a.D);
   d.lse = static_cast<A*>(a.lse);
   d.delta = static_cast<A*>(a.delta);
   return d;
 }
 
-template <class F> void with_score(const char* op, const AttentionArgs& a, F f) {
+template <class F> void with_score(const char* op, const CudaContext& ctx, const AttentionArgs& a, F f) {
   with_float(op, a.dtype, [&](auto* t) {
     using T = Pointee<decltype(t)>;
-    if (a.score == Score::additive) f(t, arguments<T, Score::additive>(a));
-    else if (a.score == Score::gatv2) f(t, arguments<T, Score::gatv2>(a));
-    else f(t, arguments<T, Score::dot>(a));
+    if (a.score == Score::additive) f(t, arguments<T, Score::additive>(op, ctx, a));
+    else if (a.score == Score::gatv2) f(t, arguments<T, Score::gatv2>(op, ctx, a));
+    else f(t, arguments<T, Score::dot>(op, ctx, a));
   });
 }
 
 template <AttentionPass pass, class T, Score score>
 void run(const char* op, const CudaContext& ctx, const Attention<T, score>& d, int64_t items) {
-  launch(op, ctx, attention_pass<T, score, pass>, dim3(blocks_for(items * d.H, 4)), 128, d, items);
+  launch(op, ctx, attention_pass<T, score, pass>, dim3(unsigned(d.H), grid_y(div_up(items, 4))), 128, d, items);
 }
 
 }  // namespace
 
 void attention_fwd(const AttentionArgs& a, const CudaContext& ctx) {
-  with_score("attention", a, [&](auto*, const auto& d) { run<AttentionPass::forward>("attention", ctx, d, a.N); });
+  with_score("attention", ctx, a, [&](auto*, const auto& d) { run<AttentionPass::forward>("attention", ctx, d, a.N); });
 }
 
 void attention_bwd(const AttentionArgs& a, const CudaContext& ctx) {
-  with_score("attention_bwd", a, [&](auto* t, auto d) {
+  with_score("attention_bwd", ctx, a, [&](auto* t, auto d) {
     using T = Pointee<decltype(t)>;
     // Rows share a piece only where their gradients of att must be added up.
     d.chunk = a.score == Score::gatv2 ? (a.N < 1024 ? 1 : div_up(a.N, 1024)) : 1;

@@ -35,15 +35,20 @@ template <class A> STRUCTOPS_INLINE Vec<A> hsum4(Vec<A> v0, Vec<A> v1, Vec<A> v2
   return c;
 }
 
+// to[r] = the sum of the lanes of vector r
+template <class A> STRUCTOPS_INLINE void store_sums4(A* to, Vec<A> v0, Vec<A> v1, Vec<A> v2, Vec<A> v3) {
+  if constexpr (W<A> >= 4) {
+    const Vec<A> c = hsum4<A>(v0, v1, v2, v3);
+    for (int r = 0; r < 4; ++r) to[r] = c[r];
+  } else {
+    to[0] = hsum<A>(v0); to[1] = hsum<A>(v1); to[2] = hsum<A>(v2); to[3] = hsum<A>(v3);
+  }
+}
+
 // to[i] = the sum of the lanes of f(i), for n > 0 edges and up to the next multiple of four.
 template <class A, class F> STRUCTOPS_INLINE void lane_sums(A* to, int n, F f) {
   for (int i = 0; i < n; i += 4) {
-    if constexpr (W<A> >= 4) {
-      const Vec<A> c = hsum4<A>(f(i), f(i + 1), f(i + 2), f(i + 3));
-      for (int r = 0; r < 4; ++r) to[i + r] = c[r];
-    } else {
-      for (int r = 0; r < 4; ++r) to[i + r] = hsum<A>(f(i + r));
-    }
+    store_sums4<A>(to + i, f(i), f(i + 1), f(i + 2), f(i + 3));
   }
 }
 

@@ -9,6 +9,8 @@
 // With g the gradient of out and d = act'(z) g value: the gradient of y is the sum of d over the row, of edge d itself, of x the sum of
 // d over the source's edges, of value that of act(z) g; of scalar the sum of d direction over features, of direction that of scalar d over
 // all edges, left to the caller as a sum per row. z is computed again; nothing of size E is kept.
+// The forward can give slopes[v, f] = sum of act'(z) value over the row: with it the gradient of y is g slopes, and where edge and
+// scalar are absent the backward has no pass over the rows.
 //
 // Edges are added in the order of the structure. A row without edges gives 0. NaN propagates within its feature.
 //
@@ -37,6 +39,7 @@ struct EdgeActArgs {
   const void* scalar;     // [E] or null
   const void* direction;  // [F], with scalar
   void* out;          // [N, F], forward
+  void* slopes;       // [N, F] accumulator dtype, or null: forward
   // backward
   const void* grad;  // [N, F]
   void* d_x;         // [M, F]

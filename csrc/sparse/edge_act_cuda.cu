@@ -45,7 +45,7 @@ template <class T, Pass pass> __global__ void __launch_bounds__(128) edge_act_pa
     const void *const own = by_row ? a.y : a.x, *const far = by_row ? a.x : a.y;
     const A held = own ? at(own, r, f) : A(0);
     const A direction = a.scalar ? at(a.direction, 0, f) : A(0);
-    A sum = 0, sum_value = 0, sum_direction = 0;
+    A sum = 0, sum_value = 0, sum_slope = 0, sum_direction = 0;
     for (int64_t k = s.ptr.at(r); k < end; ++k) {
       const int64_t o = s.other.at(k), e = s.eid.data ? s.eid.at(k) : k;
       A z = held;
@@ -54,8 +54,9 @@ template <class T, Pass pass> __global__ void __launch_bounds__(128) edge_act_pa
       const A scalar = a.scalar ? widen(static_cast<const T*>(a.scalar)[e]) : A(0);
       if (a.scalar) z += scalar * direction;
       if (pass == Pass::forward) {
-        const A m = activate(a.act, z, slope, false);
-        sum += a.value ? m * at(a.value, o, f) : m;
+        const A times = a.value ? at(a.value, o, f) : A(1);
+        sum += activate(a.act, z, slope, false) * times;
+        if (a.slopes) sum_slope += activate(a.act, z, slope, true) * times;
       } else if (pass == Pass::rows) {
         A d = activate(a.act, z, slope, true) * at(a.grad, r, f);
         if (a.value) d *= at(a.value, o, f);
@@ -69,6 +70,7 @@ template <class T, Pass pass> __global__ void __launch_bounds__(128) edge_act_pa
       }
     }
     if (pass == Pass::forward) to(a.out, r, f, sum);
+    if (pass == Pass::forward && a.slopes) static_cast<A*>(a.slopes)[r * a.F + f] = sum_slope;
     if (pass == Pass::rows && a.d_y) to(a.d_y, r, f, sum);
     if (pass == Pass::rows && a.d_scalar) static_cast<A*>(a.d_direction)[r * a.F + f] = sum_direction;
     if (pass == Pass::sources) {

@@ -124,10 +124,11 @@ emit(const Block<A>& b, const A* h, A* z, const A* y, const A* alpha, A* part, b
   }
 }
 
-// next = a (P h) + b h + c prev for rows [r0, r1); next may be prev. b and c null: absent.
+// next = a (P h) + b h + c prev for rows [r0, r1); next may be prev. b and c null: absent. `terms` of the result are added: that of
+// next, and before it that of h, which the step before left out. Half of the traffic of z is saved where nothing else needs a visit.
 template <class A, bool weighted> void
 advance(const Block<A>& s, const Side<A>& p, const A* h, const A* prev, A* next, const A* a, const A* b, const A* c, A* z, const A* y,
-        const A* alpha, A* part, int64_t r0, int64_t r1) {
+        const A* alpha, A* part, int terms, int64_t r0, int64_t r1) {
   constexpr int L = W<A>;
   for (int64_t v = r0; v < r1; ++v) {
     const int64_t begin = p.ptr[v], end = p.ptr[v + 1], at = v * s.S;
@@ -144,7 +145,12 @@ advance(const Block<A>& s, const Side<A>& p, const A* h, const A* prev, A* next,
         store(next + at + o, r);
       }
     });
-    if (z) emit<A>(s, next + at, z + at, y ? y + at : nullptr, alpha, part, false);
+    if (z && terms == 1) emit<A>(s, next + at, z + at, y ? y + at : nullptr, alpha, part, false);
+    if (z && terms == 2)
+      for (int o = 0; o < s.vectors * L; o += L) {
+        const Vec<A> sum = load(z + at + o) + load(alpha - s.S + o) * load(h + at + o);
+        store(z + at + o, sum + load(alpha + o) * load(next + at + o));
+      }
   }
 }
 
@@ -240,8 +246,9 @@ template <class T> struct Run {
     const A *const ca = coefficient(0, k), *const cb = has_b ? coefficient(1, k) : nullptr;
     const A *const cc = has_c && k ? coefficient(2, k) : nullptr, *const al = alpha + (k + 1) * S;
     A* const sum = part ? part + i * S : nullptr;
-    if (p.w) advance<A, true>(block, p, h, prev, next, ca, cb, cc, z, y, al, sum, r0, r1);
-    else advance<A, false>(block, p, h, prev, next, ca, cb, cc, z, y, al, sum, r0, r1);
+    const int terms = block.gate || y ? 1 : k % 2 ? 2 : k == K - 1 ? 1 : 0;
+    if (p.w) advance<A, true>(block, p, h, prev, next, ca, cb, cc, z, y, al, sum, terms, r0, r1);
+    else advance<A, false>(block, p, h, prev, next, ca, cb, cc, z, y, al, sum, terms, r0, r1);
   }
 
   void forward() {

@@ -16,7 +16,7 @@ struct RspmmParams {
   IndexRef rowptr, col, eid, type, colptr, row_t, eid_t, type_t;
   IndexRef relptr, order;  // positions of the reversed edges by relation
   int has_eid;
-  void *out, *arg, *d_x, *d_rel, *d_weight;
+  void *out, *arg, *rest, *d_x, *d_rel, *d_weight;
   void* partial;  // [kSplits, B, R, F] accumulators
   int64_t B, N, M, R, E, F;
   double fill;
@@ -74,8 +74,8 @@ template <class T> struct RelAt {
         return o == Limits<A>::low() ? A(0) : get(p.grad, v) * exp(product(u, r, f) * w - o);
       }
       default: {
-        const A m = product(u, r, f) * w, mean = get(p.out, v);
-        A g = (get(p.grad, v) + A(2) * get(p.grad, plane + v) * (m - mean)) / count();
+        const A m = product(u, r, f) * w, mean = get(p.out, v), rest = get(p.rest, v);
+        A g = (get(p.grad, v) + A(2) * get(p.grad, plane + v) * (m - mean - rest)) / count();
         if (won(v)) g += get(p.grad, 2 * plane + v);
         if (won(plane + v)) g += get(p.grad, 3 * plane + v);
         return g;
@@ -113,7 +113,7 @@ template <class T> __global__ void rspmm_rows(RspmmParams p) {
   const RelReduce reduce = RelReduce(p.reduce);
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < plane; i += int64_t(gridDim.x) * blockDim.x) {
     const int64_t f = i % p.F, v = i / p.F % p.N, b = i / p.F / p.N;
-    A sum = 0, mean = 0, second = 0, top = Limits<A>::low(), scaled = 0, best[2] = {0, 0};
+    A sum = 0, shift = 0, mean = 0, second = 0, top = Limits<A>::low(), scaled = 0, best[2] = {0, 0};
     int64_t n = 0, arg[2] = {p.E, p.E};
     for (int64_t k = p.rowptr.at(v), end = p.rowptr.at(v + 1); k < end; ++k) {
       const int64_t j = at.edge(k);
@@ -128,9 +128,10 @@ template <class T> __global__ void rspmm_rows(RspmmParams p) {
         top = rises ? m : top;
       }
       if (reduce == RelReduce::pna) {
-        const A d = m - mean;
+        if (n == 1 && m - m == A(0)) shift = m;
+        const A shifted = m - shift, d = shifted - mean;
         mean += d / A(n);
-        second += d * (m - mean);
+        second += d * (shifted - mean);
       }
       for (int s = 0; s < 2; ++s) {  // largest, smallest
         const A c = s ? -m : m;
@@ -142,7 +143,8 @@ template <class T> __global__ void rspmm_rows(RspmmParams p) {
       if (p.rowptr.wide) static_cast<long long*>(p.arg)[to] = k; else static_cast<int*>(p.arg)[to] = int(k);
     };
     if (reduce == RelReduce::pna) {
-      put(i, mean);
+      put(i, shift + mean);
+      static_cast<T*>(p.rest)[i] = Narrow<T>::to(shift - widen(Narrow<T>::to(shift + mean)) + mean);
       put(plane + i, n ? second / A(n) : A(0));
       put(2 * plane + i, best[0]);
       put(3 * plane + i, n ? -best[1] : A(0));

@@ -5,13 +5,15 @@
 // j = eid[k] (eid null: j = k) numbers weight and mask. (x): mul; add; min; copy of x; rotate, where the first half of the
 // features holds real parts, the second imaginary ones, and the complex numbers are multiplied.
 // REDUCE: sum; mean = sum / n; min, max (first k wins a tie); logsumexp (online, running maximum); pna = mean, population
-// variance (Welford), max and min, each a plane of out [4, B, N, F]. n counts the edges that the mask leaves.
+// variance, max and min, each a plane of out [4, B, N, F]. n counts the edges that the mask leaves. Welford's recurrence runs on the
+// differences from the row's first message (0 where that is not finite): |mean - first| <= sqrt(n) std, so an offset common to the
+// messages costs no digits. rest [B, N, F] = mean - out[0] is what rounding to the dtype took, for the backward.
 // Rows without such edges give `fill`, pna 0, and arg = E. NaN propagates, arg = the first NaN. arg holds positions k:
 // [B, N, F] of min and max, [2, B, N, F] of the maximum and minimum of pna.
 //
 //   bwd:  with D_k = d loss / d m_k, recomputed from x, rel and out:
 //         sum g;  mean g / n;  min, max g where arg = k;  logsumexp g exp(m_k - out), 0 where out = -inf;
-//         pna (g_mean + 2 g_var (m_k - mean)) / n + g_max [argmax = k] + g_min [argmin = k]
+//         pna (g_mean + 2 g_var (m_k - out[0] - rest)) / n + g_max [argmax = k] + g_min [argmin = k]
 //         d_x = sum over edges of w D (d (x) / d x),  d_rel likewise by relation,  d_weight_j = sum over b, f of D (rel (x) x)
 //         (x) = min: at a tie half to either operand.
 //
@@ -43,6 +45,7 @@ struct RspmmArgs {
   Index colptr, row_t, eid_t, type_t;    // [M + 1], [E], [E], [E]; bwd only
   void* out;                 // [B, N, F] or [4, B, N, F]; bwd: the forward result, read by logsumexp and pna
   void* arg;                 // [B, N, F] or [2, B, N, F] in the type of rowptr; null for other reductions
+  void* rest;                // [B, N, F], pna only; bwd: read
   const void* grad;          // as out; bwd only, as are:
   void* d_x;                 // [B, M, F] or null: not wanted
   void* d_rel;               // [B, R, F] or null

@@ -41,18 +41,26 @@ template <class A> struct Lse {
   }
 };
 
-// Mean, centred second moment, largest and its lane, largest of -m and its lane.
+// Mean and centred second moment of m - shift, largest and its lane, largest of -m and its lane, the shift.
 template <class A> struct Pna {
-  static constexpr int C = 6;
+  static constexpr int C = 7;
   STRUCTOPS_INLINE void init(Vec<A>* s) { for (int i = 0; i < C; ++i) s[i] = Vec<A>{}; }
   STRUCTOPS_INLINE void step(Vec<A>* s, Vec<A> m, Int<A> lane, int64_t count, A inverse) {
-    const Vec<A> d = m - s[0];
+    if (count == 1) s[6] = m - m == 0 ? m : Vec<A>{};
+    const Vec<A> shifted = m - s[6], d = shifted - s[0];
     s[0] += d * inverse;
-    s[1] += d * (m - s[0]);
+    s[1] += d * (shifted - s[0]);
     take_larger<A>(s + 2, m, lane, count);
     take_larger<A>(s + 4, -m, lane, count);
   }
 };
+
+// v as a T holds it.
+template <class T> STRUCTOPS_INLINE Vec<Acc<T>> rounded(Vec<Acc<T>> v) {
+  T stored[W<Acc<T>>];
+  store(stored, v);
+  return load(stored);
+}
 
 template <class T, class Op> void
 emit(const RspmmArgs& a, int64_t at, const Vec<Acc<T>>* s, int n, int64_t count, int64_t begin) {
@@ -71,7 +79,9 @@ emit(const RspmmArgs& a, int64_t at, const Vec<Acc<T>>* s, int n, int64_t count,
     }
   };
   if constexpr (moments) {
-    put(out, s[0]);
+    const Vec<A> mean = s[6] + s[0];
+    put(out, mean);
+    put(static_cast<T*>(a.rest) + at, s[6] - rounded<T>(mean) + s[0]);
     put(out + plane, count ? s[1] / A(count) : Vec<A>{});
     put(out + 2 * plane, s[2]);
     put(out + 3 * plane, count ? -s[4] : Vec<A>{});

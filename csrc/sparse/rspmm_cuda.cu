@@ -11,7 +11,7 @@ RspmmParams params(const RspmmArgs& a) {
   p.rowptr = ref(a.rowptr); p.col = ref(a.col); p.eid = ref(a.eid); p.type = ref(a.type);
   p.colptr = ref(a.colptr); p.row_t = ref(a.row_t); p.eid_t = ref(a.eid_t); p.type_t = ref(a.type_t);
   p.has_eid = bool(a.eid);
-  p.out = a.out; p.arg = a.arg; p.d_x = a.d_x; p.d_rel = a.d_rel; p.d_weight = a.d_weight;
+  p.out = a.out; p.arg = a.arg; p.rest = a.rest; p.d_x = a.d_x; p.d_rel = a.d_rel; p.d_weight = a.d_weight;
   p.B = a.B; p.N = a.N; p.M = a.M; p.R = a.R; p.E = a.E; p.F = a.F;
   p.fill = a.fill; p.mul = int(a.mul); p.reduce = int(a.reduce);
   return p;

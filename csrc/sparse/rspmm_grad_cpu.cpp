@@ -112,11 +112,11 @@ template <class T> void weigh_winners(const Job<Acc<T>>& job, int64_t v0, int64_
 
 // ---- the reversed edges ----------------------------------------------------------------------------------------------
 
-// D of one vector: g0 the gradient (of the mean), g1 that of the variance, o the forward result (the mean).
-template <class A, Kind kind> STRUCTOPS_INLINE Vec<A> message_grad(Vec<A> g0, Vec<A> g1, Vec<A> o, Vec<A> m, A inverse) {
+// D of one vector: g0 the gradient (of the mean), g1 that of the variance, o the forward result (the mean, less rest).
+template <class A, Kind kind> STRUCTOPS_INLINE Vec<A> message_grad(Vec<A> g0, Vec<A> g1, Vec<A> o, Vec<A> rest, Vec<A> m, A inverse) {
   if (kind == linear) return g0 * inverse;
   if (kind == lse) return o == A(-INFINITY) ? Vec<A>{} : g0 * vexp<A>(m - o);
-  return (g0 + A(2) * g1 * (m - o)) * inverse;
+  return (g0 + A(2) * g1 * (m - o - rest)) * inverse;
 }
 
 template <class T, Kind kind, bool product, int NV, bool masked>
@@ -132,6 +132,7 @@ void tile(const Job<Acc<T>>& job, int64_t b, int64_t part, int64_t row_begin, in
   const T* const g0 = static_cast<const T*>(a.grad) + base;
   const T* const g1 = g0 + (kind == moments ? plane : 0);
   const T* const out = kind == linear ? g0 : static_cast<const T*>(a.out) + base;
+  const T* const rest = kind == moments ? static_cast<const T*>(a.rest) + base : g0;
   A* const d_x = job.d_x ? job.d_x + b * a.M * a.F + f : nullptr;
   A* const d_rel = job.partial ? job.partial + (part * a.B + b) * a.R * a.F + f : nullptr;
   auto get = [&](const auto* p) __attribute__((always_inline)) { return masked ? load_n(p, n) : load(p); };
@@ -149,6 +150,7 @@ void tile(const Job<Acc<T>>& job, int64_t b, int64_t part, int64_t row_begin, in
         const int64_t next = a.row_t[k + kAhead] * a.F;
         __builtin_prefetch(g0 + next);
         if (kind != linear) __builtin_prefetch(out + next);
+        if (kind == moments) __builtin_prefetch(rest + next);
       }
       if (a.mask && !a.mask[j]) continue;
       const int64_t v = a.row_t[k], r = product || rel ? a.type_t[k] * a.F : 0;
@@ -159,7 +161,8 @@ void tile(const Job<Acc<T>>& job, int64_t b, int64_t part, int64_t row_begin, in
         const V rv = product || rel ? get(rel + r + i * L) : V{};
         const V q = combine<A, product>(a.mul, rv, xv[i]);
         const int64_t at = v * a.F + i * L;
-        const V D = message_grad<A, kind>(get(g0 + at), kind == moments ? get(g1 + at) : V{}, kind == linear ? V{} : get(out + at), q * w, inverse);
+        const V D = message_grad<A, kind>(get(g0 + at), kind == moments ? get(g1 + at) : V{}, kind == linear ? V{} : get(out + at),
+                                          kind == moments ? get(rest + at) : V{}, q * w, inverse);
         const V t = D * w;
         V to_x = t * rv, to_rel = t * xv[i];
         if (!product && a.mul != RelMul::mul) {
@@ -197,6 +200,7 @@ void rotate_tile(const Job<Acc<T>>& job, int64_t b, int64_t part, int64_t row_be
   const T* const g0 = static_cast<const T*>(a.grad) + base;
   const T* const g1 = g0 + (kind == moments ? plane : 0);
   const T* const out = kind == linear ? g0 : static_cast<const T*>(a.out) + base;
+  const T* const rest = kind == moments ? static_cast<const T*>(a.rest) + base : g0;
   A* const d_x = job.d_x ? job.d_x + b * a.M * a.F + f : nullptr;
   A* const d_rel = job.partial ? job.partial + (part * a.B + b) * a.R * a.F + f : nullptr;
   for (int64_t u = row_begin; u < row_end; ++u) {
@@ -211,7 +215,8 @@ void rotate_tile(const Job<Acc<T>>& job, int64_t b, int64_t part, int64_t row_be
       const V rr = load_n(rel + r, n), ri = load_n(rel + r + half, n), qr = xr * rr - xi * ri, qi = xr * ri + xi * rr;
       auto grad = [&](int64_t o, V q) __attribute__((always_inline)) {
         return message_grad<A, kind>(load_n(g0 + o, n), kind == moments ? load_n(g1 + o, n) : V{},
-                                     kind == linear ? V{} : load_n(out + o, n), q * w, inverse);
+                                     kind == linear ? V{} : load_n(out + o, n),
+                                     kind == moments ? load_n(rest + o, n) : V{}, q * w, inverse);
       };
       const V Dr = grad(at, qr), Di = grad(at + half, qi), tr = Dr * w, ti = Di * w;
       dr += tr * rr + ti * ri;

@@ -18,11 +18,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
   // x and value [M, F], y [N, F], edge [E, F], scalar [E], direction [F]. The gradients of absent operands are empty, that of direction
-  // [N, F], of every row by itself; both that and scalar's in the accumulator's dtype.
+  // [N, F], of every row by itself; both that and scalar's in the accumulator's dtype. keep: the slopes [N, F] for y are wanted.
   m.def("edge_act(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "
-        "Tensor? row_t, Tensor? eid_t, int act, float slope) -> Tensor");
+        "Tensor? row_t, Tensor? eid_t, int act, float slope, bool keep) -> (Tensor, Tensor)");
   m.def("edge_act_bwd(Tensor x, Tensor? y, Tensor? edge, Tensor? value, Tensor? scalar, Tensor? direction, Tensor grad, Tensor rowptr, "
-        "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope) "
+        "Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int act, float slope, bool wants_y) "
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   // x [M, F], edge [E, F], y [N, F], scale [S, N]; see multi_reduce.h. keep: stat and arg for the backward are wanted.
   m.def("multi_reduce(Tensor? x, Tensor? edge, Tensor? y, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
@@ -31,11 +31,13 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("multi_reduce_bwd(Tensor? x, Tensor? edge, Tensor grad, Tensor stat, Tensor arg, Tensor rowptr, Tensor? col, Tensor? eid, "
         "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? scale, int[] reduces, int wanted) -> (Tensor, Tensor, Tensor)");
   // key and value of the sources, query of the rows, [rows, H, width]; edge [E, H] or [E, H, K]; att [H, K]. Returns out and its log-sum-exp.
+  // *_blocks: pairs of HeadBlocks, for rows whose features of a head are not side by side.
   m.def("attention(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor rowptr, Tensor? col, Tensor? eid, "
-        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale) -> (Tensor, Tensor)");
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, int score, float slope, float scale, int[] key_blocks=[], "
+        "int[] value_blocks=[]) -> (Tensor, Tensor)");
   m.def("attention_bwd(Tensor key, Tensor query, Tensor value, Tensor? edge, Tensor? att, Tensor out, Tensor lse, Tensor grad, "
-        "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale) "
-        "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+        "Tensor rowptr, Tensor? col, Tensor? eid, Tensor colptr, Tensor row_t, Tensor? eid_t, int score, float slope, float scale, "
+        "int[] key_blocks=[], int[] value_blocks=[]) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // query [Nq, H, K], key [Nk, H, K], value [Nk, H, D], bias [pairs, H]; offset [S + 1], the first pair of every segment, goes with bias.
   m.def("segment_attention(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor qptr, Tensor kptr, Tensor? offset, float scale) "
         "-> (Tensor, Tensor)");
@@ -59,10 +61,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor? eid_t, Tensor alpha, Tensor recur, Tensor? gate, bool wants_weight) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   // type: relation of every edge in CSR order; colptr ... type_t: the reversed edges, read by the backward only.
   m.def("relational_spmm(Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor rowptr, Tensor col, Tensor? eid, Tensor type, "
-        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? type_t, int mul, int reduce, float fill) -> (Tensor, Tensor)");
+        "Tensor? colptr, Tensor? row_t, Tensor? eid_t, Tensor? type_t, int mul, int reduce, float fill) -> "
+        "(Tensor, Tensor, Tensor)");
   // wanted: bit 0 the gradient of x, 1 of rel, 2 of weight; empty where not wanted.
-  m.def("relational_spmm_bwd(Tensor grad, Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor? out, Tensor? arg, Tensor rowptr, "
-        "Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
+  m.def("relational_spmm_bwd(Tensor grad, Tensor x, Tensor? rel, Tensor? weight, Tensor? mask, Tensor? out, Tensor? arg, Tensor? rest, "
+        "Tensor rowptr, Tensor col, Tensor? eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t, int mul, int reduce, int wanted) "
         "-> (Tensor, Tensor, Tensor)");
 
   // *_t: the lists of the derivative by x (ptr_t null: the same with gather and scatter exchanged), read by the backward only.

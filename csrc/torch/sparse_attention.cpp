@@ -13,8 +13,35 @@ Heads heads(const char* name, const Tensor& t, const Tensor& like) {
   return {t.size(0), t.size(1), t.size(2)};
 }
 
+using Blocks = std::vector<int64_t>;
+
+// Pairs of width and repeat; empty: one block.
+HeadBlocks head_blocks(const char* name, const Blocks& pairs, int64_t H, int64_t width) {
+  HeadBlocks b{};
+  const int64_t count = int64_t(pairs.size()) / 2;
+  STRUCTOPS_CHECK(pairs.size() % 2 == 0 && count <= kHeadBlocks && H * width < (int64_t(1) << 31), "attention: at most ", kHeadBlocks,
+                  " runs of blocks of ", name);
+  if (count == 0) {
+    b.count = 1;
+    b.width[0] = int32_t(width);
+    b.repeat[0] = 1;
+    return b;
+  }
+  int64_t total = 0;
+  for (; b.count < count; ++b.count) {
+    const int64_t w = pairs[2 * b.count], r = pairs[2 * b.count + 1];
+    STRUCTOPS_CHECK(w >= 0 && r >= 0 && w <= width && r <= width, "attention: blocks of ", name);
+    b.width[b.count] = int32_t(w);
+    b.repeat[b.count] = int32_t(r);
+    total += w * r;
+  }
+  STRUCTOPS_CHECK(total == width, "attention: blocks of ", name, " must have ", width, " features a head");
+  return b;
+}
+
 AttentionArgs arguments(const Tensor& key, const Tensor& query, const Tensor& value, const OptTensor& edge, const OptTensor& att,
-                        const Tensor& rowptr, const OptTensor& col, const OptTensor& eid, int64_t score, double slope, double scale) {
+                        const Tensor& rowptr, const OptTensor& col, const OptTensor& eid, int64_t score, double slope, double scale,
+                        const Blocks& key_blocks, const Blocks& value_blocks) {
   AttentionArgs a{};
   STRUCTOPS_CHECK(score >= 0 && score <= 2, "attention: unknown score");
   a.score = Score(score);
@@ -26,6 +53,10 @@ AttentionArgs arguments(const Tensor& key, const Tensor& query, const Tensor& va
   a.H = k.H; a.K = k.width; a.D = v.width;
   STRUCTOPS_CHECK(q.rows == a.N && q.H == a.H && q.width == a.K && v.rows == a.M && v.H == a.H, "attention: shapes do not match");
   STRUCTOPS_CHECK(a.score != Score::additive || a.K == 1, "attention: additive scores have one number a head");
+  STRUCTOPS_CHECK(a.score == Score::dot || key_blocks.empty(), "attention: blocks of keys go with dot scores");
+  STRUCTOPS_CHECK(a.score != Score::gatv2 || value_blocks.empty(), "attention: gatv2 scores take values of one block");
+  a.key_blocks = head_blocks("key", key_blocks, a.H, a.K);
+  a.value_blocks = head_blocks("value", value_blocks, a.H, a.D);
   STRUCTOPS_CHECK((a.score == Score::gatv2) == att.has_value(), "attention: att goes with gatv2 scores");
   if (att) {
     STRUCTOPS_CHECK(att->dim() == 2 && att->size(0) == a.H && att->size(1) == a.K && att->is_contiguous() &&
@@ -52,8 +83,8 @@ AttentionArgs arguments(const Tensor& key, const Tensor& query, const Tensor& va
 template <bool cuda>
 std::tuple<Tensor, Tensor> attention(Tensor key, Tensor query, Tensor value, OptTensor edge, OptTensor att, Tensor rowptr,
                                      OptTensor col, OptTensor eid, OptTensor, OptTensor, OptTensor, int64_t score, double slope,
-                                     double scale) {
-  AttentionArgs a = arguments(key, query, value, edge, att, rowptr, col, eid, score, slope, scale);
+                                     double scale, Blocks key_blocks, Blocks value_blocks) {
+  AttentionArgs a = arguments(key, query, value, edge, att, rowptr, col, eid, score, slope, scale, key_blocks, value_blocks);
   Tensor out = new_empty(key, {a.N, a.H, a.D}, key.scalar_type());
   Tensor lse = new_empty(key, {a.N, a.H}, accumulator(key));
   a.out = out.mutable_data_ptr();
@@ -65,8 +96,9 @@ std::tuple<Tensor, Tensor> attention(Tensor key, Tensor query, Tensor value, Opt
 template <bool cuda>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> attention_bwd(
     Tensor key, Tensor query, Tensor value, OptTensor edge, OptTensor att, Tensor out, Tensor lse, Tensor grad, Tensor rowptr,
-    OptTensor col, OptTensor eid, Tensor colptr, Tensor row_t, OptTensor eid_t, int64_t score, double slope, double scale) {
-  AttentionArgs a = arguments(key, query, value, edge, att, rowptr, col, eid, score, slope, scale);
+    OptTensor col, OptTensor eid, Tensor colptr, Tensor row_t, OptTensor eid_t, int64_t score, double slope, double scale, Blocks key_blocks,
+    Blocks value_blocks) {
+  AttentionArgs a = arguments(key, query, value, edge, att, rowptr, col, eid, score, slope, scale, key_blocks, value_blocks);
   const Heads o = heads("out", out, key), g = heads("grad", grad, key);
   STRUCTOPS_CHECK(o.rows == a.N && o.H == a.H && o.width == a.D && g.rows == a.N && g.H == a.H && g.width == a.D,
                   "attention_bwd: out and grad must be [N, H, D]");

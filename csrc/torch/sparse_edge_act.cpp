@@ -46,20 +46,23 @@ EdgeActArgs arguments(const Tensor& x, const OptTensor& y, const OptTensor& edge
 }
 
 template <bool cuda>
-Tensor edge_act(Tensor x, OptTensor y, OptTensor edge, OptTensor value, OptTensor scalar, OptTensor direction, Tensor rowptr, OptTensor col,
-                OptTensor eid, OptTensor, OptTensor, OptTensor, int64_t act, double slope) {
+std::tuple<Tensor, Tensor> edge_act(Tensor x, OptTensor y, OptTensor edge, OptTensor value, OptTensor scalar, OptTensor direction, Tensor rowptr, OptTensor col,
+                OptTensor eid, OptTensor, OptTensor, OptTensor, int64_t act, double slope, bool keep) {
   EdgeActArgs a = arguments(x, y, edge, value, scalar, direction, rowptr, col, eid, act, slope);
   Tensor out = new_empty(x, {a.N, a.F}, x.scalar_type());
+  Tensor slopes = new_empty(x, keep ? std::vector<int64_t>{a.N, a.F} : std::vector<int64_t>{0}, accumulator(x));
   a.out = out.mutable_data_ptr();
+  a.slopes = keep ? slopes.mutable_data_ptr() : nullptr;
   launch<cuda>(x, a, [](auto& s, auto pf) { edge_act_fwd(s, pf); }, [](auto& s, auto ctx) { cuda::edge_act_fwd(s, ctx); });
-  return out;
+  return {out, slopes};
 }
 
 template <bool cuda>
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> edge_act_bwd(Tensor x, OptTensor y, OptTensor edge, OptTensor value,
                                                                         OptTensor scalar, OptTensor direction, Tensor grad, Tensor rowptr,
                                                                         OptTensor col, OptTensor eid, Tensor colptr, Tensor row_t,
-                                                                        OptTensor eid_t, int64_t act, double slope) {
+                                                                        OptTensor eid_t, int64_t act, double slope,
+                                                                        bool wants_y) {
   EdgeActArgs a = arguments(x, y, edge, value, scalar, direction, rowptr, col, eid, act, slope);
   a.grad = matrix("grad", grad, x, a.N);
   a.colptr = index_of(colptr); a.row_t = index_of(row_t); a.eid_t = index_of(eid_t);
@@ -72,7 +75,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> edge_act_bwd(Tensor x
     to = wanted ? t.mutable_data_ptr() : nullptr;
     return t;
   };
-  Tensor d_x = make(true, a.M, a.d_x), d_y = make(a.y, a.N, a.d_y), d_edge = make(a.edge, a.E, a.d_edge), d_value = make(a.value, a.M, a.d_value);
+  Tensor d_x = make(true, a.M, a.d_x), d_y = make(a.y && wants_y, a.N, a.d_y), d_edge = make(a.edge, a.E, a.d_edge), d_value = make(a.value, a.M, a.d_value);
   const ScalarType wide = accumulator(x);
   Tensor d_scalar = a.scalar ? new_empty(x, {a.E}, wide) : new_empty(x, {0}, wide);
   Tensor d_direction = a.scalar ? new_empty(x, {a.N, a.F}, wide) : new_empty(x, {0}, wide);

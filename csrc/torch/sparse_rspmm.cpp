@@ -61,7 +61,7 @@ std::vector<int64_t> planes(int64_t count, const Tensor& x, const RspmmArgs& a) 
 }
 
 template <bool cuda>
-std::tuple<Tensor, Tensor> relational_spmm(Tensor x, OptTensor rel, OptTensor weight, OptTensor mask, Tensor rowptr, Tensor col,
+std::tuple<Tensor, Tensor, Tensor> relational_spmm(Tensor x, OptTensor rel, OptTensor weight, OptTensor mask, Tensor rowptr, Tensor col,
                                            OptTensor eid, Tensor type, OptTensor, OptTensor, OptTensor, OptTensor, int64_t mul,
                                            int64_t reduce, double fill) {
   RspmmArgs a = make(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce);
@@ -69,16 +69,18 @@ std::tuple<Tensor, Tensor> relational_spmm(Tensor x, OptTensor rel, OptTensor we
   const bool pna = a.reduce == RelReduce::pna, winners = pna || rspmm_extreme(a.reduce);
   Tensor out = new_empty(x, planes(pna ? 4 : 1, x, a), x.scalar_type());
   Tensor arg = new_empty(x, winners ? planes(pna ? 2 : 1, x, a) : std::vector<int64_t>{0}, rowptr.scalar_type());
+  Tensor rest = new_empty(x, pna ? planes(1, x, a) : std::vector<int64_t>{0}, x.scalar_type());
   a.out = out.mutable_data_ptr();
   a.arg = winners ? arg.mutable_data_ptr() : nullptr;
+  a.rest = pna ? rest.mutable_data_ptr() : nullptr;
   launch<cuda>(x, a, [](auto& s, auto pf) { rspmm_fwd(s, pf); }, [](auto& s, auto ctx) { cuda::rspmm_fwd(s, ctx); });
-  return {out, arg};
+  return {out, arg, rest};
 }
 
 template <bool cuda>
 std::tuple<Tensor, Tensor, Tensor> relational_spmm_bwd(Tensor grad, Tensor x, OptTensor rel, OptTensor weight, OptTensor mask,
-                                                       OptTensor out, OptTensor arg, Tensor rowptr, Tensor col, OptTensor eid,
-                                                       Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t,
+                                                       OptTensor out, OptTensor arg, OptTensor rest, Tensor rowptr, Tensor col,
+                                                       OptTensor eid, Tensor type, Tensor colptr, Tensor row_t, Tensor eid_t, Tensor type_t,
                                                        int64_t mul, int64_t reduce, int64_t wanted) {
   RspmmArgs a = make(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce);
   const bool pna = a.reduce == RelReduce::pna, reads_out = pna || a.reduce == RelReduce::logsumexp;
@@ -89,6 +91,8 @@ std::tuple<Tensor, Tensor, Tensor> relational_spmm_bwd(Tensor grad, Tensor x, Op
   STRUCTOPS_CHECK(!reads_out || (out && fits(*out, size) && out->scalar_type() == x.scalar_type()), "relational_spmm_bwd: out must be the result");
   STRUCTOPS_CHECK(!winners || (arg && fits(*arg, (pna ? 2 : 1) * plane) && arg->scalar_type() == rowptr.scalar_type()),
                   "relational_spmm_bwd: arg must be the winners");
+  STRUCTOPS_CHECK(!pna || (rest && fits(*rest, plane) && rest->scalar_type() == x.scalar_type()),
+                  "relational_spmm_bwd: rest must be what the rounding of the mean left");
   a.colptr = pointers(colptr, a.E, "colptr");
   STRUCTOPS_CHECK(colptr.size(0) == a.M + 1 && a.colptr.wide == a.rowptr.wide, "relational_spmm_bwd: colptr must be [M + 1]");
   a.row_t = edges_of(row_t, a, "row_t");
@@ -97,6 +101,7 @@ std::tuple<Tensor, Tensor, Tensor> relational_spmm_bwd(Tensor grad, Tensor x, Op
   a.grad = grad.const_data_ptr();
   a.out = reads_out ? const_cast<void*>(out->const_data_ptr()) : nullptr;
   a.arg = winners ? const_cast<void*>(arg->const_data_ptr()) : nullptr;
+  a.rest = pna ? const_cast<void*>(rest->const_data_ptr()) : nullptr;
   const std::vector<int64_t> none{0};
   const bool want_rel = (wanted & 2) && rel && a.mul != RelMul::copy, want_weight = (wanted & 4) && weight;
   Tensor d_x = new_empty(x, wanted & 1 ? shape(x.dim(), a.B, a.M, a.F) : none, x.scalar_type());

@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .. import codes as C
+
+
+def by_head(t: Tensor, blocks: Sequence[int]) -> Tensor:
+    """``[rows, H, D]`` with the features of a head side by side, from rows in ``blocks`` (HeadBlocks there); a copy."""
+    if not blocks:
+        return t
+    rows, H, _ = t.shape
+    sizes = [H * width * repeat for width, repeat in zip(blocks[::2], blocks[1::2], strict=True)]
+    parts = t.flatten(1).split(sizes, 1)
+    return torch.cat(
+        [p.reshape(rows, repeat, H, width).transpose(1, 2).reshape(rows, H, repeat * width)
+         for p, width, repeat in zip(parts, blocks[::2], blocks[1::2], strict=True)], 2
+    )  # fmt: skip
+
+
+def from_heads(t: Tensor, blocks: Sequence[int]) -> Tensor:
+    """The inverse of :func:`by_head`."""
+    if not blocks:
+        return t
+    rows, H, D = t.shape
+    parts = t.split([width * repeat for width, repeat in zip(blocks[::2], blocks[1::2], strict=True)], 2)
+    return torch.cat(
+        [p.reshape(rows, H, repeat, width).transpose(1, 2).flatten(1)
+         for p, width, repeat in zip(parts, blocks[::2], blocks[1::2], strict=True)], 1
+    ).reshape(rows, H, D)  # fmt: skip
 
 
 def _edges(rowptr: Tensor, col: Tensor, eid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,7 +55,8 @@ def scores(key, query, edge, att, row, src, number, score: int, slope: float, sc
     return z[:, :, 0] if score == C.ADDITIVE else (att * z).sum(2)
 
 
-def _forward(key, query, value, edge, att, rowptr, col, eid, score, slope, scale):
+def _forward(key, query, value, edge, att, rowptr, col, eid, score, slope, scale, key_blocks, value_blocks):
+    key, query, value = by_head(key, key_blocks), by_head(query, key_blocks), by_head(value, value_blocks)
     row, src, number = _edges(rowptr, col, eid)
     s = scores(key, query, edge, att, row, src, number, score, slope, scale)
     N, H = query.shape[:2]
@@ -39,21 +67,27 @@ def _forward(key, query, value, edge, att, rowptr, col, eid, score, slope, scale
     empty = total == 0
     lse = torch.where(empty, float("-inf"), shift + torch.where(empty, 1, total).log())
     p = (s - torch.where(empty, 0, lse)[row]).exp()
-    return value.new_zeros(N, *value.shape[1:]).index_add(0, row, p[..., None] * value[src]), lse
+    out = value.new_zeros(N, *value.shape[1:]).index_add(0, row, p[..., None] * value[src])
+    return from_heads(out, value_blocks), lse
 
 
-def attention(key, query, value, edge, att, rowptr, col, eid, colptr, row_t, eid_t, score, slope, scale):
+def attention(
+    key, query, value, edge, att, rowptr, col, eid, colptr, row_t, eid_t, score, slope, scale, key_blocks=(), value_blocks=()
+):  # fmt: skip
     dtype, acc = key.dtype, torch.float64 if key.dtype == torch.float64 else torch.float32
     wide = [None if t is None else t.to(acc) for t in (key, query, value, edge, att)]
-    out, lse = _forward(*wide, rowptr, col, eid, score, slope, scale)
+    out, lse = _forward(*wide, rowptr, col, eid, score, slope, scale, key_blocks, value_blocks)
     return out.to(dtype), lse
 
 
-def attention_bwd(key, query, value, edge, att, out, lse, grad, rowptr, col, eid, colptr, row_t, eid_t, score, slope, scale):
+def attention_bwd(
+    key, query, value, edge, att, out, lse, grad, rowptr, col, eid, colptr, row_t, eid_t, score, slope, scale,
+    key_blocks=(), value_blocks=(),
+):  # fmt: skip
     dtype, acc = key.dtype, torch.float64 if key.dtype == torch.float64 else torch.float32
     leaves = [None if t is None else t.detach().to(acc).requires_grad_() for t in (key, query, value, edge, att)]
     with torch.enable_grad():
-        result, _ = _forward(*leaves, rowptr, col, eid, score, slope, scale)
+        result, _ = _forward(*leaves, rowptr, col, eid, score, slope, scale, key_blocks, value_blocks)
         found = torch.autograd.grad(result, [t for t in leaves if t is not None], grad.to(acc), allow_unused=True)
     grads = iter(found)
     full = []

@@ -41,12 +41,20 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def edge_act(x, y, edge, value, scalar, direction, rowptr, col, eid, colptr, row_t, eid_t, act, slope):
-    operands = [None if t is None else t.to(_wide(x.dtype)) for t in (x, y, edge, value, scalar, direction)]
-    return _forward(*operands, rowptr, col, eid, act, slope).to(x.dtype)
+def edge_act(x, y, edge, value, scalar, direction, rowptr, col, eid, colptr, row_t, eid_t, act, slope, keep):
+    wide = _wide(x.dtype)
+    operands = [None if t is None else t.detach().to(wide) for t in (x, y, edge, value, scalar, direction)]
+    if not keep:
+        return _forward(*operands, rowptr, col, eid, act, slope).to(x.dtype), x.new_zeros(0, dtype=wide)
+    with torch.enable_grad():
+        shift = operands[0].new_zeros(rowptr.numel() - 1, x.shape[1], requires_grad=True)
+        y = shift if operands[1] is None else operands[1] + shift
+        out = _forward(operands[0], y, *operands[2:], rowptr, col, eid, act, slope)
+        (slopes,) = torch.autograd.grad(out.sum(), shift)
+    return out.detach().to(x.dtype), slopes
 
 
-def edge_act_bwd(x, y, edge, value, scalar, direction, grad, rowptr, col, eid, colptr, row_t, eid_t, act, slope):
+def edge_act_bwd(x, y, edge, value, scalar, direction, grad, rowptr, col, eid, colptr, row_t, eid_t, act, slope, wants_y):
     wide, N = _wide(x.dtype), rowptr.numel() - 1
     operands = x, y, edge, value, scalar, None if direction is None else direction.expand(col.numel(), -1)
     leaves = [None if t is None else t.detach().to(wide).requires_grad_() for t in operands]
@@ -54,6 +62,8 @@ def edge_act_bwd(x, y, edge, value, scalar, direction, grad, rowptr, col, eid, c
         out = _forward(*leaves[:5], _in_order(leaves[5], eid), rowptr, col, eid, act, slope)
         found = iter(torch.autograd.grad(out, [t for t in leaves if t is not None], grad.to(wide)))
     grads = [x.new_zeros(0) if t is None else next(found) for t in leaves]
+    if not wants_y:
+        grads[1] = x.new_zeros(0)
     if scalar is not None:  # of direction: a sum for each row
         row = torch.repeat_interleave(torch.arange(N, device=col.device), rowptr.diff().long(), output_size=col.numel())
         grads[5] = grads[5].new_zeros(N, x.shape[1]).index_add(0, row, _in_order(grads[5], eid))

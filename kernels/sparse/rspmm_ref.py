@@ -74,16 +74,18 @@ def _rows(x, rel, weight, mask, rowptr, col, eid, type, mul, reduce, fill):
 
 def relational_spmm(x, rel, weight, mask, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, fill):
     """Same signature and results as torch.ops.structops.relational_spmm."""
+    dtype = x.dtype
     wide = None if weight is None else weight.to(torch.promote_types(weight.dtype, torch.float32))
     outs, args = _rows(_wide(x), _wide(rel), wide, mask, rowptr, col, eid, type, mul, reduce, fill)
     planes = lambda ts, dtype: (
         torch.stack([like_rank(t, x.dim()) for t in ts]) if len(ts) > 1 else like_rank(ts[0], x.dim())
     ).to(dtype)
-    return planes(outs, x.dtype), planes(args, rowptr.dtype) if args else rowptr.new_empty(0)
+    rest = planes([outs[0] - outs[0].to(dtype).to(outs[0].dtype)], dtype) if reduce == C.REL_PNA else x.new_empty(0)
+    return planes(outs, dtype), planes(args, rowptr.dtype) if args else rowptr.new_empty(0), rest
 
 
 def relational_spmm_bwd(
-    grad, x, rel, weight, mask, out, arg, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, wanted
+    grad, x, rel, weight, mask, out, arg, rest, rowptr, col, eid, type, colptr, row_t, eid_t, type_t, mul, reduce, wanted
 ):  # fmt: skip
     """Same signature and results as torch.ops.structops.relational_spmm_bwd."""
     with torch.enable_grad():

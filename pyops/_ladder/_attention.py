@@ -6,6 +6,7 @@ import torch
 
 from .._dispatch import define
 from ..kernels import codes as C
+from ..kernels.sparse.attention_ref import by_head, from_heads
 from . import _csr, _softmax, _spmm
 from ._composed import gradients
 
@@ -29,14 +30,15 @@ def _setup(ctx, inputs, output):
 
 def composed(s: tuple, lse, args: tuple):
     """The same by gathers, segment_softmax and a segment sum."""
-    score, slope, scale = args
+    score, slope, scale, key_blocks, value_blocks = args
     rowptr, col, eid = s[:3]
     E, N = col.numel(), rowptr.numel() - 1
     row = torch.repeat_interleave(torch.arange(N, device=col.device), rowptr.diff(), output_size=E)
     alive = (lse > float("-inf")).index_select(0, row)
 
     def function(key, query, value, edge, att):
-        k, q = key.index_select(0, col), query.index_select(0, row)
+        k, q = by_head(key, key_blocks).index_select(0, col), by_head(query, key_blocks).index_select(0, row)
+        value = by_head(value, value_blocks)
         if edge is not None:
             edge = edge.reshape(E, *(k.shape[1:] if score == C.GATV2 else (k.shape[1], 1)))
             edge = edge if eid is None else edge.index_select(0, eid)
@@ -52,26 +54,27 @@ def composed(s: tuple, lse, args: tuple):
         weighted = torch.where(alive, p, 0)[..., None] * value.index_select(0, col)
         plain = (rowptr, None, None, None, None, None)
         total = _spmm.aggregate(plain, None, weighted.flatten(1).contiguous(), C.COPY_E)
-        return total.reshape(N, *value.shape[1:])
+        return from_heads(total.reshape(N, *value.shape[1:]), value_blocks)
 
     return function
 
 
 def _backward(ctx, g, _):
     if g is None:
-        return (None,) * 14
+        return (None,) * 16
     *tensors, out, lse = ctx.saved_tensors
     operands, s = tensors[:5], tuple(tensors[5:])
     needs = ctx.needs_input_grad[:5]
     if torch.is_grad_enabled():
-        return *gradients(composed(s, lse, ctx.args), operands, needs, [g]), *(None,) * 9
+        return *gradients(composed(s, lse, ctx.args), operands, needs, [g]), *(None,) * 11
     rowptr, col, eid, *back = _csr.with_reverse(s, operands[0].shape[0])
     found = attention_bwd(*operands, out, lse, g.contiguous(), rowptr, col, eid, *back, *ctx.args)
-    return *(d.reshape(t.shape) if n else None for d, t, n in zip(found, operands, needs, strict=True)), *(None,) * 9
+    return *(d.reshape(t.shape) if n else None for d, t, n in zip(found, operands, needs, strict=True)), *(None,) * 11
 
 
 def _bwd_fake(key, query, value, edge, att, *rest):
-    score, H, K = rest[-3], key.shape[1], key.shape[2]
+    # Behind out, lse, grad and the six tensors of the structure; the lists of blocks may be left out.
+    score, H, K = rest[9], key.shape[1], key.shape[2]
     edge_shape = [0] if edge is None else [edge.shape[0], H, K] if score == C.GATV2 else [edge.shape[0], H]
     d_att = key.new_empty([0] if att is None else [H, K])
     return torch.empty_like(key), torch.empty_like(query), torch.empty_like(value), key.new_empty(edge_shape), d_att

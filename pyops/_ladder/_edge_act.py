@@ -12,12 +12,17 @@ from ._composed import gradients
 
 
 def _fake(x, y, edge, value, scalar, direction, rowptr, *rest):
-    return x.new_empty([rowptr.shape[0] - 1, x.shape[1]])
+    shape = [rowptr.shape[0] - 1, x.shape[1]]
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return x.new_empty(shape), x.new_empty(shape if rest[-1] else [0], dtype=wide)
 
 
 def _setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:12])
-    ctx.args = inputs[12:]
+    ctx.save_for_backward(*inputs[:12], output[1])
+    ctx.args = inputs[12:14]
+    if isinstance(ctx, torch.autograd.function.FunctionCtx):
+        ctx.mark_non_differentiable(output[1])
+        ctx.set_materialize_grads(False)
 
 
 def _composed(s: tuple, act: int, slope: float):
@@ -39,20 +44,28 @@ def _composed(s: tuple, act: int, slope: float):
     return function
 
 
-def _backward(ctx, g):
-    tensors = ctx.saved_tensors
-    operands, s, needs = tensors[:6], tensors[6:], ctx.needs_input_grad[:6]
+def _backward(ctx, g, _):
+    if g is None:
+        return (None,) * 15
+    *tensors, slopes = ctx.saved_tensors
+    operands, s, needs = tensors[:6], tuple(tensors[6:]), ctx.needs_input_grad[:6]
     if torch.is_grad_enabled():
-        return *gradients(_composed(s, *ctx.args), operands, needs, [g]), *(None,) * 8
+        return *gradients(_composed(s, *ctx.args), operands, needs, [g]), *(None,) * 9
     rowptr, col, eid, *back = _csr.with_reverse(s, operands[0].shape[0])
-    *found, d_scalar, d_direction = edge_act_bwd(*operands, g.contiguous(), rowptr, col, eid, *back, *ctx.args)
+    # The sums of slopes give the gradient of y without another walk over the edges.
+    short = needs[1] and slopes.numel() > 0
+    wants_y = needs[1] and not short
+    *found, d_scalar, d_direction = edge_act_bwd(*operands, g.contiguous(), rowptr, col, eid, *back, *ctx.args, wants_y)
+    if short:
+        found[1] = (g * slopes).to(g.dtype)
     dtype = operands[0].dtype
     found += (None, None) if operands[4] is None else (d_scalar.to(dtype), d_direction.sum(0).to(dtype))
-    return *(d if n else None for d, n in zip(found, needs, strict=True)), *(None,) * 8
+    return *(d if n else None for d, n in zip(found, needs, strict=True)), *(None,) * 9
 
 
 def _bwd_fake(x, y, edge, value, scalar, direction, grad, *rest):
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    y = y if rest[-1] else None
     plain = (x.new_empty([0]) if t is None else torch.empty_like(t) for t in (x, y, edge, value))
     if scalar is None:
         return *plain, x.new_empty([0], dtype=wide), x.new_empty([0], dtype=wide)

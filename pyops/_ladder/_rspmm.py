@@ -31,31 +31,32 @@ def _fake(x, rel, weight, mask, rowptr, col, eid, kind, colptr, row_t, eid_t, ty
     extreme = reduce in (C.REL_LEAST, C.REL_LARGEST)
     pna = reduce == C.REL_PNA
     arg = rowptr.new_empty(_shape(x, rowptr, 2 if pna else 1) if pna or extreme else [0])
-    return x.new_empty(_shape(x, rowptr, 4 if pna else 1)), arg
+    rest = x.new_empty(_shape(x, rowptr, 1) if pna else [0])
+    return x.new_empty(_shape(x, rowptr, 4 if pna else 1)), arg, rest
 
 
 def _setup(ctx, inputs, output):
     *tensors, mul, reduce, fill = inputs
-    out, arg = output
+    out, arg, rest = output
     keep = reduce in (C.REL_LSE, C.REL_PNA)
     winners = reduce in (C.REL_LEAST, C.REL_LARGEST, C.REL_PNA)
-    ctx.save_for_backward(*tensors, out if keep else None, arg if winners else None)
+    ctx.save_for_backward(*tensors, out if keep else None, arg if winners else None, rest if reduce == C.REL_PNA else None)
     ctx.args = (mul, reduce, fill)
     if isinstance(ctx, torch.autograd.function.FunctionCtx):
-        ctx.mark_non_differentiable(arg)
+        ctx.mark_non_differentiable(arg, rest)
         ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, g, _):
+def _backward(ctx, g, *_):
     if g is None:
         return (None,) * 15
-    x, rel, weight, mask, rowptr, col, eid, kind, colptr, row_t, eid_t, type_t, out, arg = ctx.saved_tensors
+    x, rel, weight, mask, rowptr, col, eid, kind, colptr, row_t, eid_t, type_t, out, arg, rest = ctx.saved_tensors
     mul, reduce, _fill = ctx.args
     wanted = sum(1 << i for i in range(3) if ctx.needs_input_grad[i])
     if colptr is None:
         colptr, row_t, eid_t, type_t = with_reverse(rowptr, col, eid, kind, x.shape[-2])
     structure = (rowptr, col, eid, kind, colptr, row_t, eid_t, type_t)
-    found = relational_spmm_bwd(g.contiguous(), x, rel, weight, mask, out, arg, *structure, mul, reduce, wanted)
+    found = relational_spmm_bwd(g.contiguous(), x, rel, weight, mask, out, arg, rest, *structure, mul, reduce, wanted)
     grads = [d if wanted >> i & 1 and t is not None and not (i == 1 and mul == C.REL_COPY) else None
              for i, (d, t) in enumerate(zip(found, (x, rel, weight), strict=True))]  # fmt: skip
     return *grads, *(None,) * 12
@@ -82,13 +83,15 @@ def composed(x, rel, weight, mask, rowptr, col, eid, kind, mul: int, reduce: int
     return aggregate(_SPMM[reduce])
 
 
-def _bwd_fake(grad, x, rel, weight, mask, out, arg, rowptr, col, eid, kind, colptr, row_t, eid_t, type_t, mul, reduce, wanted):
+def _bwd_fake(grad, x, rel, weight, mask, out, arg, rest, *others):
+    wanted = others[-1]
+    mul = others[-3]
     shaped = lambda t, bit: x.new_empty(t.shape if t is not None and wanted & bit else [0])
     return shaped(x, 1), shaped(rel if mul != C.REL_COPY else None, 2), shaped(weight, 4)
 
 
 def _bwd_setup(ctx, inputs, output):
-    grad, x, rel, weight, mask, _out, _arg, rowptr, col, eid, kind, *_rest, mul, reduce, wanted = inputs
+    grad, x, rel, weight, mask, _out, _arg, _mean_rest, rowptr, col, eid, kind, *_rest, mul, reduce, wanted = inputs
     ctx.save_for_backward(grad, x, rel, weight, mask, rowptr, col, eid, kind)
     ctx.args = (mul, reduce, wanted)
 
@@ -110,7 +113,7 @@ def _bwd_backward(ctx, *hs):
         found = _composed.gradients(first, (grad, x, rel, weight), needs, hs)
     else:
         found = [None if d is None else d.detach() for d in _composed.gradients(first, (grad, x, rel, weight), needs, hs)]
-    return *found, *(None,) * 14
+    return *found, *(None,) * 15
 
 
 relational_spmm = define("relational_spmm", _fake, _setup, _backward, (0, 1, 2))

@@ -21,7 +21,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         shapes = (M, F), (N, F), act % 2 and (E, F), act % 3 and (M, F), act % 4 < 2 and (E,), act % 4 < 2 and (F,)
         args = tuple(rand(*s) if s else None for s in shapes)
         if op == "edge_act":
-            yield *args, rowptr, col, eid, None, None, None, act, 0.3
+            yield *args, rowptr, col, eid, None, None, None, act, 0.3, act % 2 > 0
         else:
             back = with_reverse((rowptr, col, eid, None, None, None), M)[3:]
-            yield *args, rand(N, F), rowptr, col, eid, *back, act, 0.3
+            yield *args, rand(N, F), rowptr, col, eid, *back, act, 0.3, act % 3 > 0

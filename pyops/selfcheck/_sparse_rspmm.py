@@ -32,5 +32,5 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
                 continue
             if dtype.itemsize == 2 and reduce > C.REL_MEAN:
                 continue  # their backward reads the rounded result
-            out, arg = ladder.relational_spmm(*args)
-            yield (torch.rand(out.shape, generator=g, dtype=torch.float64).to(dtype), *args[:4], out, arg, *s, mul, reduce, 7)
+            out, arg, rest = ladder.relational_spmm(*args)
+            yield (torch.rand(out.shape, generator=g, dtype=torch.float64).to(dtype), *args[:4], out, arg, rest, *s, mul, reduce, 7)

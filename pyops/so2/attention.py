@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from .. import _check as check
 from .._check import shaped
 from .._dispatch import is_eager
 from ..graph import Graph, checked_graph
-from ..sparse import dot_attention, gat_attention
+from ..sparse._attention import blocked_attention
 from ._terms import Rows
 
 __all__ = ["irreps_attention"]
@@ -49,8 +50,9 @@ def irreps_attention(
         rows of ``irreps`` for every destination; 0 for those without edges.
 
     Differentiable in all tensors to any order. No scores, weights or messages of edges are stored: kept for the backward beyond the
-    operands are the result and ``[num_dst, heads]`` numbers. With several heads the operands are copied head by head. The second
-    derivative holds one row per edge while it runs. Deterministic.
+    operands are the result and ``[num_dst, heads]`` numbers. Contiguous operands are read in place; where a head has a number of
+    copies that is not a multiple of 8 and the sources have more than 4 edges each, they are copied head by head, which is faster.
+    The second derivative holds one row per edge while it runs. Deterministic.
 
     Raises:
         TypeError, ValueError: naming the argument.
@@ -87,30 +89,24 @@ def irreps_attention(
     for r in (rows, keys):
         if r is not None and (heads == 0 or any(t.mul % heads for t in r.irreps)):
             check.fail(ValueError, op, f"heads to divide the copies of {r.irreps}", heads)
-    v = _by_head(rows, value, heads)
-    if keys is None:
-        sides = value.new_zeros(structure.num_src, heads), value.new_zeros(graph.num_dst, heads)
-        out = gat_attention(structure, v, *sides, bias, negative_slope=1.0)
-    else:
-        out = dot_attention(structure, _by_head(keys, query, heads), _by_head(keys, key, heads), v, bias, scale=scale)
-    return _from_heads(rows, out, heads, value)  # type: ignore[arg-type]
+    key_blocks, value_blocks = (() if r is None or heads == 1 else _blocks(r, heads) for r in (keys, rows))
+    by_head = lambda t: None if t is None else t.reshape(t.shape[0], heads, math.prod(t.shape[1:]) // heads)
+    operands = by_head(query), by_head(key), by_head(value)
+    out = blocked_attention(op, structure, *operands, bias, key_blocks, value_blocks, scale)  # type: ignore[arg-type]
+    return out.reshape(graph.num_dst, *value.shape[1:])
 
 
-def _by_head(rows: Rows, x: Tensor, heads: int) -> Tensor:
-    """``[N, heads, components]``: of every term the copies of the head, in the layout of the rows."""
-    if heads == 1:
-        return x.flatten(1).unsqueeze(1)
-    blocks = [b.unflatten(-1, (heads, b.shape[-1] // heads)).movedim(-2, 1) for b in rows.split(x)]
-    return torch.cat([b.flatten(2) for b in blocks], 2) if blocks else x.new_zeros(x.shape[0], heads, 0)
-
-
-def _from_heads(rows: Rows, y: Tensor, heads: int, like: Tensor) -> Tensor:
-    """The inverse of :func:`_by_head`."""
-    if heads == 1:
-        return y.squeeze(1).unflatten(1, like.shape[1:])
-    blocks = y.split([t.dim * t.mul // heads for t in rows.irreps], 2)
-    blocks = [b.unflatten(2, (t.dim, t.mul // heads)).movedim(1, -2).flatten(-2) for t, b in zip(rows.irreps, blocks, strict=True)]
-    return rows.join(blocks, y.new_zeros(y.shape[0], *like.shape[1:]))
+def _blocks(rows: Rows, heads: int) -> tuple[int, ...]:
+    """The width and number of the blocks of consecutive features that a head has of every term, equal ones together."""
+    found: list[list[int]] = []
+    for t in rows.irreps:
+        whole = rows.layout == "mul_ir" and not rows.stacked
+        width, repeat = (t.dim * t.mul // heads, 1) if whole else (t.mul // heads, t.dim)
+        if found and found[-1][0] == width:
+            found[-1][1] += repeat
+        else:
+            found.append([width, repeat])
+    return tuple(n for pair in found for n in pair)
 
 
 def _edges_as_sources(graph: Graph) -> Graph:

@@ -12,6 +12,7 @@ from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
 from ..kernels import codes as C
+from ..kernels.sparse.attention_ref import by_head, from_heads
 from ._operands import analyse
 from ._sddmm import sddmm
 
@@ -20,12 +21,13 @@ def _operand(op: str, name: str, t: Any, shape: tuple[int | None, ...], like: Te
     return check.shaped(op, name, t, shape, like).contiguous()
 
 
-def _run(op, graph, key, query, value, edge, att, score, slope, scale, return_weights):
+def _run(op, graph, key, query, value, edge, att, score, slope, scale, return_weights, key_blocks=(), value_blocks=()):
     if value.device != graph.device:
         check.fail(ValueError, op, f"values on {graph.device}, as the graph", value.device)
     check.fits(op, value.dtype, graph.num_dst, *value.shape[1:])
     analyse(graph, key, query, value, edge, att)
-    out, _ = ladder.attention(key, query, value, edge, att, *graph.structure, score, float(slope), float(scale))
+    how = score, float(slope), float(scale), list(key_blocks), list(value_blocks)
+    out, _ = ladder.attention(key, query, value, edge, att, *graph.structure, *how)
     return (out, _weights(graph, key, query, edge, att, score, slope, scale)) if return_weights else out
 
 
@@ -39,6 +41,36 @@ def _weights(graph, key, query, edge, att, score, slope, scale) -> Tensor:
         z = torch.where(z > 0, z, slope * z)
         logits = z[..., 0] if score == C.ADDITIVE else (z * att).sum(2)
     return edge_softmax(graph, logits)
+
+
+def blocked_attention(
+    op: str,
+    graph: Graph,
+    query: Tensor | None,
+    key: Tensor | None,
+    value: Tensor,
+    bias: Tensor | None,
+    key_blocks: tuple[int, ...],
+    value_blocks: tuple[int, ...],
+    scale: float | None,
+) -> Tensor:
+    """Attention by checked operands ``[rows, heads, width]`` whose rows are in blocks (HeadBlocks of csrc/sparse/attention.h): by
+    dot products, or by ``bias`` alone where there is no key. Rows are copied head by head where the kernels do not take so many
+    runs of blocks, and where blocks are not whole vectors and every row is read often."""
+    ragged = any(width % 8 for width in (*key_blocks[::2], *value_blocks[::2])) and graph.num_edges > 4 * graph.num_src
+    if ragged or max(len(key_blocks), len(value_blocks)) > 2 * C.HEAD_BLOCKS:
+        key, query = (None if t is None else by_head(t, key_blocks) for t in (key, query))
+        out = blocked_attention(op, graph, query, key, by_head(value, value_blocks), bias, (), (), scale)
+        return from_heads(out, value_blocks)
+    value = value.contiguous()
+    bias = None if bias is None else bias.contiguous()
+    if query is None or key is None:
+        heads = value.shape[1]
+        sides = value.new_zeros(graph.num_src, heads, 1), value.new_zeros(graph.num_dst, heads, 1)
+        return _run(op, graph, *sides, value, bias, None, C.ADDITIVE, 1.0, 1.0, False, (), value_blocks)  # type: ignore[return-value]
+    scale = 1 / math.sqrt(max(key.shape[2], 1)) if scale is None else scale
+    tensors = key.contiguous(), query.contiguous(), value, bias, None
+    return _run(op, graph, *tensors, C.DOT, 0.0, scale, False, key_blocks, value_blocks)  # type: ignore[return-value]
 
 
 def gat_attention(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from .. import _check as check
@@ -49,9 +50,10 @@ def add_act_reduce(
     Returns:
         ``[num_dst, *features]``; 0 for destinations without edges.
 
-    Differentiable in all tensors to any order. sum and mean keep nothing beyond the operands: the sums are formed again in the
-    backward. min and max of activations that do not decrease go through the extreme of the sums and keep its winners; with silu,
-    gelu, gelu_tanh, ``value`` or ``scalar``, and in second and higher orders, messages ``[E, F]`` are held. Deterministic.
+    Differentiable in all tensors to any order. sum and mean keep the operands and, for x_dst without edge and scalar, the sums of
+    slopes ``[num_dst, *features]`` in float32 (float64 for float64); messages are formed again in the backward. min and max of
+    activations that do not decrease go through the extreme of the sums and keep its winners; with silu, gelu, gelu_tanh, ``value``
+    or ``scalar``, and in second and higher orders, messages ``[E, F]`` are held. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, before any kernel runs.
@@ -90,7 +92,8 @@ def add_act_reduce(
     analyse(graph, x_src, x_dst, edge, value, scalar, direction)
     flat = [None if t is None else t.reshape(t.shape[0], F).contiguous() for t in (x_src, x_dst, edge, value)]
     vectors = (None, None) if scalar is None else (scalar.contiguous(), direction.reshape(F).contiguous())
-    out = ladder.edge_act(*flat, *vectors, *graph.structure, act, slope)
+    keep = torch.is_grad_enabled() and x_dst is not None and x_dst.requires_grad and edge is None and scalar is None
+    out, _ = ladder.edge_act(*flat, *vectors, *graph.structure, act, slope, keep)
     if reduce == "mean":
         out = out / graph.in_degrees().clamp(min=1)[:, None].to(out.dtype)
     return out.reshape(graph.num_dst, *features)

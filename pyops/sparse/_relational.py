@@ -148,7 +148,8 @@ def relational_spmm(
         mask: bool ``[E]``: edges to keep. An edge of weight 0 still takes part in min, max and mean; a dropped one does not.
         mul: mul, add, min, copy (of x), or rotate: complex products of numbers with their real parts in the first half of D.
         reduce: sum, mean, min, max, logsumexp; pna, the four of mean, max, min and std from one pass over the edges; or a
-            sequence of sum, mean, var, std, max, min, likewise from one pass. var and std divide by n.
+            sequence of sum, mean, var, std, max, min, likewise from one pass. var and std divide by n; a large common offset costs
+            neither them nor their gradients digits.
         fill_value: value of nodes without edges for a single reduction (default 0, -inf for logsumexp); otherwise they are 0.
 
     Returns:
@@ -158,7 +159,7 @@ def relational_spmm(
     is the first of the tied edges in the caller's order; where relation and x tie under ``mul="min"``, half to either. std has
     the derivative 0 where it is 0. Second and higher orders hold messages ``[B, E, D]`` while they run; nothing else does.
     Saved: the operands; for min and max winners ``[B, N, D]`` of 4 or 8 bytes, two of them for pna; the result for logsumexp
-    and pna. Deterministic: no atomics, fixed partial sums. NaN propagates.
+    and pna, and for pna what rounding took from the mean. Deterministic: no atomics, fixed partial sums. NaN propagates.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, before any kernel runs.
@@ -194,7 +195,7 @@ def relational_spmm(
         check.fail(ValueError, op, "fill_value unset with several reductions", fill_value)
     fill = check.fill(op, fill_value, x.dtype, float("-inf") if code == C.REL_LSE else 0.0)
     analyse(graph, x, relation, weight)
-    out, _ = ladder.relational_spmm(x, relation, weight, mask, *graph.structure, kind, code, fill)
+    out, _, _ = ladder.relational_spmm(x, relation, weight, mask, *graph.structure, kind, code, fill)
     return _several(graph, mask, out, parts) if parts else out
 
 

@@ -113,16 +113,40 @@ def test_derivatives(per_edge: bool) -> None:
     assert gradcheck(fn, leaves[2:], fast_mode=True) and gradgradcheck(fn, leaves[2:], fast_mode=True)
 
 
-def test_saves_no_edge_tensor() -> None:
-    """With one head nothing of size E is kept for the backward beyond the operands."""
-    graph = random_graph(5, 400)
-    q, k, v = (rand(5, 16, 8, seed=s).requires_grad_() for s in range(3))
-    sizes = []
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("irreps,layout", [(3, "mul_ir"), ("32x0e+32x1o", "mul_ir"), ("64x0e+32x1o", "ir_mul")])
+def test_saves_the_operands_alone(irreps, layout: str, heads: int) -> None:
+    """Operands are read in place, and nothing of size E is kept for the backward beyond them and the result."""
+    graph, shape = random_graph(5, 400), (5, 16, 32) if irreps == 3 else (5, Irreps(irreps).dim)
+    q, k, v = (rand(*shape, seed=s).requires_grad_() for s in range(3))
+    saved = {}
     with torch.autograd.graph.saved_tensors_hooks(
-        lambda t: sizes.append(t.numel() if t.is_floating_point() else 0) or t, lambda t: t
+        lambda t: saved.update({t.data_ptr(): t.numel()} if t.is_floating_point() else {}) or t, lambda t: t
     ):
-        so2.irreps_attention(graph, q, k, v, 3)
-    assert max(sizes) <= q.numel()
+        out = so2.irreps_attention(graph, q, k, v, irreps, layout=layout, heads=heads)
+    for known in (q, k, v, out):
+        del saved[known.data_ptr()]
+    assert sum(saved.values()) == 5 * heads
+
+
+def test_many_kinds_of_terms() -> None:
+    """More runs of blocks than the kernels take."""
+    irreps = Irreps([(2 * (i + 1), i % 3, 1) for i in range(20)])
+    graph, q, k, v = random_graph(N, E), rand(N, irreps.dim), rand(N, irreps.dim, seed=1), rand(N, irreps.dim, seed=2)
+    got = so2.irreps_attention(graph, q, k, v, irreps, heads=2, layout="ir_mul")
+    kept = [
+        torch.cat([b[:, :, h * b.shape[-1] // 2 : (h + 1) * b.shape[-1] // 2].flatten(1) for b in blocks], 1)
+        for h in range(2) for blocks in ([t[:, s].unflatten(1, (i.dim, i.mul)) for i, s in zip(irreps, irreps.slices(), strict=True)]
+                                         for t in (q, k, v))
+    ]  # fmt: skip
+    half = Irreps([(t.mul // 2, t.l, t.p) for t in irreps])
+    for h in range(2):
+        want = so2.irreps_attention(graph, *kept[3 * h : 3 * h + 3], half, layout="ir_mul")
+        at = 0
+        for t, s in zip(irreps, irreps.slices(), strict=True):
+            block = got[:, s].unflatten(1, (t.dim, t.mul))[:, :, h * t.mul // 2 : (h + 1) * t.mul // 2].flatten(1)
+            assert_close(block, want[:, at : at + block.shape[1]], terms=256)
+            at += block.shape[1]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

@@ -114,6 +114,56 @@ def test_derivatives(score: str) -> None:
     assert gradgradcheck(function, leaves, fast_mode=True)
 
 
+def in_blocks(t: Tensor, blocks: tuple[int, ...]) -> Tensor:
+    """Rows ``[rows, H, D]`` laid out in blocks of (width, repeat), feature by feature."""
+    _, H, _ = t.shape
+    order, first = [], 0
+    for width, repeat in zip(blocks[::2], blocks[1::2], strict=True):
+        for _ in range(repeat):
+            order += [(h, first + j) for h in range(H) for j in range(width)]
+            first += width
+    head, feature = torch.tensor(order).T
+    return t[:, head, feature].reshape(t.shape).contiguous()
+
+
+@pytest.mark.parametrize("score", ("additive", "dot"))
+def test_blocks_of_heads(isa: str, score: str, poison: None, on_threads) -> None:
+    """Rows whose features of a head are not side by side give what the others give."""
+    code = SCORES[score]
+    for n, (H, key_blocks, value_blocks) in enumerate(
+        [(4, (16, 2), (32, 1, 16, 3)), (2, (3, 1, 5, 6, 0, 2), (7, 5)), (3, (64, 1), (1, 4, 9, 1)), (1, (8, 2), (2, 3, 4, 4))]
+    ):
+        K = 1 if score == "additive" else sum(w * r for w, r in zip(key_blocks[::2], key_blocks[1::2], strict=True))
+        D = sum(w * r for w, r in zip(value_blocks[::2], value_blocks[1::2], strict=True))
+        key_blocks = () if score == "additive" else key_blocks
+        for dtype in (torch.float32, torch.bfloat16):
+            operands, grad, _, _ = case(code, H, K, D, True, dtype)
+            turn = lambda t, blocks: in_blocks(t, blocks) if blocks else t
+            key, query, value, edge, att = operands
+            moved = turn(key, key_blocks), turn(query, key_blocks), in_blocks(value, value_blocks), edge, att
+            s = to_csr(COO, N, INTEGERS[n % 2])
+            back, tail = with_reverse((*s, None, None, None), M)[3:], (code, 0.2, 0.25)
+            blocks = list(key_blocks), list(value_blocks)
+            want, lse = raw(*operands, *s, None, None, None, *tail)
+            out, got_lse = on_threads(lambda: raw(*moved, *s, None, None, None, *tail, *blocks))  # noqa: B023
+            assert_close(out, in_blocks(want, value_blocks), dtype, terms=200, magnitude=3.0)
+            assert_close(got_lse, lse, terms=200, magnitude=3.0)
+            wanted = raw_bwd(*operands, want, lse, grad, *s, *back, *tail)
+            grads = in_blocks(want, value_blocks), lse, in_blocks(grad, value_blocks)
+            found = on_threads(lambda: raw_bwd(*moved, *grads, *s, *back, *tail, *blocks))  # noqa: B023
+            order = key_blocks, key_blocks, value_blocks, ()
+            for a, b, o in zip(found, wanted, order, strict=False):
+                assert_close(a, turn(b, o), dtype, terms=400, magnitude=1 + float(b.abs().max()))
+
+
+def test_blocks_must_fit() -> None:
+    operands, *_ = case(C.DOT, 2, 4, 6, False, torch.float32)
+    s = to_csr(COO, N)
+    for blocks in ([3, 1], []), ([], [6]), ([1] * 2 * 17, []), ([-4, -1], []), ([], [6, 2]):
+        with pytest.raises(RuntimeError, match="blocks"):
+            raw(*operands, *s, None, None, None, C.DOT, 0.0, 1.0, *blocks)
+
+
 def test_hub_row(isa: str, on_threads) -> None:
     """A row of 20,000 edges whose scores rise: the running maximum moves in every tile."""
     size = 20_000

@@ -66,15 +66,47 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
         s = to_csr(COO, N, INTEGERS[n % 2])
         back = with_reverse((*s, None, None, None), M)[3:]
         act = C.EDGE_ACTS[activation]
-        out = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3))  # noqa: B023
+        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3, n % 2 == 1))  # noqa: B023
         assert_close(out, want, dtype, terms=60, magnitude=6.0, what=width)
-        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3))  # noqa: B023
+        assert slopes.numel() == (N * width if n % 2 else 0)
+        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3, True))  # noqa: B023
         found = *found[:4], found[4].to(dtype), (found[5] if operands[5] is None else found[5].sum(0)).to(dtype)
         for name, operand, got in zip(("x", "y", "edge", "value", "scalar", "direction"), operands, found, strict=True):
             if operand is None:
                 assert got.numel() == 0
             else:
                 assert_close(got, next(wanted), dtype, terms=60, magnitude=20.0, what=(name, width))
+
+
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_sums_of_slopes(isa: str, activation: str, on_threads) -> None:
+    """They times the gradient are the gradient of the destinations, and the backward leaves that one out."""
+    for dtype, width, gated in ((torch.float64, 70, True), (torch.float32, 33, False), (torch.bfloat16, 5, True)):
+        x, y, value = (randn(r, width, seed=k, dtype=dtype) for k, r in enumerate((M, N, M)))
+        operands = x, y, None, value if gated else None, None, None
+        s, act, grad = to_csr(COO, N), C.EDGE_ACTS[activation], randn(N, width, seed=9, dtype=dtype)
+        back = with_reverse((*s, None, None, None), M)[3:]
+        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3, True))  # noqa: B023
+        leaves = [None if t is None else t.double().requires_grad_() for t in operands]
+        want = dense(*leaves, activation)
+        assert_close(out, want, dtype, terms=60, magnitude=6.0)
+        assert slopes.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+        (wanted,) = torch.autograd.grad(want, leaves[1], grad.double(), retain_graph=True)
+        assert_close((grad * slopes).to(dtype), wanted, dtype, terms=60, magnitude=20.0)
+        d_x, d_y, *_ = raw_bwd(*operands, grad, *s, *back, act, 0.3, False)
+        assert d_y.numel() == 0
+        assert_close(d_x, torch.autograd.grad(want, leaves[0], grad.double())[0], dtype, terms=60, magnitude=20.0)
+
+
+@pytest.mark.parametrize("activation", FUNCTIONS)
+def test_first_order_without_edges(activation: str) -> None:
+    """The short way, of every subset of operands that asks for a gradient, and through a second derivative."""
+    graph = Graph(COO, num_src=M, num_dst=N)
+    given = [randn(r, 3, seed=k) + 0.013 for k, r in enumerate((M, N))]
+    for wanted in ((0, 1), (1,), (0,)):
+        leaves = [t.clone().requires_grad_(k in wanted) for k, t in enumerate(given)]
+        fn = lambda *t: add_act_reduce(graph, *t, activation=activation)
+        assert gradcheck(fn, leaves, fast_mode=True) and gradgradcheck(fn, leaves, fast_mode=True)
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)

@@ -74,18 +74,18 @@ def test_raw_values(isa: str, mul: str, reduce: str, poison: None, on_threads) -
         weight = weight if n % 2 else None
         mask = MASK if n % 4 > 1 else None
         args = (x, rel, weight, mask, *g.structure, C.REL_MULS[mul], C.REL_REDUCES[reduce], 0.25)
-        out, arg = on_threads(lambda: raw(*args))  # noqa: B023
+        out, arg, rest = on_threads(lambda: raw(*args))  # noqa: B023
         wide = [None if t is None else t.double() for t in args[:3]]
-        want, winners = rspmm_ref.relational_spmm(*wide, *args[3:])
+        want, winners, _ = rspmm_ref.relational_spmm(*wide, *args[3:])
         assert_close(out, want, dtype, terms=32, magnitude=8.0, what=(mul, reduce, D))
         exact = dtype == torch.float64
         if exact:
             assert_same(arg, winners)
         grad = values(*out.shape, dtype=dtype, seed=3)
-        got = on_threads(lambda: raw_bwd(grad, x, rel, weight, mask, out, arg, *args[4:-1], 7))  # noqa: B023
+        got = on_threads(lambda: raw_bwd(grad, x, rel, weight, mask, out, arg, rest, *args[4:-1], 7))  # noqa: B023
         if reduce in ("min", "max", "pna", "logsumexp") and not exact:
             continue  # winners and results rounded to the dtype: compared through float64 above
-        back = rspmm_ref.relational_spmm_bwd(grad.double(), *wide, mask, None, None, *args[4:-1], 7)
+        back = rspmm_ref.relational_spmm_bwd(grad.double(), *wide, mask, None, None, None, *args[4:-1], 7)
         for a, b in zip(got, back, strict=True):
             if b.numel():
                 assert_close(a, b, dtype, terms=64 * D, magnitude=8.0, what=(mul, reduce, D))
@@ -133,13 +133,43 @@ def test_gradients(mul: str, reduce: str) -> None:
     assert gradgradcheck(fn, args)
 
 
-def test_std_of_large_offsets() -> None:
-    x = (1e6 + values(N, 5)).float()
-    rel = torch.ones(R, 5)
-    (std,) = relational_spmm(graph(), rel, x, reduce=["std"])
-    want = oracle(rel.double(), x.double(), reduce="pna")[3]
-    # A number near 1e6 is known to 0.06; the difference of mean squares would be off by 1e5.
-    assert (std.double() - want).abs().max() < 0.02
+@pytest.mark.parametrize("mul", ("copy", "add", "mul"))
+def test_large_offsets_cost_no_digits(isa: str, mul: str, on_threads) -> None:
+    """Results and gradients of PNA beside a common offset. The messages are exact in float32, the mean is not."""
+    for D, offset in ((5, 1e4), (37, -1e6)):
+        grid = 16.0 if abs(offset) > 1e5 else 1024.0
+        x = offset + (values(N, D) * grid).round() / grid
+        ones = torch.ones(R, D, dtype=torch.float64)
+        rel = {"copy": None, "add": (values(R, D, seed=1) * grid).round() / grid, "mul": ones}[mul]
+        weight = torch.ones(E, dtype=torch.float64)
+        results = []
+        for dtype in (torch.float64, torch.float32):
+            leaves = [t.to(dtype).requires_grad_() for t in (x, weight, rel) if t is not None]
+
+            def run(leaves: list[Tensor] = leaves, D: int = D) -> tuple[Tensor, ...]:
+                rel = leaves[2] if mul != "copy" else None
+                mean, var, std = relational_spmm(graph(), rel, *leaves[:2], None, mul, ["mean", "var", "std"])
+                loss = sum((values(N, D, seed=i) * t).sum() for i, t in enumerate((var, std), 3))
+                return mean.detach(), var.detach(), std.detach(), *torch.autograd.grad(loss, leaves)
+
+            results.append(on_threads(run))
+        wide, narrow = results
+        assert (narrow[0].double() - wide[0]).abs().max() < 1e-7 * abs(offset)
+        for i, (a, b) in enumerate(zip(narrow[1:], wide[1:], strict=True)):
+            # The factors of a product see sums over x, offset and all.
+            scale = abs(offset) if i == 4 and mul == "mul" else b.abs().max()
+            assert (a.double() - b).abs().max() < 4e-6 * scale, (mul, D, i)
+
+
+def test_an_outlier_first_costs_no_digits(isa: str) -> None:
+    """The first message of a row far from the others."""
+    n = 2000
+    g = RelationalGraph(torch.stack([torch.arange(n), torch.full((n,), n)]), torch.zeros(n, dtype=torch.int64), n + 1)
+    x = 1e4 + (values(n + 1, 3) * 1024).round() / 1024
+    x[0] = 0
+    found = [relational_spmm(g, None, x.to(t), mul="copy", reduce=["mean", "std"]) for t in (torch.float64, torch.float32)]
+    for wide, narrow in zip(*found, strict=True):
+        assert (narrow[n].double() / wide[n] - 1).abs().max() < 1e-5
 
 
 def test_ties_go_to_the_first_edge() -> None:
@@ -227,7 +257,7 @@ def test_no_messages_are_saved() -> None:
     for reduce, extra in (("sum", []), ("max", [N * 8]), ("pna", [4 * N * 8, 2 * N * 8]), ("logsumexp", [N * 8])):
         saved: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):  # noqa: B023
-            out, _ = torch.ops.structops.relational_spmm(x, rel, weight, None, *graph().structure, 0, C.REL_REDUCES[reduce], 0.0)
+            out, *_ = torch.ops.structops.relational_spmm(x, rel, weight, None, *graph().structure, 0, C.REL_REDUCES[reduce], 0.0)
         assert max(saved) <= max([E, N * 8, *extra]), reduce
         assert out.requires_grad
 
