@@ -33,7 +33,10 @@ STRUCTOPS_DEVICE void relax(WarpContraction& c, bool direct, double* loss) {
     for (int i = 16; i >= 1; i /= 2) {
       const double x = __shfl_xor_sync(kFull, least, i);
       const int y = __shfl_xor_sync(kFull, u, i);
-      if (x < least || (x == least && y < u)) { least = x; u = y; }
+      if (x < least || (x == least && y < u)) {
+        least = x;
+        u = y;
+      }
     }
     if (!(least < infinity())) return;
     __syncwarp();
@@ -46,7 +49,8 @@ STRUCTOPS_DEVICE void relax(WarpContraction& c, bool direct, double* loss) {
   }
 }
 
-template <class T> __global__ void __launch_bounds__(32, 1) arborescence_max_kernel(MaxTreeParams p) {
+template <class T>
+__global__ void __launch_bounds__(32, 1) arborescence_max_kernel(MaxTreeParams p) {
   const ArborescenceParams& a = p.in;
   const int lane = threadIdx.x & 31;
   for (int64_t task = blockIdx.x; task < a.B * a.N; task += gridDim.x) {

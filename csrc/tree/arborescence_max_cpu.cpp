@@ -6,7 +6,7 @@ namespace structops::STRUCTOPS_ISA {
 namespace {
 
 struct Losses {
-  double *w, *loss;  // [N, N] scores, -inf where there is no arc; [N] of a slot
+  double *w, *loss;          // [N, N] scores, -inf where there is no arc; [N] of a slot
   int32_t *slots, *slot_of;  // [N] those not yet below the root; [2N] the slot that an id has gone into
 
   static int64_t numbers(int64_t N) { return N * N + N + (3 * N + 1) / 2; }
@@ -46,7 +46,8 @@ struct Losses {
   }
 };
 
-template <class T> void max_sentence(const ArborescenceMaxArgs& x, int64_t b, double* scratch) {
+template <class T>
+void max_sentence(const ArborescenceMaxArgs& x, int64_t b, double* scratch) {
   using A = Acc<T>;
   const ArborescenceArgs& a = x.in;
   const int64_t n = a.lengths[b], N = n + 1;

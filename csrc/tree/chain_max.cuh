@@ -4,7 +4,8 @@
 
 namespace structops::cuda {
 
-template <class T, class A> struct DeviceMax {
+template <class T, class A>
+struct DeviceMax {
   const ChainParams<T, A>& p;
   DeviceChain<T, A, false> chain;  // reads scores
   A *const V, *const B, *const Q;  // [N + 1, T], [N + 1, T], [T]
@@ -90,15 +91,19 @@ template <class T, class A> struct DeviceMax {
     const A nan = Limits<A>::high() - Limits<A>::high();
     for (int64_t k = threadIdx.x; k < p.N * K * T_; k += blockDim.x) {
       const int64_t i = k / T_ / K, d = k / T_ % K + 1;
-      if (i + d > n) cell(0, 1)[k] = ninf<A>();
-      else if (bad) cell(0, 1)[k] = nan;
-      else if (d > chain.longest(i, n - i)) cell(0, 1)[k] = ninf<A>();
+      if (i + d > n)
+        cell(0, 1)[k] = ninf<A>();
+      else if (bad)
+        cell(0, 1)[k] = nan;
+      else if (d > chain.longest(i, n - i))
+        cell(0, 1)[k] = ninf<A>();
     }
     __syncthreads();
   }
 };
 
-template <class T, class A> __global__ void __launch_bounds__(256, 2) chain_max(const ChainParams<T, A> p) {
+template <class T, class A>
+__global__ void __launch_bounds__(256, 2) chain_max(const ChainParams<T, A> p) {
   __shared__ A tile[kChainTile * kChainTile];
   __shared__ A room[33];
   DeviceMax<T, A> best(p, tile, room);

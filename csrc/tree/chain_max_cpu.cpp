@@ -4,7 +4,8 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-template <class A> struct MaxChain {
+template <class A>
+struct MaxChain {
   struct Matrix {  // of transitions
     A* rows;
     int64_t at;  // what it holds
@@ -44,8 +45,10 @@ template <class A> struct MaxChain {
     out = {rows(T), -1, false};
     const auto read = [&](const void* p, int64_t count, A* to) {
       for (int64_t r = 0; r < count; ++r)
-        if (p) bad_edges |= read_row<A, false>(a.dtype, p, r, T, to + r * Tp);
-        else fill(to + r * Tp, T, A(0));
+        if (p)
+          bad_edges |= read_row<A, false>(a.dtype, p, r, T, to + r * Tp);
+        else
+          fill(to + r * Tp, T, A(0));
     };
     read(a.score.duration, K, du);
     read(a.score.start, 1, st);
@@ -145,19 +148,23 @@ template <class A> struct MaxChain {
   }
 };
 
-template <class A> void run(const ChainMaxArgs& x, const ParallelFor& pf) {
+template <class A>
+void run(const ChainMaxArgs& x, const ParallelFor& pf) {
   const ChainArgs& a = x.in;
   const Dealt dealt(a, a.B);
   const Workers workers(pf, dealt.G, work_of(a), MaxChain<A>::bytes(a));
-  deal(dealt, workers, pf, [&](char* scratch) { return MaxChain<A>(x, scratch); },
-       [&](MaxChain<A>& chain, int64_t, int64_t b) { chain.sentence(b); });
+  deal(
+      dealt, workers, pf, [&](char* scratch) { return MaxChain<A>(x, scratch); },
+      [&](MaxChain<A>& chain, int64_t, int64_t b) { chain.sentence(b); });
 }
 
 }  // namespace
 
 void chain_max_marginals(const ChainMaxArgs& x, const ParallelFor& pf) {
-  if (x.in.dtype == Dtype::f64) run<double>(x, pf);
-  else run<float>(x, pf);
+  if (x.in.dtype == Dtype::f64)
+    run<double>(x, pf);
+  else
+    run<float>(x, pf);
 }
 
 }  // namespace structops::STRUCTOPS_ISA
