@@ -193,9 +193,9 @@ void pcfg_best(const PcfgTreeArgs& args, const CudaContext& ctx) {
     using T = Pointee<decltype(p)>;
     if (t.K != 1) {
       PcfgLaunch q{};
-      PcfgLists<Acc<T>> p{};
+      PcfgLists<Acc<T>> lists{};
       q.first = (chart_bytes<Acc<T>>(t.in, false, false) + 63) / 64 * 64;
-      q.stride = q.first + lay_out_lists<Acc<T>>(nullptr, t.in.N, t.in.NT, t.K, 32, 32, &p);
+      q.stride = q.first + lay_out_lists<Acc<T>>(nullptr, t.in.N, t.in.NT, t.K, 32, 32, &lists);
       return launch_in("pcfg_best", ctx, t.in, pcfg_kbest<T>, t, q, true);
     }
     launch_pcfg<T>("pcfg_best", ctx, t.in, pcfg_best<T>, t, false, false, false, true);
