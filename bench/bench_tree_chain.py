@@ -1,4 +1,4 @@
-"""Linear chains and semi-Markov chains: log-partition with its gradient, the best path, and the loss of a tagger."""
+"""Linear chains and semi-Markov chains: log-partition with its gradient, the best path, max-marginals, and the loss of a tagger."""
 
 from __future__ import annotations
 
@@ -16,23 +16,27 @@ from .peers import load
 
 B, N = 64, 40
 LOGZ, LOSS, BEST, SEMI = "chain_logz", "chain loss", "chain_best", "chain_logz segments"
+THROUGH, SEMI_THROUGH = "chain_max_marginals", "chain_max_marginals segments"
 LOOP = "torch loop"
 
 
 def cases(level: str) -> Iterator[Case]:
     tags = at_level(level, smoke=(5,), quick=(9,), default=(9, 50), full=(2, 9, 24, 50, 128))
     for T in tags:
-        for op, direction in ((LOGZ, BOTH), (LOSS, BOTH), (BEST, FWD)):
+        for op, direction in ((LOGZ, BOTH), (LOSS, BOTH), (BEST, FWD), (THROUGH, FWD)):
             yield _case(op, direction, T, 0, level == "smoke")
     for T, K in at_level(level, smoke=((3, 4),), quick=(), default=((9, 8),), full=((9, 8), (24, 16))):
         yield _case(SEMI, BOTH, T, K, level == "smoke")
+        yield _case(SEMI_THROUGH, FWD, T, K, level == "smoke")
 
 
 def _case(op: str, direction: str, T: int, K: int, small: bool) -> Case:
     b, n = (3, 7) if small else (B, N)
     terms, both = b * n * (T * T + K * T), direction == BOTH
     size = 4 * (b * n * T * max(K, 1) + T * T + 2 * T)
-    traffic = Traffic((2 if both else 1) * size, (2 if both else 1) * size, (3 if both else 1) * 2 * terms)
+    twice = op in (THROUGH, SEMI_THROUGH)  # a number for every score, from the left and from the right
+    moved = size * (2 if both or twice else 1)
+    traffic = Traffic(moved, moved, (3 if both else 1 + twice) * 2 * terms)
     shape = f"B={b} N={n} T={T}" + (f" K={K}" if K else "")
     return Case(op, direction, "random", shape, T, partial(_build, op, direction, b, n, T, K), traffic)
 
@@ -77,6 +81,23 @@ def _loop_segments(segments: Tensor, trans: Tensor, start: Tensor, end: Tensor) 
     return torch.logsumexp(alpha[-1] + end, 1).sum()
 
 
+def _loop_through(segments: Tensor, trans: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """The best path through every segment [B, N, K, T], -1e4 where there is none."""
+    B, N, K, T = segments.shape
+    before, after = segments.new_full((B, N + K, T), -1e4), segments.new_full((B, N + K + 1, T), -1e4)
+    after[:, N] = end
+    inner = []
+    for i in range(N):
+        enter = start.expand(B, T) if i == 0 else (before[:, i, :, None] + trans).amax(1)
+        inner.append(enter[:, None] + segments[:, i])
+        before[:, i + 1 : i + 1 + K] = torch.maximum(before[:, i + 1 : i + 1 + K], inner[i])
+    for i in range(N - 1, -1, -1):
+        inner[i] = inner[i] + after[:, i + 1 : i + 1 + K]
+        after[:, i] = (trans + (segments[:, i] + after[:, i + 1 : i + 1 + K]).amax(1)[:, None]).amax(2)
+    inside = torch.arange(N)[:, None] + torch.arange(1, K + 1) <= N
+    return torch.stack(inner, 1).masked_fill(~inside[..., None].to(segments.device), -1e4)
+
+
 def _score(emissions: Tensor, trans: Tensor, start: Tensor, end: Tensor, tags: Tensor) -> Tensor:
     return LinearChainCRF(emissions, trans, start, end)._score(tags).sum()
 
@@ -91,6 +112,15 @@ def _build(op: str, direction: str, b: int, n: int, T: int, K: int, device: str)
         ours = Provider(OURS, do(lambda: SemiMarkovCRF(*leaves).log_partition.sum()))
         peers = [Provider(LOOP, do(lambda: _loop_segments(*leaves)))]
         return Prepared(ours, peers, lambda: do(lambda: _loop_segments(*wide), *wide)())
+    if op == SEMI_THROUGH:
+        ours = Provider(OURS, do(lambda: SemiMarkovCRF(*leaves).max_marginals().clamp(min=-1e4)))
+        peers = [Provider(LOOP, do(lambda: _loop_through(*leaves)))]
+        return Prepared(ours, peers, lambda: (_loop_through(*wide),))
+    if op == THROUGH:
+        through = lambda e, *rest: _loop_through(e[:, :, None], *rest)[:, :, 0]
+        ours = Provider(OURS, do(lambda: LinearChainCRF(*leaves).max_marginals()))
+        peers = [Provider(LOOP, do(lambda: through(*leaves)))]
+        return Prepared(ours, peers, lambda: (through(*wide),))
     if op == LOGZ:
         ours = Provider(OURS, do(lambda: LinearChainCRF(*leaves).log_partition.sum()))
         peers = [Provider(LOOP, do(lambda: _loop(*leaves)))]

@@ -1,4 +1,4 @@
-"""Grammars with rule scores: the log-partition and its gradient."""
+"""Grammars with rule scores: the log-partition and its gradient, the best parses, and the best parse through every part."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import lru_cache, partial
 
 import structops
 import torch
+from structops.kernels.tree import pcfg_ref
 from torch import Tensor
 
 from . import models, wavefront
@@ -29,6 +30,13 @@ def cases(level: str) -> Iterator[Case]:
             yield Case(
                 "tree log-partition, grammar", direction, "trees", f"B={B}, n={n}, NT={NT}, T={T}", B, build, traffic, items=B
             )
+    B, n, NT, T = at_level(level, smoke=(2, 5, 2, 3), quick=(4, 8, 5, 10), default=(4, 12, 10, 20), full=(4, 12, 10, 20))
+    traffic = models.pcfg([n] * B, NT, T)
+    for k in (1, 2, 8):
+        shape = f"B={B}, n={n}, NT={NT}, T={T}, k={k}"
+        yield Case("tree best, grammar", FWD, "trees", shape, k, partial(_best, k, B, n, NT, T), traffic, items=B)
+    shape = f"B={B}, n={n}, NT={NT}, T={T}"
+    yield Case("tree max-marginals, grammar", FWD, "trees", shape, B, partial(_max, B, n, NT, T), traffic, items=B)
 
 
 def _inputs(B: int, n: int, NT: int, T: int, device: str) -> tuple[Tensor, ...]:
@@ -66,6 +74,29 @@ def _build(direction: str, B: int, n: int, NT: int, T: int, device: str) -> Prep
     ]
     ours = lambda: run(lambda *t: structops.tree.PCFG(*t, lengths).log_partition)
     return Prepared(Provider(OURS, ours), peers, partial(_reference, direction, (B, n, NT, T), device), tolerance=2e-4)
+
+
+def _best(k: int, B: int, n: int, NT: int, T: int, device: str) -> Prepared:
+    """Scores of the k best parses."""
+    *scores, lengths = _inputs(B, n, NT, T, device)
+    module, reason = load("torch_struct")
+    theirs = module and (lambda: (module.SentCFG(scores, lengths).kmax(k).t(),))
+    peers = [
+        Provider("torch-struct", theirs, reason),
+        Provider("torch, per width", lambda: (wavefront.pcfg_best(*scores, lengths, k),)),
+    ]
+    ours = lambda: (structops.tree.PCFG(*scores, lengths).kbest(k)[0],)
+    wide = [t.double() for t in scores]
+    return Prepared(Provider(OURS, ours), peers, lambda: (wavefront.pcfg_best(*wide, lengths, k),))
+
+
+def _max(B: int, n: int, NT: int, T: int, device: str) -> Prepared:
+    """The best parse through every word, rule, root and span."""
+    *scores, lengths = _inputs(B, n, NT, T, device)
+    finite = lambda through: tuple(t.clamp(min=-1e6) for t in through)
+    ours = lambda: finite(structops.tree.PCFG(*scores, lengths).max_marginals())
+    reference = lambda: finite(pcfg_ref.pcfg_max_marginals(*(t.double().cpu() for t in scores), None, lengths.cpu()))
+    return Prepared(Provider(OURS, ours), [], reference)
 
 
 def test_pcfg(case, bench_case):

@@ -1,8 +1,8 @@
-"""Non-projective trees: log-partition, entropy and their gradients, samples, maximum spanning trees, checks of trees.
+"""Non-projective trees: log-partition, entropy and their gradients, samples, maximum spanning trees, max-marginals, tree checks.
 
 Operators: matrix_tree_logz, matrix_tree_marginals, matrix_tree_hvp, matrix_tree_sample, arborescence, arborescence_kbest,
-tree_check. The usual way to the log-partition is the determinant of the Laplacian; where the weights of a sentence span many
-orders of magnitude it is wrong, and is reported so.
+arborescence_max_marginals, tree_check. The usual way to the log-partition is the determinant of the Laplacian; where the weights of
+a sentence span many orders of magnitude it is wrong, and is reported so.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .peers import load
 
 KBEST = "spanning trees, 8 best"
 SUM, ENTROPY, SAMPLE = "matrix-tree", "matrix-tree entropy", "matrix-tree sample"
-BEST, CHECK = "spanning tree", "tree check"
+BEST, CHECK, THROUGH = "spanning tree", "tree check", "spanning tree max-marginals"
 
 
 def cases(level: str) -> Iterator[Case]:
@@ -38,6 +38,8 @@ def cases(level: str) -> Iterator[Case]:
         yield _case(SAMPLE, FWD, B, n, 1.0)
         yield _case(BEST, FWD, B, n, 1.0)
         yield _case(CHECK, FWD, B, n, 1.0)
+    for B, n in at_level(level, smoke=[(3, 6)], quick=[(16, 20)], default=[(16, 40)], full=[(16, 40), (16, 100)]):
+        yield _case(THROUGH, FWD, B, n, 1.0)
     yield _case(KBEST, FWD, 16 if level != "smoke" else 3, 12 if level != "smoke" else 6, 1.0)
 
 
@@ -116,6 +118,12 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
         seed = torch.arange(B, device=device)[None]
         ours = Provider(OURS, lambda: (torch.ops.structops.matrix_tree_sample(score, lengths, seed, True),))
         return Prepared(ours, [], lambda: (_sample_reference(B, n, scale, device),))
+    if what == THROUGH:
+        finite = lambda through: (through.clamp(min=-1e6),)
+        ours = Provider(OURS, lambda: finite(torch.ops.structops.arborescence_max_marginals(score.detach(), lengths, True)))
+        each = lambda s: finite(_by_trees(s, lengths))
+        peers = [Provider("a spanning tree for every arc", lambda: each(score.detach()))]
+        return Prepared(ours, peers, lambda: each(score.detach().double()))
     if what == KBEST:
         values = lambda f: lambda: (f(score.detach(), lengths, True, 8)[0],)
         ours = Provider(OURS, values(torch.ops.structops.arborescence_kbest))
@@ -133,6 +141,18 @@ def _build(what: str, direction: str, B: int, n: int, scale: float, device: str)
     python = lambda: arborescence_ref.arborescence(score, lengths, True)
     peers = [Provider("ufal.chu_liu_edmonds", ufal, reason), Provider("Python recursion", python)]
     return Prepared(ours, peers, lambda: tuple(t.double() for t in python()))
+
+
+def _by_trees(score: Tensor, lengths: Tensor) -> Tensor:
+    """Max-marginals by our maximum spanning tree of the scores without the other arcs to a word, for every arc."""
+    B, N, _ = score.shape
+    through, own = torch.full_like(score, float("-inf")), torch.eye(N, dtype=torch.bool, device=score.device)
+    for dep in range(1, N):
+        held = score[:, None].repeat(1, N, 1, 1)  # [b, head, N, N]
+        held[:, :, dep] = torch.where(own, held[:, :, dep], float("-inf"))
+        value, _ = torch.ops.structops.arborescence(held.flatten(0, 1), lengths.repeat_interleave(N), True)
+        through[:, dep] = torch.where(own[dep], float("-inf"), value.reshape(B, N))
+    return through
 
 
 def _ufal(solve, score: Tensor) -> tuple[Tensor, Tensor]:

@@ -116,3 +116,29 @@ def pcfg(term: Tensor, rule: Tensor, root: Tensor, lengths: Tensor) -> Tensor:
     whole = torch.stack([v[w][:, 0] for w in range(2, N + 1)], 1)
     at = (lengths - 2)[:, None, None].expand(B, 1, NT)
     return (whole.gather(1, at)[:, 0] + root).logsumexp(1)
+
+
+def pcfg_best(term: Tensor, rule: Tensor, root: Tensor, lengths: Tensor, k: int) -> Tensor:
+    """Scores [B, k] of the k best parses: lists [B, spans, symbols, k] by width, the best of all pairs of two lists."""
+    B, N = term.shape[:2]
+    NT, S = rule.shape[1:3]
+
+    def best(x: Tensor) -> Tensor:
+        return torch.nn.functional.pad(x, (0, max(k - x.shape[-1], 0)), value=NEVER).topk(k).values
+
+    word = torch.nn.functional.pad(term[..., None], (0, k - 1), value=NEVER)
+    v = [word, word]
+    symbols = lambda width: slice(NT, S) if width == 1 else slice(0, NT)
+    for w in range(2, N + 1):
+        spans = N + 1 - w
+        pairs = term.new_full((B, spans, S, S, k), NEVER)
+        both = lambda j: (v[j][:, :spans, :, None, :, None] + v[w - j][:, j : j + spans, None, :, None, :]).flatten(4)  # noqa: B023
+        inner = [both(j) for j in range(2, w - 1)]
+        if inner:
+            pairs[:, :, :NT, :NT] = best(torch.cat(inner, -1))
+        for j in {1, w - 1}:
+            pairs[:, :, symbols(j), symbols(w - j)] = best(both(j))
+        v.append(torch.stack([best((pairs + rule[:, None, a, :, :, None]).flatten(2)) for a in range(NT)], 2))
+    whole = torch.stack([v[w][:, 0] for w in range(2, N + 1)], 1)
+    at = (lengths - 2)[:, None, None, None].expand(B, 1, NT, k)
+    return best((whole.gather(1, at)[:, 0] + root[..., None]).flatten(1))

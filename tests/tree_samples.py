@@ -94,6 +94,7 @@ def spanning_samples(leaf: Callable) -> dict[str, list[tuple]]:
             "matrix_tree_hvp": (values(2, 4, 4), lengths, values(2), values(2, 4, 4)),
             "matrix_tree_sample": (values(2, 4, 4), lengths, seed),
             "arborescence": (values(2, 4, 4), lengths),
+            "arborescence_max_marginals": (values(2, 4, 4), lengths),
             "arborescence_kbest": (values(2, 4, 4), lengths),
         }.items():
             found.setdefault(op, []).append((*args, multiroot, *([3] if op == "arborescence_kbest" else [])))
@@ -113,5 +114,6 @@ def chain_samples(leaf: Callable) -> dict[str, list[tuple]]:
         "chain_marginals": [(*linear, leaf(2)), (*semi, None)],
         "chain_hvp": [(*fixed(linear), None, *v[:6]), (*fixed(semi), None, *v[6:])],
         "chain_best": [(*linear, 2), (*semi, 1)],
+        "chain_max_marginals": [fixed(linear), fixed(semi)],
         "chain_sample": [(*linear, uniform[..., :3].contiguous()), (*semi, uniform)],
     }

@@ -123,11 +123,14 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "-> (Tensor, Tensor)");
   m.def("chain_sample(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, Tensor lengths, "
         "Tensor uniform) -> Tensor");
+  m.def("chain_max_marginals(Tensor emit, Tensor? segment, Tensor? duration, Tensor? trans, Tensor? start, Tensor? end, "
+        "Tensor lengths) -> Tensor");
   m.def("matrix_tree_logz(Tensor score, Tensor lengths, bool multiroot) -> Tensor");
   m.def("matrix_tree_marginals(Tensor score, Tensor lengths, Tensor? weight, bool multiroot) -> (Tensor, Tensor)");
   m.def("matrix_tree_hvp(Tensor score, Tensor lengths, Tensor? weight, Tensor v, bool multiroot) -> (Tensor, Tensor)");
   m.def("matrix_tree_sample(Tensor score, Tensor lengths, Tensor seed, bool multiroot) -> Tensor");
   m.def("arborescence(Tensor score, Tensor lengths, bool multiroot) -> (Tensor, Tensor)");
+  m.def("arborescence_max_marginals(Tensor score, Tensor lengths, bool multiroot) -> Tensor");
   m.def("arborescence_kbest(Tensor score, Tensor lengths, bool multiroot, int k) -> (Tensor, Tensor)");
   m.def("tree_check(Tensor heads, Tensor lengths) -> Tensor");
 

@@ -160,12 +160,25 @@ Tensor chain_sample(Tensor emit, OptTensor segment, OptTensor duration, OptTenso
   return tags;
 }
 
+template <bool cuda>
+Tensor chain_max_marginals(Tensor emit, OptTensor segment, OptTensor duration, OptTensor trans, OptTensor start, OptTensor end,
+                           Tensor lengths) {
+  ChainMaxArgs a{};
+  a.in = chain_args("chain_max_marginals", {emit, segment, duration, trans, start, end}, lengths);
+  Tensor through = new_empty(emit, {a.in.B, a.in.N, a.in.K, a.in.T}, accumulator(emit));
+  a.through = through.mutable_data_ptr();
+  launch<cuda>(emit, a, [](auto& s, auto pf) { structops::chain_max_marginals(s, pf); },
+               [](auto& s, auto ctx) { cuda::chain_max_marginals(s, ctx); });
+  return through;
+}
+
 template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("chain_logz", TORCH_BOX(&chain_logz<cuda>));
   m.impl("chain_marginals", TORCH_BOX(&chain_marginals<cuda>));
   m.impl("chain_hvp", TORCH_BOX(&chain_hvp<cuda>));
   m.impl("chain_best", TORCH_BOX(&chain_best<cuda>));
   m.impl("chain_sample", TORCH_BOX(&chain_sample<cuda>));
+  m.impl("chain_max_marginals", TORCH_BOX(&chain_max_marginals<cuda>));
 }
 
 }  // namespace

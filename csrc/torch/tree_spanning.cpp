@@ -115,6 +115,16 @@ template <bool cuda> Pair arborescence_kbest(Tensor score, Tensor lengths, bool 
   return {value, heads};
 }
 
+template <bool cuda> Tensor arborescence_max_marginals(Tensor score, Tensor lengths, bool multiroot) {
+  ArborescenceMaxArgs a{};
+  a.in = score_args<ArborescenceArgs>("arborescence_max_marginals", score, lengths, multiroot);
+  Tensor through = new_empty(score, {a.in.B, a.in.N, a.in.N}, accumulator(score));
+  a.through = through.mutable_data_ptr();
+  launch<cuda>(score, a, [](auto& s, auto pf) { structops::arborescence_max_marginals(s, pf); },
+               [](auto& s, auto ctx) { cuda::arborescence_max_marginals(s, ctx); });
+  return through;
+}
+
 template <bool cuda> Tensor tree_check(Tensor heads, Tensor lengths) {
   TreeCheckArgs a{};
   STRUCTOPS_CHECK(heads.dim() == 2 && heads.size(1) >= 1 && heads.scalar_type() == ScalarType::Long && heads.is_contiguous(),
@@ -137,6 +147,7 @@ template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("matrix_tree_sample", TORCH_BOX(&matrix_tree_sample<cuda>));
   m.impl("arborescence", TORCH_BOX(&arborescence<cuda>));
   m.impl("arborescence_kbest", TORCH_BOX(&arborescence_kbest<cuda>));
+  m.impl("arborescence_max_marginals", TORCH_BOX(&arborescence_max_marginals<cuda>));
   m.impl("tree_check", TORCH_BOX(&tree_check<cuda>));
 }
 

@@ -15,13 +15,16 @@ struct ArborescenceParams {
   int* ints;        // [gridDim.x, 2 * N * N + 15 * N]
 };
 
-// The contraction of arborescence_cpu.cpp, its loops over positions divided among the lanes. All lanes follow the same path.
+// The contraction of contraction.h, its loops over positions divided among the lanes. All lanes follow the same path.
 struct WarpContraction {
   int64_t n, N;
   int lane;
   double *w, *chosen;
   int *dep, *head, *id, *state, *path, *parent, *arc_dep, *arc_head, *child, *sibling, *stack;
-  enum { fresh, on_path, settled, gone };
+  int next = 0;
+  int64_t roots = 0;
+  double total = 0;
+  enum { fresh, on_path, gone, settled, beside };
 
   STRUCTOPS_DEVICE WarpContraction(double* p, int* q, int64_t n_) : n(n_), N(n_ + 1), lane(threadIdx.x & 31) {
     w = p;
@@ -92,8 +95,10 @@ struct WarpContraction {
     __syncwarp();
   }
 
-  STRUCTOPS_DEVICE bool run(bool one, int64_t* heads) {
-    int next = int(N);
+  STRUCTOPS_DEVICE bool grow(bool one, int64_t second) {
+    next = int(N);
+    roots = 0;
+    total = 0;
     for (int64_t i = lane; i < 2 * N; i += 32) parent[i] = child[i] = sibling[i] = -1;
     for (int64_t i = lane; i < N * N; i += 32) {
       dep[i] = int(i / N);
@@ -101,10 +106,9 @@ struct WarpContraction {
     }
     for (int64_t s = lane; s < N; s += 32) {
       id[s] = int(s);
-      state[s] = s ? fresh : settled;
+      state[s] = s == 0 ? settled : s == second ? beside : fresh;
     }
     __syncwarp();
-    int64_t roots = 0;
     for (int64_t start = 1; start < N; ++start) {
       if (state[start] != fresh) continue;
       int64_t size = 1;
@@ -112,6 +116,7 @@ struct WarpContraction {
       __syncwarp();
       if (lane == 0) state[start] = on_path;
       __syncwarp();
+      int end;
       for (;;) {
         const int v = path[size - 1], u = best(v, one);
         if (u < 0) return false;
@@ -120,11 +125,12 @@ struct WarpContraction {
           arc_head[id[v]] = head[v * N + u];
           chosen[v] = w[v * N + u];
         }
+        total += w[v * N + u];
         roots += u == 0;
-        const int reached = state[u];
+        end = state[u];
         __syncwarp();
-        if (reached == settled) break;
-        if (reached == fresh) {
+        if (end == settled || end == beside) break;
+        if (end == fresh) {
           if (lane == 0) {
             state[u] = on_path;
             path[size] = u;
@@ -142,10 +148,14 @@ struct WarpContraction {
         size = from + 1;
         __syncwarp();
       }
-      for (int64_t i = lane; i < size; i += 32) state[path[i]] = settled;
+      for (int64_t i = lane; i < size; i += 32) state[path[i]] = end;
       __syncwarp();
     }
-    if (one && roots != 1) return false;
+    return true;
+  }
+
+  STRUCTOPS_DEVICE bool run(bool one, int64_t* heads) {
+    if (!grow(one, 0) || (one && roots != 1)) return false;
     if (lane == 0) {
       int64_t size = 0;
       for (int64_t s = 1; s < N; ++s)

@@ -17,6 +17,16 @@
 // fixed and those taken already forbidden. A part whose words' best heads do not add up to enough is left out unsolved. At most n
 // arborescences for each tree found: O(K n^3). Of equal sums the tree found first comes first. Fewer trees: -inf and -1; NaN as above.
 //
+// arborescence_max_marginals: of every arc (d, h) the score of the best tree with it, all in O(n^3). For one d, contract as above with d
+// as a second root that reads no arcs: F, the best forest of two trees, and on its nodes v the chosen arcs c(v) and scores r(v, u). With
+// the arc h -> d, d's tree hangs below h. If h is below the root, the best tree is F with the arc. Else the arc closes a cycle, and
+// contraction goes on: the nodes from h up to d become one, whose best incoming arc, from u into v, loses c(v) - r(v, u) >= 0 against F;
+// u's nodes join the cycle, or are below the root. That is Dijkstra's search: a node joins at the least sum of losses on a way to it from
+// h, and the ways along chosen arcs are free. So the best tree with h -> d is F + score - (length of the shortest way from h to the root
+// over arcs v -> u of length c(v) - r(v, u), none from d), and one search back from the root finds it for all h. One root: counts of root
+// arcs go before scores, so only the last arc of a way can raise the count, and what has another count than 1 is -inf. -inf where there
+// is no such tree, on the diagonal and outside; NaN at all arcs of a sentence with a NaN or +inf among the scores read.
+//
 // tree_check: bits of a head sequence. kTree: every head of 1..n is in 0..n and there is no cycle. Of trees only: kProjective: no two
 // arcs cross, the root's included. kSingleRoot: exactly one word has head 0. The empty tree has all bits.
 #pragma once
@@ -43,6 +53,13 @@ struct ArborescenceKbestArgs {
 };
 
 void arborescence_kbest(const ArborescenceKbestArgs& a, const ParallelFor& pf);
+
+struct ArborescenceMaxArgs {
+  ArborescenceArgs in;  // without value and heads
+  void* through;        // [B, N, N] accumulator dtype
+};
+
+void arborescence_max_marginals(const ArborescenceMaxArgs& a, const ParallelFor& pf);
 
 enum TreeFlag : int64_t { kTree = 1, kProjective = 2, kSingleRoot = 4 };
 

@@ -1,5 +1,5 @@
 // CUDA arborescence and tree_check: launch. The contract is arborescence.h.
-#include "tree/arborescence.cuh"
+#include "tree/arborescence_max.cuh"
 #include "tree/cuda.h"
 
 namespace structops::cuda {
@@ -36,6 +36,23 @@ void arborescence_kbest(const ArborescenceKbestArgs& k, const CudaContext& ctx) 
                 scratch<unsigned>(ctx, blocks * (K + 1) * ((N + 31) / 32))};
   with_float(op, a.dtype, [&](auto* t) {
     launch(op, ctx, arborescence_kbest_kernel<Pointee<decltype(t)>>, dim3(unsigned(blocks)), 32, p);
+  });
+}
+
+void arborescence_max_marginals(const ArborescenceMaxArgs& m, const CudaContext& ctx) {
+  constexpr const char* op = "arborescence_max_marginals";
+  const ArborescenceArgs& a = m.in;
+  if (a.B == 0) return;
+  if (a.N > 32768) throw std::runtime_error(std::string(op) + ": CUDA kernels take at most 32767 words");
+  const int64_t N = a.N, each = 8 * (N * N + 2 * N) + 4 * (2 * N * N + 15 * N), most = (int64_t(1) << 30) / each;
+  int64_t blocks = warps_for(a.B * N);
+  if (blocks > most) blocks = most > 1 ? most : 1;
+  MaxTreeParams p{{a.multiroot, a.B, N, a.score, a.lengths, nullptr, nullptr, scratch<double>(ctx, blocks * (N * N + N)),
+                   scratch<int>(ctx, blocks * (2 * N * N + 15 * N))},
+                  m.through,
+                  scratch<double>(ctx, blocks * N)};
+  with_float(op, a.dtype, [&](auto* t) {
+    launch(op, ctx, arborescence_max_kernel<Pointee<decltype(t)>>, dim3(unsigned(blocks)), 32, p);
   });
 }
 

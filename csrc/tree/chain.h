@@ -78,4 +78,13 @@ void chain_best(const ChainPathArgs& a, const ParallelFor& pf);
 // a tag or, for K > 1, first the length of a segment and then the tag before it.
 void chain_sample(const ChainPathArgs& a, const ParallelFor& pf);
 
+struct ChainMaxArgs {
+  ChainArgs in;
+  void* through;           // [B, N, K, T] accumulator dtype
+};
+
+// At (i, d - 1, t) the score of the best path with the segment [i, i + d) of tag t; -inf where there is none, and past the sentence.
+// V, P, B and Q above with max in place of log sum exp, plain numbers: through = P[i, t] + S(i, d, t) + B[i+d, t].
+void chain_max_marginals(const ChainMaxArgs& a, const ParallelFor& pf);
+
 }  // namespace structops

@@ -1,4 +1,5 @@
-// CUDA chains: launch. The contract is chain.h, the algorithm is in chain.cuh and chain_path.cuh.
+// CUDA chains: launch. The contract is chain.h, the algorithm is in chain.cuh, chain_path.cuh and chain_max.cuh.
+#include "tree/chain_max.cuh"
 #include "tree/chain_path.cuh"
 #include "tree/cuda.h"
 
@@ -107,6 +108,18 @@ void chain_sample(const ChainPathArgs& q, const CudaContext& ctx) {
     p.uniform = q.uniform;
     p.tags = q.tags;
     launch("chain_sample", ctx, chain_draws<T>, dim3(unsigned(p.G)), threads(a.T), p);
+  });
+}
+
+void chain_max_marginals(const ChainMaxArgs& x, const CudaContext& ctx) {
+  const ChainArgs& a = x.in;
+  if (a.B == 0) return;
+  with_float("chain_max_marginals", a.dtype, [&](auto* tag) {
+    using T = Pointee<decltype(tag)>;
+    using A = Acc<T>;
+    auto p = params<T, A>(a, false, DeviceChain<T, A, false>::size(a.N, a.T, a.K), 0, ctx);
+    p.value = static_cast<A*>(x.through);
+    launch("chain_max_marginals", ctx, chain_max<T, A>, dim3(unsigned(p.G)), threads(a.T), p);
   });
 }
 

@@ -38,6 +38,7 @@ void chain_marginals(const ChainArgs& a, const CudaContext& ctx);
 void chain_hvp(const ChainArgs& a, const CudaContext& ctx);
 void chain_best(const ChainPathArgs& a, const CudaContext& ctx);
 void chain_sample(const ChainPathArgs& a, const CudaContext& ctx);
+void chain_max_marginals(const ChainMaxArgs& a, const CudaContext& ctx);
 
 void matrix_tree_logz(const MatrixTreeArgs& a, const CudaContext& ctx);
 void matrix_tree_marginals(const MatrixTreeArgs& a, const CudaContext& ctx);
@@ -45,6 +46,7 @@ void matrix_tree_hvp(const MatrixTreeArgs& a, const CudaContext& ctx);
 void matrix_tree_sample(const MatrixTreeSampleArgs& a, const CudaContext& ctx);
 void arborescence(const ArborescenceArgs& a, const CudaContext& ctx);
 void arborescence_kbest(const ArborescenceKbestArgs& a, const CudaContext& ctx);
+void arborescence_max_marginals(const ArborescenceMaxArgs& a, const CudaContext& ctx);
 void tree_check(const TreeCheckArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

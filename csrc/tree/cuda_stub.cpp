@@ -38,12 +38,14 @@ void chain_marginals(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_hvp(const ChainArgs&, const CudaContext&) { missing(); }
 void chain_best(const ChainPathArgs&, const CudaContext&) { missing(); }
 void chain_sample(const ChainPathArgs&, const CudaContext&) { missing(); }
+void chain_max_marginals(const ChainMaxArgs&, const CudaContext&) { missing(); }
 void matrix_tree_logz(const MatrixTreeArgs&, const CudaContext&) { missing(); }
 void matrix_tree_marginals(const MatrixTreeArgs&, const CudaContext&) { missing(); }
 void matrix_tree_hvp(const MatrixTreeArgs&, const CudaContext&) { missing(); }
 void matrix_tree_sample(const MatrixTreeSampleArgs&, const CudaContext&) { missing(); }
 void arborescence(const ArborescenceArgs&, const CudaContext&) { missing(); }
 void arborescence_kbest(const ArborescenceKbestArgs&, const CudaContext&) { missing(); }
+void arborescence_max_marginals(const ArborescenceMaxArgs&, const CudaContext&) { missing(); }
 void tree_check(const TreeCheckArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

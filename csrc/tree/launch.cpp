@@ -36,6 +36,7 @@ STRUCTOPS_DISPATCH(void, chain_marginals, (const ChainArgs& a, const ParallelFor
 STRUCTOPS_DISPATCH(void, chain_hvp, (const ChainArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_best, (const ChainPathArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, chain_sample, (const ChainPathArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, chain_max_marginals, (const ChainMaxArgs& a, const ParallelFor& pf), (a, pf))
 
 STRUCTOPS_DISPATCH(void, matrix_tree_logz, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, matrix_tree_marginals, (const MatrixTreeArgs& a, const ParallelFor& pf), (a, pf))
@@ -43,6 +44,7 @@ STRUCTOPS_DISPATCH(void, matrix_tree_hvp, (const MatrixTreeArgs& a, const Parall
 STRUCTOPS_DISPATCH(void, matrix_tree_sample, (const MatrixTreeSampleArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, arborescence, (const ArborescenceArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, arborescence_kbest, (const ArborescenceKbestArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, arborescence_max_marginals, (const ArborescenceMaxArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, tree_check, (const TreeCheckArgs& a, const ParallelFor& pf), (a, pf))
 
 }  // namespace structops

@@ -54,10 +54,15 @@ template <class T> void best_few(const PcfgTreeArgs& t, const ParallelFor& pf) {
   using A = Acc<T>;
   const PcfgArgs& a = t.in;
   const int64_t most = longest(a.lengths, a.B), K = t.K, size = a.N > 0 ? 3 * (2 * a.N - 1) : 0;
-  const size_t stack = (size_t(most + 2) * sizeof(PcfgVisit) + 63) / 64 * 64;
-  each_sentence(a.lengths, a.B, stack + size_t(kbest_bytes<A>(most, a.NT, K)), pf, [&](char* memory, int64_t b) {
-    auto* const part = reinterpret_cast<PcfgDerivation<A>*>(memory + stack);
-    PcfgKBest<T, A> s{pcfg_shape(a, a.lengths[b], W<A>), pcfg_input<T>(a, b), int(K), part, part + K, false};
+  const PcfgRoom room = room_of<A>(a, most, false, false);
+  PcfgCharts<A> c{};
+  PcfgLists<A> p{};
+  const size_t stack = (size_t(most + 2) * sizeof(PcfgVisit) + 63) / 64 * 64, chart = room.template lay_out<A>(nullptr, &c);
+  const size_t lists = size_t(lay_out_lists<A>(nullptr, most, a.NT, K, W<A>, 1, &p));
+  each_sentence(a.lengths, a.B, stack + chart + lists, pf, [&](char* memory, int64_t b) {
+    PcfgKBest<T, A> s{pcfg_shape(a, a.lengths[b], W<A>), pcfg_input<T>(a, b), {}, {}, int(K), {}};
+    room.template lay_out<A>(memory + stack, &s.c);
+    lay_out_lists<A>(memory + stack + chart, most, a.NT, K, W<A>, 1, &s.p);
     for (int64_t r = 0; r < K; ++r) begin_rows(t, b * K + r);
     s.run(reinterpret_cast<PcfgVisit*>(memory), static_cast<A*>(t.value) + b * K, t.tree + b * K * size, size);
   });

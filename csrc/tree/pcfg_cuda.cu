@@ -28,9 +28,10 @@ template <class T> __global__ void __launch_bounds__(32, 1) pcfg_kbest(const Pcf
   using A = Acc<T>;
   const PcfgArgs& a = t.in;
   const int64_t K = t.K, size = row_numbers(a);
-  auto* const part = reinterpret_cast<PcfgDerivation<A>*>(q.memory + blockIdx.x * q.stride);
+  char* const memory = q.memory + blockIdx.x * q.stride;
   for (int64_t b = blockIdx.x; b < a.B; b += gridDim.x) {
-    PcfgKBest<T, A> s{pcfg_shape(a, a.lengths[b], 32), pcfg_input<T>(a, b), int(K), part, part + K, false};
+    PcfgKBest<T, A> s{pcfg_shape(a, a.lengths[b], 32), pcfg_input<T>(a, b), charts_of<A>(a, memory, false, false), {}, int(K), {}};
+    lay_out_lists<A>(memory + q.first, a.N, a.NT, K, 32, 32, &s.p);
     for (int64_t k = lane_id(); k < K * size; k += 32) t.tree[b * K * size + k] = -1;
     __syncwarp();
     s.run(stack_of(a, q), static_cast<A*>(t.value) + b * K, t.tree + b * K * size, size);
@@ -92,7 +93,9 @@ void pcfg_best(const PcfgTreeArgs& args, const CudaContext& ctx) {
     using T = Pointee<decltype(p)>;
     if (t.K != 1) {
       PcfgLaunch q{};
-      q.stride = kbest_bytes<Acc<T>>(t.in.N, t.in.NT, t.K);
+      PcfgLists<Acc<T>> lists{};
+      q.first = (chart_bytes<Acc<T>>(t.in, false, false) + 63) / 64 * 64;
+      q.stride = q.first + lay_out_lists<Acc<T>>(nullptr, t.in.N, t.in.NT, t.K, 32, 32, &lists);
       return launch_in("pcfg_best", ctx, t.in, pcfg_kbest<T>, t, q, true);
     }
     launch_pcfg<T>("pcfg_best", ctx, t.in, pcfg_best<T>, t, false, false, false, true);

@@ -19,9 +19,9 @@ template <class A> STRUCTOPS_INLINE void best_pairs(const PcfgCharts<A>& c, cons
   });
 }
 
+// The chart of single words; looks at the rules for what is wrong with them.
 template <class T, class A>
-STRUCTOPS_INLINE Found<A> best_parses(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in) {
-  Found<A> found;
+STRUCTOPS_INLINE void best_words(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in, Found<A>& found) {
   for (int symbol = 0; symbol < s.T; ++symbol)
     for (int i = 0; i < s.n; i += W<A>) {
       Vec<A> x = splat(A(-INFINITY));
@@ -29,11 +29,16 @@ STRUCTOPS_INLINE Found<A> best_parses(const PcfgCharts<A>& c, const PcfgShape& s
       store(c.m + s.cell(1, s.NT + symbol, i), checked_score<A>(x, found));
     }
   lane_fence();
-  if (s.n < 2) return found;
-  for (int64_t k = 0; k < s.NT * s.pairs(); k += W<A>) {
+  for (int64_t k = 0; s.n > 1 && k < s.NT * s.pairs(); k += W<A>) {
     const int64_t left = s.NT * s.pairs() - k;
     checked_score<A>(load_as<A>(in.rule + k, int(left < W<A> ? left : W<A>)), found);
   }
+}
+
+template <class T, class A>
+STRUCTOPS_INLINE Found<A> best_parses(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in) {
+  Found<A> found;
+  best_words(c, s, in, found);
   for (int w = 2; w <= s.n; ++w)
     for (int i = 0; i <= s.n - w; i += W<A>) {
       const Vec<Int<A>> valid = lane_numbers<A>() + Int<A>(i + w) <= Int<A>(s.n);

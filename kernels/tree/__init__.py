@@ -30,11 +30,13 @@ OPS = {
     "chain_hvp": "chain",
     "chain_best": "chain",
     "chain_sample": "chain",
+    "chain_max_marginals": "chain",
     "matrix_tree_logz": "matrix_tree",
     "matrix_tree_marginals": "matrix_tree",
     "matrix_tree_hvp": "matrix_tree",
     "matrix_tree_sample": "matrix_tree",
     "arborescence": "arborescence",
     "arborescence_kbest": "arborescence",
+    "arborescence_max_marginals": "arborescence",
     "tree_check": "arborescence",
 }

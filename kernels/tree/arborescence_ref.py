@@ -144,6 +144,22 @@ def arborescence_kbest(score, lengths, multiroot, k):
     return value.to(dtype).to(score.device), heads.to(score.device)
 
 
+def arborescence_max_marginals(score, lengths, multiroot):
+    """Same signature and results as torch.ops.structops.arborescence_max_marginals, by a best tree for every arc."""
+    B, N, _ = score.shape
+    through = torch.full((B, N, N), -INF, dtype=torch.float64)
+    for b, n in enumerate(lengths.tolist()):
+        s = score[b, : n + 1, : n + 1].double().tolist()
+        arcs = [(d, h) for d in range(1, n + 1) for h in range(n + 1) if h != d]
+        bad = any(s[d][h] != s[d][h] or s[d][h] == INF for d, h in arcs)
+        for d, h in arcs:
+            only = [x if i == h else -INF for i, x in enumerate(s[d])]
+            found = None if bad else _single_or_not([*s[:d], only, *s[d + 1 :]], multiroot)
+            through[b, d, h] = math.nan if bad else -INF if found is None else found[0]
+    dtype = torch.float64 if score.dtype == torch.float64 else torch.float32
+    return through.to(dtype).to(score.device)
+
+
 def _flags(heads: list[int]) -> int:
     """Flags of heads[0..n], position 0 aside."""
     n = len(heads) - 1

@@ -219,6 +219,37 @@ def chain_best(emit, segment, duration, trans, start, end, lengths, k):
     return value.to(emit.device), tags.to(emit.device)
 
 
+def _max_of(c: Chain, through: Tensor) -> None:
+    """Fills [N, K, T] of a sentence: the best prefix before every segment, and the best suffix after it."""
+    start, none = (c.zeros if c.start is None else c.start), torch.full((c.T,), -INF, dtype=torch.float64)
+    V, B = [none] * (c.n + 1), [none] * c.n + [c.last()]
+    pairs = [(j - d, d) for j in range(1, c.n + 1) for d in c.lengths(j)]
+    before = lambda i, d: (V[i][:, None] + c.trans(i, d)).amax(0) if i > 0 else start
+    for i, d in pairs:  # by their ends
+        V[i + d] = torch.maximum(V[i + d], before(i, d) + c.segment(i, d))
+    for i, d in sorted(pairs, reverse=True):
+        after = c.segment(i, d) + B[i + d]
+        through[i, d - 1] = before(i, d) + after
+        if i > 0:
+            B[i] = torch.maximum(B[i], (c.trans(i, d) + after).amax(1))
+
+
+def chain_max_marginals(emit, segment, duration, trans, start, end, lengths):
+    """Same signature and results as torch.ops.structops.chain_max_marginals."""
+    B, N, T = emit.shape
+    K = max_length(segment, duration, trans)
+    scores = _wide((emit, segment, duration, trans, start, end))
+    through = torch.full((B, N, K, T), -INF, dtype=torch.float64, device=emit.device)
+    for b in range(B):
+        c = Chain(scores, lengths, b)
+        if c.bad():
+            for i in range(c.n):
+                through[b, i, : c.n - i] = float("nan")
+        else:
+            _max_of(c, through[b])
+    return through.to(_accumulator(emit))
+
+
 def _choose(logits: Tensor, u: float) -> int:
     weight = (logits - logits.max()).exp()
     sums = weight.cumsum(0)

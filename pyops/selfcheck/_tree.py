@@ -167,7 +167,7 @@ def chain_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
             segment, duration = (scores(B, N, K, T), scores(K, T)) if K else (None, None)
             given = (scores(B, N, T), segment, duration, trans, scores(T), None)
             weight = scores(B).to(torch.float64 if dtype == torch.float64 else torch.float32)
-            if op == "chain_logz":
+            if op in ("chain_logz", "chain_max_marginals"):
                 yield *given, lengths
             elif op == "chain_marginals":
                 yield *given, lengths, weight

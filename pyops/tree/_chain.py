@@ -126,5 +126,15 @@ def _sample_fake(emit, segment, duration, trans, start, end, lengths, uniform):
     return emit.new_empty(uniform.shape[0], *emit.shape[:2], dtype=torch.int64)
 
 
+def _max_fake(emit, segment, duration, trans, start, end, lengths):
+    B, N, T = emit.shape
+    if segment is not None:
+        K = segment.shape[2]
+    else:
+        K = duration.shape[0] if duration is not None else trans.shape[2] if trans is not None and trans.dim() == 5 else 1
+    return emit.new_empty(B, N, K, T, dtype=_accumulator(emit))
+
+
 chain_best = define("chain_best", _best_fake, None, None, ())
 chain_sample = define("chain_sample", _sample_fake, None, None, ())
+chain_max_marginals = define("chain_max_marginals", _max_fake, None, None, ())

@@ -12,7 +12,6 @@ from torch.distributions import Distribution
 from .. import _check as check
 from .._dispatch import is_eager
 from . import _chain as ops
-from ._chain_max import max_marginals
 
 NINF = float("-inf")
 
@@ -264,8 +263,11 @@ class ChainDistribution(Distribution):
 
     # ---- paths ----
 
+    def _detached(self) -> Scores:
+        return Scores(*(None if t is None else t.detach() for t in self._scores))
+
     def _best(self, k: int) -> tuple[Tensor, Tensor]:
-        return ops.chain_best(*(None if t is None else t.detach() for t in self._scores), self._lengths, k)
+        return ops.chain_best(*self._detached(), self._lengths, k)
 
     @property
     def argmax(self) -> Tensor:
@@ -297,7 +299,7 @@ class ChainDistribution(Distribution):
         return value, path
 
     def _max_marginals(self) -> Tensor:
-        return max_marginals(self._scores, self._lengths, self._longest)
+        return ops.chain_max_marginals(*self._detached(), self._lengths)
 
     def topk(self, k: int) -> Tensor:
         """The k best paths, [B, k, N], as in :meth:`kbest`."""
@@ -309,7 +311,7 @@ class ChainDistribution(Distribution):
         B, N, _ = self._scores.emit.shape
         size = (shape.numel(), B, N if self._longest == 1 else 2 * N)
         uniform = torch.rand(size, dtype=torch.float64, device=self._lengths.device, generator=generator)
-        path = ops.chain_sample(*(None if t is None else t.detach() for t in self._scores), self._lengths, uniform)
+        path = ops.chain_sample(*self._detached(), self._lengths, uniform)
         return path.reshape(*shape, B, N)
 
 

@@ -95,11 +95,16 @@ def _sample_fake(score, lengths, seed, multiroot):
     return lengths.new_empty((*seed.shape, score.shape[1]))
 
 
+def _max_fake(score, lengths, multiroot):
+    return score.new_empty(score.shape, dtype=accumulator(score))
+
+
 def _check_fake(heads, lengths):
     return lengths.new_empty(lengths.shape)
 
 
 arborescence = define("arborescence", _best_fake, None, None, ())
+arborescence_max_marginals = define("arborescence_max_marginals", _max_fake, None, None, ())
 arborescence_kbest = define("arborescence_kbest", _kbest_fake, None, None, ())
 matrix_tree_sample = define("matrix_tree_sample", _sample_fake, None, None, ())
 tree_check = define("tree_check", _check_fake, None, None, ())
@@ -126,22 +131,7 @@ def chart_best(score: Tensor, sib: None, lengths: Tensor, kind: int, k: int) -> 
 
 
 def max_marginals(score: Tensor, lengths: Tensor, kind: int) -> Tensor:
-    """[B, N, N]: by a maximum spanning tree for every arc, of the scores without the other arcs to its dependent. The trees of one
-    dependent are one call, for so many sentences that their scores are not more than 2^24 numbers, or for one."""
-    B, N, _ = score.shape
-    through = torch.full(score.shape, float("-inf"), dtype=accumulator(score), device=score.device)
-    few = max(1, 2**24 // N**3)
-    own = torch.eye(N, dtype=torch.bool, device=score.device)
-    for b in range(0, B, few):
-        some, n = score[b : b + few], lengths[b : b + few]
-        for dep in range(1, N):
-            held = some[:, None].repeat(1, N, 1, 1)  # [b, head, N, N]
-            held[:, :, dep] = torch.where(own, held[:, :, dep], float("-inf"))
-            value, _ = arborescence(held.flatten(0, 1), n.repeat_interleave(N), kind == C.SPANNING_MULTI)
-            head = torch.arange(N, device=score.device)
-            there = (head != dep) & (head <= n[:, None]) & (dep <= n[:, None])
-            through[b : b + few, dep] = torch.where(there, value.reshape(-1, N), float("-inf"))
-    return through
+    return arborescence_max_marginals(score, lengths, kind == C.SPANNING_MULTI)
 
 
 def sample(score: Tensor, n: int, lengths: Tensor, kind: int, generator: torch.Generator | None) -> Tensor:

@@ -37,9 +37,8 @@ class MatrixTreeCRF(DependencyCRF):
         validate_args: False takes lengths and the indices in values for granted.
 
     Everything of :class:`DependencyCRF`: log_partition (differentiable twice), marginals, log_prob with partial annotation,
-    entropy, cross_entropy and kl_divergence (once), argmax, kbest, max_marginals (by a maximum spanning tree for every arc:
-    O(N^4)), sample (exact), mbr. Right at any scale of the scores: no determinant is computed and nothing subtracted.
-    Deterministic.
+    entropy, cross_entropy and kl_divergence (once), argmax, kbest, max_marginals (O(N^3)), sample (exact), mbr.
+    Right at any scale of the scores: no determinant is computed and nothing subtracted. Deterministic.
 
     Raises:
         TypeError, ValueError: a wrong dtype, shape, device, or length, before any kernel runs.

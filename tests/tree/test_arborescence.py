@@ -201,6 +201,77 @@ def test_kbest_of_the_distribution() -> None:
     assert (best[:, :-1] >= best[:, 1:]).all() and trees_.shape == (2, 5, 5, 2)
 
 
+# ---- max-marginals ---------------------------------------------------------------------------------------------------
+
+
+def by_trees(score: Tensor, lengths: Tensor, multiroot: bool) -> Tensor:
+    """The best tree of the scores without the other arcs to a word, for every arc."""
+    B, N, _ = score.shape
+    through, own, at = torch.full_like(score, NINF), torch.eye(N, dtype=torch.bool), torch.arange(N)
+    for dep in range(1, N):
+        held = score[:, None].repeat(1, N, 1, 1)
+        held[:, :, dep] = torch.where(own, held[:, :, dep], NINF)
+        value, _ = op("arborescence")(held.flatten(0, 1), lengths.repeat_interleave(N), multiroot)
+        there = (at != dep) & (at <= lengths[:, None]) & (dep <= lengths[:, None])
+        through[:, dep] = torch.where(there, value.reshape(B, N), NINF)
+    return through
+
+
+@pytest.mark.parametrize("multiroot", MODES)
+@pytest.mark.parametrize("n", range(1, 6))
+def test_max_marginals_by_enumeration(isa: str, n: int, multiroot: bool) -> None:
+    every = torch.tensor([(0, *t) for t in trees(n, multiroot)]).reshape(-1, n + 1)
+    B, lengths = 20, torch.full((20,), n)
+    for p, integers in ((0.0, False), (0.4, False), (0.7, False), (0.2, True)):
+        s = normal(B, n + 2, n + 2, seed=n)
+        s = forbid(s.mul(2).round() if integers else s, p, n)
+        totals = s[:, torch.arange(1, n + 1), every[:, 1:]].sum(2)
+        want = torch.full_like(s, NINF)
+        for d in range(1, n + 1):
+            for h in range(n + 1):
+                used = every[:, d] == h
+                if used.any():
+                    want[:, d, h] = totals[:, used].amax(1)
+        for op_ in (op("arborescence_max_marginals"), reference.arborescence_max_marginals):
+            assert_close(op_(s, lengths, multiroot), want, terms=4 * n)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("multiroot", MODES)
+def test_max_marginals_by_trees(isa: str, dtype: torch.dtype, multiroot: bool, on_threads, poison: None) -> None:
+    """Cycles within cycles, words that only one root can reach, root scores far above the others; junk is not read."""
+    N = 25
+    lengths, d = torch.tensor([24, 0, 1, 2, 17, 9, 24, 12]), torch.arange(N)
+    for p, cyclic, rooted in ((0.0, 0, 0), (0.5, 0, 0), (0.85, 0, 0), (0.0, 1, 0), (0.5, 1, 0), (0.0, 0, 40)):
+        s = normal(8, N, N, seed=cyclic)
+        s = s - cyclic * (8 * (d[:, None] ^ d).clamp(min=1).double().log2().floor() + 100 * (d == 0)) + rooted * (d == 0)
+        s = forbid(s, p).to(dtype)
+        outside = d > lengths[:, None]
+        junk = s.masked_fill(outside[:, None] | outside[:, :, None] | torch.eye(N, dtype=torch.bool), float("nan"))
+        junk[:, 0] = float("nan")
+        got = on_threads(lambda: op("arborescence_max_marginals")(junk, lengths, multiroot))  # noqa: B023
+        want = by_trees(s.double(), lengths, multiroot)
+        accumulator = torch.float64 if dtype == torch.float64 else torch.float32
+        assert_close(got, want, accumulator, terms=4 * N, magnitude=100 if cyclic or rooted else 8)
+        assert (got > NINF).any()
+
+
+def test_max_marginals_edges(isa: str) -> None:
+    s = normal(4, 5, 5)
+    s[1, 2, 3], s[2, 4, 1], s[3, 3] = float("nan"), float("inf"), NINF
+    lengths, own = torch.tensor([4, 4, 4, 4]), torch.eye(5, dtype=torch.bool)
+    for multiroot in MODES:
+        got = op("arborescence_max_marginals")(s, lengths, multiroot)
+        best, _ = op("arborescence")(s, lengths, multiroot)
+        assert_close(got[0, 1:].amax(1), best[0].expand(4), terms=16)
+        assert (got[1:3, 1:].isnan() == ~own[1:]).all() and (got[3] == NINF).all() and (got[:, 0] == NINF).all()
+        assert (got[:, own] == NINF).all()
+        assert_same(got.isnan(), reference.arborescence_max_marginals(s, lengths, multiroot).isnan())
+        for shape in ((0, 5), (3, 1)):
+            empty = op("arborescence_max_marginals")(torch.zeros(*shape, shape[1]), torch.zeros(shape[0]).long(), multiroot)
+            assert empty.shape == (*shape, shape[1]) and (empty == NINF).all()
+
+
 # ---- tree_check ------------------------------------------------------------------------------------------------------
 
 

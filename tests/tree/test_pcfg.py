@@ -286,6 +286,22 @@ def test_best_and_ties(isa: str, dtype: torch.dtype, poison: None, on_threads) -
             assert_same(a, b)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_more_parses_than_pairs_of_symbols(isa: str, ties: bool, poison: None, on_threads) -> None:
+    """One or two nonterminals and all their parses, so that every pair of symbols gives many; and many symbols with few."""
+    for n, NT, T, k in ((5, 1, 2, 700), (4, 2, 2, 40), (6, 5, 13, 9), (2, 2, 5, 6), (3, 4, 9, 12)):
+        B = 3 if n > 3 else 30
+        term, rule, root = draw(B, n, NT, T, seed=n)
+        whole = (lambda t: t.round()) if ties else (lambda t: t)
+        given = (whole(term), forbid(whole(rule), 0.1), whole(root), whole(spans(B, n, NT)), torch.tensor([n, n - 1, 2] + [n] * (B - 3)))
+        got = on_threads(lambda: op("pcfg_best")(*given, k))  # noqa: B023
+        want = pcfg_ref.pcfg_best(*given, k)
+        if ties:  # sums of integers are exact
+            for a, b in zip(got, want, strict=True):
+                assert_same(a, b)
+        assert_close(got[0], want[0], terms=64, magnitude=8.0)
+
+
 def test_sample_by_the_rule(isa: str, poison: None, on_threads) -> None:
     term, rule, root = draw(len(LENGTHS), N, p=0.2)
     given = (junk(term, LENGTHS), rule, root, unread(spans(len(LENGTHS), N), LENGTHS), LENGTHS)

@@ -54,7 +54,7 @@ def test_compile(name: str) -> None:
 def test_compiled_trees() -> None:
     def decode(a: Tensor, heads: Tensor) -> tuple[Tensor, ...]:
         crf = MatrixTreeCRF(a, LENGTHS)
-        return crf.argmax, crf.mbr(), tree.is_tree(heads, LENGTHS), tree.is_projective(heads, LENGTHS)
+        return crf.argmax, crf.mbr(), crf.max_marginals(), tree.is_tree(heads, LENGTHS), tree.is_projective(heads, LENGTHS)
 
     compiled = torch.compile(decode, fullgraph=True, backend="aot_eager")
     for a, b in zip(compiled(values(3, 6, 6), HEADS), decode(values(3, 6, 6), HEADS), strict=True):
