@@ -161,3 +161,12 @@ def test_compilation_by_e3nn() -> None:
     want = layer(x, y)
     for a, b in zip(jit.compile(layer)(x, y), want, strict=True):
         assert torch.equal(a, b)
+
+
+def test_empty_irreps() -> None:
+    """An operand without terms gives zeros, in the leading dimensions of both."""
+    irreps = ("0e+1e", "", "2x0e+1e")
+    theirs, mine = (c.FullyConnectedTensorProduct(*irreps, compile_right=True) for c in (o3, ours))
+    x, y = torch.randn(1, 2, 4), torch.randn(2, 1, 0)
+    assert torch.equal(mine(x, y), theirs(x, y)) and torch.equal(mine(x, y), torch.zeros(2, 2, 5))
+    assert torch.equal(mine.right(y), torch.zeros(2, 1, 4, 5))
