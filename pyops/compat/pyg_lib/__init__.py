@@ -19,7 +19,8 @@ Different, on purpose:
   for some lists of reductions). sampled_* check their indices. segment_matmul adds the bias before it rounds.
 - index_sort sorts stably on every device and does not use ``max_value``.
 - grouped_matmul and sampled_* are compositions of torch's products and of gathers, not kernels of their own.
-- TorchScript takes ``torch.ops.pyg.*``; the Python functions are not scriptable.
+- TorchScript takes ``torch.ops.pyg.*`` and, of the Python functions, those that PyG scripts: index_sort, softmax_csr,
+  segment_matmul.
 
 ``sampler`` samples uniformly, homogeneous and heterogeneous graphs, in whole vectors of nodes with torch's generator: PyG's
 NeighborLoader, LinkNeighborLoader and Node2Vec run on it. Not here: sampling by time or by weight, disjoint subgraphs, walks with
