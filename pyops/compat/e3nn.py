@@ -1,7 +1,8 @@
 """e3nn's tensor products and spherical harmonics on structops: ``from structops.compat.e3nn import TensorProduct``.
 
 The same constructors, attributes, weights, state dicts and results. ``patch_e3nn()`` puts them in the place of e3nn's own, so that
-models built afterwards use them; ``unpatch_e3nn()`` undoes it. Modules are not TorchScript; torch.compile and export take them.
+models built afterwards use them; ``unpatch_e3nn()`` undoes it. torch.compile, export, ``torch.jit.script`` and ``e3nn.util.jit``
+take the modules; a saved TorchScript module needs this package imported before it is loaded.
 """
 
 from __future__ import annotations
@@ -16,11 +17,20 @@ from .. import _check as check
 from ..so2 import Irreps, tensor_product
 from ..so2 import spherical_harmonics as _harmonics
 from ..so2._harmonics import degrees
+from . import _e3nn_script as script
 
 __all__ = [
     "ElementwiseTensorProduct", "FullTensorProduct", "FullyConnectedTensorProduct", "SphericalHarmonics", "TensorProduct",
     "patch_e3nn", "spherical_harmonics", "unpatch_e3nn",
 ]  # fmt: skip
+
+
+class InvalidPaths(ValueError, AssertionError):
+    """Paths or irreps that do not fit; e3nn asserts these, so that its callers may catch AssertionError."""
+
+
+class InvalidWeights(TypeError, ValueError, RuntimeError):
+    """Weights that are missing or do not fit; RuntimeError in e3nn."""
 
 
 def _theirs(irreps: Irreps) -> Any:
@@ -52,20 +62,38 @@ class TensorProduct(tensor_product.TensorProduct):
                  normalization: str | None = None, _specialized_code: bool | None = None,
                  _optimize_einsums: bool | None = None) -> None:  # fmt: skip
         irrep_normalization = normalization or irrep_normalization or "component"
-        super().__init__(irreps_in1, irreps_in2, irreps_out, instructions, in1_var, in2_var, out_var, irrep_normalization,
-                         path_normalization or "element", internal_weights, shared_weights)  # fmt: skip
+        path_normalization = path_normalization or "element"
+        instructions = [tuple(i) for i in instructions]
+        try:
+            super().__init__(irreps_in1, irreps_in2, irreps_out, instructions, in1_var, in2_var, out_var, irrep_normalization,
+                             path_normalization, internal_weights, shared_weights)  # fmt: skip
+        except ValueError as error:
+            raise InvalidPaths(str(error)) from None
+        variances = [None if v is None else [float(f) for f in v] for v in (in1_var, in2_var, out_var)]
+        self._description = script.described(
+            str(self.spec.in1), str(self.spec.in2), str(self.spec.out), instructions, *variances, irrep_normalization,
+            path_normalization, False, self.shared_weights,
+        )  # fmt: skip
+        self._specialized_code = True if _specialized_code is None else _specialized_code
+        self._optimize_einsums = True if _optimize_einsums is None else _optimize_einsums
 
+    __e3nn_compile_mode__ = "script"
     irreps_in1 = property(lambda self: _theirs(self.spec.in1))
     irreps_in2 = property(lambda self: _theirs(self.spec.in2))
     irreps_out = property(lambda self: _theirs(self.spec.out))
 
     def right(self, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """The linear map that the product with ``y [..., irreps_in2.dim]`` is: ``[..., irreps_in1.dim, irreps_out.dim]``."""
-        x = torch.eye(self.spec.in1.dim, dtype=y.dtype, device=y.device)
-        weight = self._weights(type(self).__name__, weight, y)
-        if weight is not None and not self.shared_weights:
-            weight = weight.unsqueeze(-2)
-        return self(x, y.unsqueeze(-2), weight)
+        return script.right(self, y, weight)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return script.ScriptTensorProduct(self, self._description)
+
+    def _weights(self, op: str, weight: Any, like: Tensor) -> Tensor | None:
+        try:
+            return super()._weights(op, weight, like)
+        except (TypeError, ValueError) as error:
+            raise InvalidWeights(str(error)) from None
 
     def _load_from_state_dict(self, state_dict, prefix, *args):
         """Tables that compiled modules of e3nn keep are of no use here."""
@@ -163,19 +191,30 @@ def spherical_harmonics(l: Any, x: Tensor, normalize: bool, normalization: str =
 class SphericalHarmonics(torch.nn.Module):
     """``e3nn.o3.SphericalHarmonics``."""
 
+    __e3nn_compile_mode__ = "script"
+
     def __init__(self, irreps_out: Any, normalize: bool, normalization: str = "integral", irreps_in: Any = None) -> None:
         super().__init__()
         self._degrees = degrees("SphericalHarmonics", irreps_out)
         self.normalize, self.normalization = normalize, normalization
-        source = Irreps("1o" if irreps_in is None else irreps_in)
+        given = Irreps(irreps_out) if isinstance(irreps_out, str) or hasattr(irreps_out, "lmax") else ()
+        if irreps_in is None:
+            irreps_in = "1e" if any(t.l % 2 and t.p == 1 for t in given) else "1o"
+        source = Irreps(irreps_in)
         if source not in (Irreps("1o"), Irreps("1e")):
             check.fail(ValueError, "SphericalHarmonics", "irreps_in of one vector, 1o or 1e", irreps_in)
         self._p = source[0].p
+        wrong = [str(t) for t in given if t.p != self._p**t.l]
+        if wrong:
+            check.fail(ValueError, "SphericalHarmonics", f"irreps_out of the parities that {source} gives", wrong[0])
         self.irreps_in = _theirs(source)
-        self.irreps_out = _theirs(Irreps([(1, d, self._p**d) for d in self._degrees]))
+        self.irreps_out = _theirs(Irreps(_simplified([(1, d, self._p**d) for d in self._degrees])))
 
     def forward(self, x: Tensor) -> Tensor:
         return _harmonics(self._degrees, x, self.normalize, self.normalization)
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        return script.ScriptSphericalHarmonics(self, self._degrees)
 
 
 _NAMES = (

@@ -8,6 +8,7 @@ e3nn are taken, with weights or without.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,10 @@ class TPProblem:
     def weight_numel(self) -> int:
         """Weights of a row."""
         return self._module.weight_numel
+
+    def clone(self) -> TPProblem:
+        """A deep copy."""
+        return copy.deepcopy(self)
 
 
 class TensorProduct(torch.nn.Module):

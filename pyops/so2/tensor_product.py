@@ -98,7 +98,8 @@ class TensorProduct(torch.nn.Module):
             batch = torch.broadcast_shapes(*shapes)
         except RuntimeError:
             check.fail(ValueError, op, "leading dimensions of x, y and weight that broadcast", [list(s) for s in shapes])
-        rows = lambda t: t.expand(*batch, t.shape[-1]).reshape(-1, t.shape[-1]).contiguous()
+        # flatten, unlike reshape, takes rows of no columns.
+        rows = lambda t: t.expand(*batch, t.shape[-1]).unsqueeze(0).flatten(0, -2).contiguous()
         if weight is not None and not self.shared_weights:
             weight = rows(weight)
         return self.spec.run(rows(x), rows(y), weight, ALONE).reshape(*batch, self.spec.out.dim)

@@ -93,3 +93,80 @@ def test_fused_convolution() -> None:
     x, y, w = torch.randn(5, 10), torch.randn(20, 4), torch.randn(20, 6)
     want = torch.zeros(5, 10).index_add(0, dst, product(x[src], y, w))
     assert torch.allclose(product.conv(Graph(torch.stack([src, dst]), num_nodes=5), x, y, w), want)
+
+
+def test_parities_of_spherical_harmonics() -> None:
+    """The parity of the vector decides those of the harmonics; given none, it is read from them."""
+    with pytest.raises(ValueError, match="irreps_out of the parities that"):
+        ours.SphericalHarmonics("0e+1e+2e", True, irreps_in="1o")
+    with pytest.raises(ValueError, match="irreps_out of the parities that"):
+        ours.SphericalHarmonics("0e+1o", True, irreps_in="1e")
+    for irreps, source in (("0e+1e+2e", None), ("0e+1o", None), ("2e", None), ("0e+2x1e", "1e"), ([0, 1, 3], "1e")):
+        theirs, mine = (c.SphericalHarmonics(irreps, True, irreps_in=source) for c in (o3, ours))
+        assert theirs.irreps_in == mine.irreps_in and theirs.irreps_out == mine.irreps_out
+
+
+def test_errors_are_those_of_e3nn() -> None:
+    """AssertionError for paths, RuntimeError for weights; ValueError and TypeError as elsewhere here."""
+    for kind in (AssertionError, ValueError):
+        with pytest.raises(kind, match="forbidden combination"):
+            ours.TensorProduct("2x0e", "2x1o", "2x1e", [(0, 0, 0, "uuu", False)])
+    product = ours.FullyConnectedTensorProduct("2x0e", "1o", "3x1o", internal_weights=False)
+    for kind in (RuntimeError, TypeError):
+        with pytest.raises(kind, match="holds none of its own"):
+            product(torch.randn(4, 2), torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"shared_weights": False}, {"internal_weights": False}])
+def test_torchscript(kwargs, tmp_path) -> None:
+    """Scripted, scripted inside another module, saved and loaded: the same values, gradients, weights and errors."""
+    product = ours.FullyConnectedTensorProduct("3x0e+2x1o", "1x0e+2x1o", "4x0e+3x1o", path_normalization="path", **kwargs)
+    x, y = product.irreps_in1.randn(5, -1).requires_grad_(), product.irreps_in2.randn(5, -1)
+    rows = () if product.shared_weights else (5,)
+    weight = torch.randn(*rows, product.weight_numel) if kwargs else None
+    compiled = torch.jit.script(product)
+    compiled.save(str(tmp_path / "product.pt"))
+    want = product(x, y, weight)
+    for module in (compiled, torch.jit.load(str(tmp_path / "product.pt"))):
+        assert torch.equal(module(x, y, weight), want)
+        assert torch.equal(module.right(y, weight), product.right(y, weight))
+        slopes = [torch.autograd.grad(f(x, y, weight).sin().sum(), x)[0] for f in (module, product)]
+        assert torch.equal(*slopes)
+        assert module.state_dict().keys() == product.state_dict().keys()
+        with pytest.raises(RuntimeError, match="expected x of shape"):
+            module(x[:, 1:], y, weight)
+    if kwargs:
+        with pytest.raises(RuntimeError, match="holds none of its own"):
+            compiled(x, y)
+    else:
+        assert compiled.weight.data_ptr() == product.weight.data_ptr()
+
+
+def test_compilation_by_e3nn() -> None:
+    """e3nn's own compilation of a layer that holds a product."""
+    from e3nn.util import jit
+
+    @jit.compile_mode("script")
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.product = ours.ElementwiseTensorProduct("2x0e+1o", "3x0e")
+            self.harmonics = ours.SphericalHarmonics("0e+1o+3o", True, "component")
+
+        def forward(self, x, y):
+            return self.product(x, y), self.harmonics(x[:, 2:])
+
+    layer = Layer()
+    x, y = torch.randn(5, 5), torch.randn(5, 3)
+    want = layer(x, y)
+    for a, b in zip(jit.compile(layer)(x, y), want, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_empty_irreps() -> None:
+    """An operand without terms gives zeros, in the leading dimensions of both."""
+    irreps = ("0e+1e", "", "2x0e+1e")
+    theirs, mine = (c.FullyConnectedTensorProduct(*irreps, compile_right=True) for c in (o3, ours))
+    x, y = torch.randn(1, 2, 4), torch.randn(2, 1, 0)
+    assert torch.equal(mine(x, y), theirs(x, y)) and torch.equal(mine(x, y), torch.zeros(2, 2, 5))
+    assert torch.equal(mine.right(y), torch.zeros(2, 1, 4, 5))

@@ -52,3 +52,11 @@ def test_bad_input() -> None:
         conv(one, one, one, torch.zeros(1, dtype=torch.int64), torch.zeros(2, dtype=torch.int64))
     with pytest.raises(IndexError, match="edge_index"):
         conv(one, one, one, torch.ones(1, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))
+
+
+def test_clone() -> None:
+    problem = TPProblem("4x0e", "0e+1o", "4x0e+4x1o", [(0, 0, 0, "uvu", True), (0, 1, 1, "uvu", True)])
+    copy = problem.clone()
+    assert copy is not problem and copy.weight_numel == problem.weight_numel == 8
+    x, y, w = torch.randn(3, 4), torch.randn(3, 4), torch.randn(3, 8)
+    assert torch.equal(TensorProduct(copy)(x, y, w), TensorProduct(problem)(x, y, w))

@@ -183,3 +183,15 @@ def test_pyg_layers_agree_with_and_without(tmp_path):
     assert len(found[0]) > 20
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_torchscript_of_the_functions_that_pyg_scripts():
+    index = torch.tensor([3, 1, 2, 1])
+    for max_value in (None, 4):
+        for a, b in zip(torch.jit.script(pyg.ops.index_sort)(index, max_value), pyg.ops.index_sort(index, max_value), strict=True):
+            assert torch.equal(a, b)
+    src, ptr = torch.randn(4, 3), torch.tensor([0, 1, 4])
+    assert torch.equal(torch.jit.script(pyg.ops.softmax_csr)(src, ptr), pyg.ops.softmax_csr(src, ptr))
+    other, bias = torch.randn(2, 3, 5), torch.randn(2, 5)
+    for b in (None, bias):
+        assert torch.allclose(torch.jit.script(pyg.ops.segment_matmul)(src, ptr, other, b), pyg.ops.segment_matmul(src, ptr, other, b))

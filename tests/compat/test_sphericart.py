@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 import torch
 from structops.compat import sphericart as ours
@@ -42,3 +44,41 @@ def test_against_sphericart(name: str) -> None:
         for s, t in zip(a.compute_with_hessians(points()), b.compute_with_hessians(points()), strict=True):
             assert torch.allclose(s, t, rtol=1e-10, atol=1e-10)
         assert torch.allclose(a.compute(points()), b.compute(points()), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", ["SphericalHarmonics", "SolidHarmonics"])
+def test_torchscript(name, tmp_path) -> None:
+    """Scripted inside a module, saved and loaded: the same values and gradients."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.harmonics = getattr(ours, name)(4)
+
+        def forward(self, xyz):
+            _, dy, d2y = self.harmonics.compute_with_hessians(xyz)
+            return self.harmonics(xyz) + self.harmonics.compute(xyz), self.harmonics.compute_with_gradients(xyz)[1] - dy, d2y
+
+    layer, xyz = Layer(), torch.randn(6, 3, requires_grad=True)
+    want = layer(xyz)
+    slope = torch.autograd.grad(want[0].sin().sum(), xyz, retain_graph=True)[0]
+    compiled = torch.jit.script(layer)
+    compiled.save(str(tmp_path / "layer.pt"))
+    for module in (compiled, torch.jit.load(str(tmp_path / "layer.pt"))):
+        got = module(xyz)
+        for a, b in zip(got, want, strict=True):
+            assert torch.equal(a, b)
+        assert torch.equal(torch.autograd.grad(got[0].sin().sum(), xyz)[0], slope)
+    assert torch.jit.script(getattr(ours, name)(4)).l_max() == 4
+
+
+def test_patch_e3nn() -> None:
+    e3nn = types.SimpleNamespace(o3=types.SimpleNamespace(spherical_harmonics="theirs"))
+    with pytest.raises(RuntimeError, match="is not patched"):
+        ours.unpatch_e3nn(e3nn)
+    ours.patch_e3nn(e3nn)
+    assert e3nn.o3.spherical_harmonics is ours.e3nn_spherical_harmonics
+    with pytest.raises(RuntimeError, match="is patched already"):
+        ours.patch_e3nn(e3nn)
+    ours.unpatch_e3nn(e3nn)
+    assert e3nn.o3.spherical_harmonics == "theirs"

@@ -19,11 +19,13 @@ Different, on purpose:
   for some lists of reductions). sampled_* check their indices. segment_matmul adds the bias before it rounds.
 - index_sort sorts stably on every device and does not use ``max_value``.
 - grouped_matmul and sampled_* are compositions of torch's products and of gathers, not kernels of their own.
-- TorchScript takes ``torch.ops.pyg.*``; the Python functions are not scriptable.
+- TorchScript takes ``torch.ops.pyg.*`` and, of the Python functions, those that PyG scripts: index_sort, softmax_csr,
+  segment_matmul.
 
-Not here: ``sampler``'s functions and ``torch.ops.pyg``'s samplers raise NotImplementedError. ``partition``, the hash maps and,
-of ``ops``, the clustering, neighbour search and spline functions are missing to ``hasattr``, so that PyG falls back or says
-what it needs.
+``sampler`` samples uniformly, homogeneous and heterogeneous graphs, in whole vectors of nodes with torch's generator: PyG's
+NeighborLoader, LinkNeighborLoader and Node2Vec run on it. Not here: sampling by time or by weight, disjoint subgraphs, walks with
+p or q other than 1, which raise NotImplementedError. ``partition``, the hash maps and, of ``ops``, the clustering, neighbour search
+and spline functions are missing to ``hasattr``, so that PyG falls back or says what it needs.
 """
 
 from .._dispatcher import cuda_version

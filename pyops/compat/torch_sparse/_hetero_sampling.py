@@ -42,8 +42,28 @@ def hetero_neighbor_sample(
     directed: bool,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Nodes by type, and local rows, local columns and entries by relation; as ``neighbor_sample`` otherwise."""
-    op = "hetero_neighbor_sample"
     types = {"__".join(t): tuple(t) for t in edge_types}
+    nodes, found, _ = neighbor_hops(node_types, types, colptr, row, input_node, num_neighbors, num_hops, replace)
+    if not directed:
+        found = {name: [_between(types[name], colptr[name], row[name], nodes)] for name in colptr}
+    parts = {name: tuple(map(torch.cat, zip(*edges, strict=True))) for name, edges in found.items()}
+    rows, cols, entries = ({name: p[i] for name, p in parts.items()} for i in range(3))
+    return nodes, rows, cols, entries
+
+
+def neighbor_hops(
+    node_types: list[str],
+    types: dict[str, tuple],
+    colptr: dict[str, Tensor],
+    row: dict[str, Tensor],
+    input_node: dict[str, Tensor],
+    num_neighbors: dict[str, list[int]],
+    num_hops: int,
+    replace: bool,
+) -> tuple[dict[str, Tensor], dict[str, list[tuple[Tensor, Tensor, Tensor]]], dict[str, list[int]]]:
+    """Nodes by type; (local rows, local columns, entries) of each hop after an empty one by relation; the number of nodes before
+    each hop and at the end by type. ``types``: (source, name, destination) of each relation, sampled from destinations."""
+    op = "hetero_neighbor_sample"
     _structures(op, types, colptr, row)
     _seeds(op, types, colptr, row, input_node)
     if any(name not in colptr or len(k) < num_hops for name, k in num_neighbors.items()):
@@ -51,7 +71,7 @@ def hetero_neighbor_sample(
     empty = torch.empty(0, dtype=torch.int64)
     nodes = {t: input_node.get(t, empty) for t in node_types}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [(empty, empty, empty)] for name in colptr}
-    begin = dict.fromkeys(node_types, 0)
+    begin, sizes = dict.fromkeys(node_types, 0), {t: [n.numel()] for t, n in nodes.items()}
     for hop in range(num_hops):
         end = {t: n.numel() for t, n in nodes.items()}
         for name in sorted(num_neighbors):
@@ -62,11 +82,9 @@ def hetero_neighbor_sample(
             found[name].append((local, owner + begin[destination], entry))
             nodes[source] = torch.cat([nodes[source], fresh])
         begin = end
-    if not directed:
-        found = {name: [_between(types[name], colptr[name], row[name], nodes)] for name in colptr}
-    parts = {name: tuple(map(torch.cat, zip(*edges, strict=True))) for name, edges in found.items()}
-    rows, cols, entries = ({name: p[i] for name, p in parts.items()} for i in range(3))
-    return nodes, rows, cols, entries
+        for t, n in nodes.items():
+            sizes[t].append(n.numel())
+    return nodes, found, sizes
 
 
 def _between(kind: tuple, colptr: Tensor, row: Tensor, nodes: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -126,22 +126,30 @@ def neighbor_sample(
 
     ``directed`` False: of all edges among the nodes instead.
     """
-    checked("neighbor_sample", colptr, row, input_node)
-    _index.in_range("neighbor_sample", "row", row, colptr.numel() - 1)
-    nodes, begin = input_node, 0
-    rows, cols, edges = ([input_node.new_empty(0)] for _ in range(3))
-    for k in num_neighbors:
-        end = nodes.numel()
-        owner, entry = draw(colptr, nodes[begin:], k, replace)
-        local, fresh = number(nodes, row[entry])
-        rows.append(local)
-        cols.append(owner + begin)
-        edges.append(entry)
-        nodes, begin = torch.cat([nodes, fresh]), end
+    nodes, parts = neighbor_hops(colptr, row, input_node, num_neighbors, replace)[:2]
     if directed:
-        return nodes, torch.cat(rows), torch.cat(cols), torch.cat(edges)
+        rows, cols, edges = map(torch.cat, zip(*parts, strict=True))
+        return nodes, rows, cols, edges
     owner, local, entry = induced(colptr, row, nodes, nodes)
     return nodes, local, owner, entry
+
+
+def neighbor_hops(
+    colptr: Tensor, row: Tensor, input_node: Tensor, num_neighbors: list[int], replace: bool
+) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]], list[int]]:
+    """Nodes, (local rows, local columns, entries) of each hop after an empty one, and the number of nodes before each hop and at
+    the end."""
+    checked("neighbor_sample", colptr, row, input_node)
+    _index.in_range("neighbor_sample", "row", row, colptr.numel() - 1)
+    empty = input_node.new_empty(0)
+    nodes, parts, sizes = input_node, [(empty, empty, empty)], [0, input_node.numel()]
+    for k in num_neighbors:
+        owner, entry = draw(colptr, nodes[sizes[-2] :], k, replace)
+        local, fresh = number(nodes, row[entry])
+        parts.append((local, owner + sizes[-2], entry))
+        nodes = torch.cat([nodes, fresh])
+        sizes.append(nodes.numel())
+    return nodes, parts, sizes[1:]
 
 
 def ego_k_hop_sample_adj(

@@ -36,6 +36,11 @@ def segment_matmul(inputs: Tensor, ptr: Tensor, other: Tensor, bias: Tensor | No
 
     ``ptr`` may lie on the CPU while the rest is on a GPU.
     """
+    if torch.jit.is_scripting():
+        out = torch.ops.pyg.segment_matmul(inputs, ptr, other)
+        if bias is None:
+            return out
+        return out + bias.repeat_interleave(ptr[1:] - ptr[:-1], dim=0)
     check.index("segment_matmul", "ptr", ptr)
     return sparse.segment_matmul(inputs, ptr.to(inputs.device), other, bias)
 
@@ -97,6 +102,8 @@ def index_sort(inputs: Tensor, max_value: int | None = None) -> tuple[Tensor, Te
 
     Numbers that are not negative and below 4 E are counted, others compared. ``max_value`` is not needed and not used.
     """
+    if torch.jit.is_scripting():
+        return torch.ops.pyg.index_sort(inputs, max_value)
     op = "index_sort"
     check.index(op, "inputs", inputs)
     if inputs.dim() != 1:
@@ -113,6 +120,8 @@ def index_sort(inputs: Tensor, max_value: int | None = None) -> tuple[Tensor, Te
 
 def softmax_csr(src: Tensor, ptr: Tensor, dim: int = 0) -> Tensor:
     """Softmax of ``src [*, E, *]`` along ``dim`` over the ranges of ``ptr [N + 1]``: :func:`structops.segment_softmax`."""
+    if torch.jit.is_scripting():
+        return torch.ops.pyg.softmax_csr(src, ptr, dim)
     return sparse.segment_softmax(src, ptr, dim)
 
 
