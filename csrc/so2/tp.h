@@ -30,12 +30,6 @@
 #include "core/parallel.h"
 #include "core/types.h"
 
-#ifdef __CUDACC__
-#define STRUCTOPS_ANYWHERE __host__ __device__
-#else
-#define STRUCTOPS_ANYWHERE
-#endif
-
 namespace structops {
 
 // The plan: int32, one array. All offsets of lists count from the array's begin.
