@@ -20,10 +20,16 @@
 
 namespace structops {
 
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
+#define STRUCTOPS_BOTH __host__ __device__
+#else
+#define STRUCTOPS_BOTH
+#endif
+
 constexpr int64_t kPanelRows = 64;
 
-STRUCTOPS_ANYWHERE constexpr int64_t words_of(int64_t K) { return (K + 63) / 64; }
-STRUCTOPS_ANYWHERE constexpr int64_t panels_of(int64_t N) { return (N + kPanelRows - 1) / kPanelRows; }
+STRUCTOPS_BOTH inline constexpr int64_t words_of(int64_t K) { return (K + 63) / 64; }
+STRUCTOPS_BOTH inline constexpr int64_t panels_of(int64_t N) { return (N + kPanelRows - 1) / kPanelRows; }
 
 enum class BitTest : int { ge, gt, abs_le, abs_lt };  // x >= 0, x > 0, |x| <= limit, |x| < limit
 

@@ -3,17 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 
-// Code with one source for the CPU and for CUDA: what nvcc compiles, or a host build of the CUDA kernels (tests/host_cuda).
-#ifdef __CUDACC__
-#define STRUCTOPS_CUDA_SOURCE
-#endif
-// Small functions for both. Inlined, so that no instruction set's copy can stand in for another's.
-#ifdef STRUCTOPS_CUDA_SOURCE
-#define STRUCTOPS_ANYWHERE __host__ __device__ __forceinline__
-#else
-#define STRUCTOPS_ANYWHERE [[gnu::always_inline]] inline
-#endif
-
 namespace structops {
 
 enum class Dtype : int { f32, f64, bf16, f16, i32, i64 };

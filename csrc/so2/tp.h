@@ -30,6 +30,12 @@
 #include "core/parallel.h"
 #include "core/types.h"
 
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
+#define STRUCTOPS_ANYWHERE __host__ __device__
+#else
+#define STRUCTOPS_ANYWHERE
+#endif
+
 namespace structops {
 
 // The plan: int32, one array. All offsets of lists count from the array's begin.

@@ -43,6 +43,12 @@ struct ReduceList {
   }
 };
 
+// Inline in device code too, where constants only may be used.
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
+#define STRUCTOPS_ANYWHERE __host__ __device__ __forceinline__
+#else
+#define STRUCTOPS_ANYWHERE [[gnu::always_inline]] inline
+#endif
 STRUCTOPS_ANYWHERE Reduce reduction(const ReduceList& l, int i) { return Reduce(l.codes >> (4 * i) & 15); }
 STRUCTOPS_ANYWHERE bool has(const ReduceList& l, Reduce r) { return l.set >> int(r) & 1; }
 STRUCTOPS_ANYWHERE bool moments(const ReduceList& l) { return has(l, Reduce::var) || has(l, Reduce::std); }

@@ -1,7 +1,7 @@
 // The CUDA language for a C++ compiler: included ahead of every *_cuda.cu in builds with STRUCTOPS_CUDA=HOST, where the CUDA kernels
 // run on the CPU, each thread as a fiber, so that they can be tested without a GPU. See README.md in this folder.
 #pragma once
-#define STRUCTOPS_CUDA_SOURCE
+#define STRUCTOPS_CUDA_SOURCE  // as __CUDACC__ in headers with one source for the CPU and for CUDA
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
