@@ -20,7 +20,7 @@
 
 namespace structops {
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
 #define STRUCTOPS_BOTH __host__ __device__
 #else
 #define STRUCTOPS_BOTH

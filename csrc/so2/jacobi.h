@@ -1,7 +1,7 @@
 // The rotations of eigh3.h and the derivative, with one source for the CPU and for CUDA: V is a vector of numbers, one of each
 // matrix, there and one number here.
 #pragma once
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
 #include "core/cuda/device.cuh"
 #define STRUCTOPS_ISA cuda
 #define STRUCTOPS_INLINE STRUCTOPS_DEVICE
@@ -11,7 +11,7 @@
 
 namespace structops::STRUCTOPS_ISA {
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
 STRUCTOPS_DEVICE float root(float x) { return sqrtf(x); }
 STRUCTOPS_DEVICE double root(double x) { return sqrt(x); }
 STRUCTOPS_DEVICE bool any_lane(bool mask) { return mask; }

@@ -30,7 +30,7 @@
 #include "core/parallel.h"
 #include "core/types.h"
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
 #define STRUCTOPS_ANYWHERE __host__ __device__
 #else
 #define STRUCTOPS_ANYWHERE

@@ -44,7 +44,7 @@ struct ReduceList {
 };
 
 // Inline in device code too, where constants only may be used.
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
 #define STRUCTOPS_ANYWHERE __host__ __device__ __forceinline__
 #else
 #define STRUCTOPS_ANYWHERE [[gnu::always_inline]] inline

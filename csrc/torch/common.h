@@ -113,24 +113,34 @@ class CudaCall {
 
  private:
   static void* scratch(void* owner, size_t n);
-  torch::stable::accelerator::DeviceGuard guard_;
+  std::optional<torch::stable::accelerator::DeviceGuard> guard_;
   const Tensor& like_;
   std::vector<Tensor> held_;
   void* stream_ = nullptr;
 };
 
+#ifdef STRUCTOPS_CUDA_ON_HOST
+constexpr bool kCudaOnHost = true;  // the CUDA launchers get the CPU's tensors: tests/host_cuda
+#else
+constexpr bool kCudaOnHost = false;
+#endif
+
+template <class Args, class CpuFn> void launch_cpu(const Args& args, CpuFn cpu_fn) {
+  try {
+    cpu_fn(args, torch_for());
+  } catch (const std::bad_alloc&) {
+    STRUCTOPS_CHECK(false, "not enough memory for scratch");
+  }
+}
+
 // Runs the CPU or the CUDA launcher of an operator.
 template <bool cuda, class CpuFn, class CudaFn, class Args>
 void launch(const Tensor& like, const Args& args, CpuFn cpu_fn, CudaFn cuda_fn) {
-  try {
-    if constexpr (cuda) {
-      CudaCall call(like);
-      cuda_fn(args, call.context());
-    } else {
-      cpu_fn(args, torch_for());
-    }
-  } catch (const std::bad_alloc&) {
-    STRUCTOPS_CHECK(false, "not enough memory for scratch");
+  if constexpr (cuda || kCudaOnHost) {
+    CudaCall call(like);
+    cuda_fn(args, call.context());
+  } else {
+    launch_cpu(args, cpu_fn);
   }
 }
 

@@ -8,9 +8,9 @@ namespace structops::torch_layer {
 namespace {
 
 template <bool cuda, class Args, class Fn>
-void run(const char* op, const Tensor& like, const Args& args, Fn fn) {
+void run(const char* op, const Args& args, Fn fn) {
   STRUCTOPS_CHECK(!cuda, op, ": no compiled CUDA kernel; install triton, which is its GPU path");
-  launch<false>(like, args, fn, [](auto&, auto) {});
+  launch_cpu(args, fn);
 }
 
 const void* matrix(const char* op, const char* name, const Tensor& t, const Tensor& like, std::initializer_list<int64_t> sizes) {
@@ -85,7 +85,7 @@ Tensor typed_matmul(Tensor x, Tensor weight, OptTensor bias, OptTensor scale, Op
   if (bias) a.bias = matrix(op, "bias", *bias, x, {a.R, a.N});
   Tensor out = new_empty(x, {rows, a.N}, x.scalar_type());
   a.out = out.mutable_data_ptr();
-  run<cuda>(op, x, a, [](auto& s, auto pf) { typed_matmul_fwd(s, pf); });
+  run<cuda>(op, a, [](auto& s, auto pf) { typed_matmul_fwd(s, pf); });
   return out;
 }
 
@@ -102,7 +102,7 @@ Tensor typed_matmul_wgrad(Tensor x, Tensor grad, OptTensor scale, OptTensor, Ten
   STRUCTOPS_CHECK(types || a.S == a.R, op, ": ", a.S, " segments for ", a.R, " types");
   Tensor out = new_empty(x, {a.R, a.K, a.N}, x.scalar_type());
   a.out = out.mutable_data_ptr();
-  run<cuda>(op, x, a, [](auto& s, auto pf) { structops::typed_matmul_wgrad(s, pf); });
+  run<cuda>(op, a, [](auto& s, auto pf) { structops::typed_matmul_wgrad(s, pf); });
   return out;
 }
 
@@ -138,7 +138,7 @@ Tensor edge_matmul(Tensor x, Tensor h, Tensor weight, Tensor rowptr, Tensor col,
   a.h = matrix(op, "h", h, x, {a.E, a.K});
   Tensor out = new_empty(x, {a.N, a.O}, x.scalar_type());
   a.out = out.mutable_data_ptr();
-  run<cuda>(op, x, a, [](auto& s, auto pf) { edge_matmul_fwd(s, pf); });
+  run<cuda>(op, a, [](auto& s, auto pf) { edge_matmul_fwd(s, pf); });
   return out;
 }
 
@@ -150,7 +150,7 @@ Tensor edge_matmul_hgrad(Tensor x, Tensor y, Tensor weight, Tensor rowptr, Tenso
   a.y = matrix(op, "y", y, x, {a.N, a.O});
   Tensor out = new_empty(x, {a.E, a.K}, x.scalar_type());
   a.out = out.mutable_data_ptr();
-  run<cuda>(op, x, a, [](auto& s, auto pf) { structops::edge_matmul_hgrad(s, pf); });
+  run<cuda>(op, a, [](auto& s, auto pf) { structops::edge_matmul_hgrad(s, pf); });
   return out;
 }
 
@@ -165,7 +165,7 @@ Tensor edge_matmul_wgrad(Tensor x, Tensor h, Tensor y, Tensor rowptr, Tensor col
   a.y = matrix(op, "y", y, x, {a.N, a.O});
   Tensor out = new_empty(x, {a.K, a.I, a.O}, x.scalar_type());
   a.out = out.mutable_data_ptr();
-  run<cuda>(op, x, a, [](auto& s, auto pf) { structops::edge_matmul_wgrad(s, pf); });
+  run<cuda>(op, a, [](auto& s, auto pf) { structops::edge_matmul_wgrad(s, pf); });
   return out;
 }
 

@@ -38,7 +38,7 @@ struct ChartParams {
   int shared;        // elements of dynamic shared memory
 };
 
-extern __shared__ __align__(16) unsigned char chart_shared[];
+STRUCTOPS_DYNAMIC_SHARED(chart_shared);
 
 template <class A> struct SharedCharts {
   STRUCTOPS_DEVICE A& operator[](int o) const { return reinterpret_cast<A*>(chart_shared)[o]; }

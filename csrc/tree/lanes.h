@@ -1,7 +1,7 @@
 // Lanes of numbers for code with one source for the CPU and for CUDA: here a vector of one instruction set and one thread for each
 // sentence; in lanes.cuh a warp and one block.
 #pragma once
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
 #include "tree/lanes.cuh"
 #else
 #include "tree/chart_outside.h"  // loads and stores, checked scores, scaled numbers

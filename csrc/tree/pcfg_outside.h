@@ -35,7 +35,7 @@ STRUCTOPS_INLINE void exact_spread(const PcfgCharts<A>& c, const PcfgShape& s, c
 // Adds the posteriors of the rules that the spans of a vector use (q times rule times pair, summed over the lanes).
 template <bool dual, class T, class A>
 STRUCTOPS_INLINE void count_rules(const PcfgCharts<A>& c, const PcfgShape& s, const PcfgInput<T>& in, int w) {
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
   each_row(s, w, [&](int B, int c0, int c1) {
     for (int64_t pair = int64_t(B) * s.S + c0; pair < int64_t(B) * s.S + c1; ++pair)
       for (int a = 0; a < s.NT; ++a) {

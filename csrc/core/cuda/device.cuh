@@ -14,6 +14,9 @@ using int64_t = long long;
 #endif
 
 #define STRUCTOPS_DEVICE __device__ __forceinline__
+#ifndef STRUCTOPS_DYNAMIC_SHARED
+#define STRUCTOPS_DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#endif
 
 using bf16 = __nv_bfloat16;
 using f16 = __half;
