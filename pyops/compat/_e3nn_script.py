@@ -6,7 +6,7 @@
 import functools
 import json
 from collections.abc import Callable
-from typing import List, Optional
+from typing import Any, List, Optional
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ _library = dispatcher.define(NAMESPACE, SCHEMAS, _function)
 class ScriptTensorProduct(torch.nn.Module):
     """A tensor product with the same parameters as ``module``, which it shares, and the same methods."""
 
-    def __init__(self, module: torch.nn.Module, description: str) -> None:
+    def __init__(self, module: Any, description: str) -> None:
         super().__init__()
         self.irreps_in1, self.irreps_in2, self.irreps_out = module.irreps_in1, module.irreps_in2, module.irreps_out
         self.product = description
@@ -94,7 +94,7 @@ class ScriptTensorProduct(torch.nn.Module):
 class ScriptSphericalHarmonics(torch.nn.Module):
     """The same harmonics as ``module``."""
 
-    def __init__(self, module: torch.nn.Module, degrees: List[int]) -> None:
+    def __init__(self, module: Any, degrees: List[int]) -> None:
         super().__init__()
         self.irreps_in, self.irreps_out = module.irreps_in, module.irreps_out
         self.degrees: List[int] = degrees
