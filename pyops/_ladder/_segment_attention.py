@@ -39,7 +39,7 @@ def _backward(ctx, g, _):
     query, key, value, bias, qptr, kptr, offset, out, lse = ctx.saved_tensors
     needs = ctx.needs_input_grad[:4]
     if torch.is_grad_enabled():
-        edges = composed((*pairs(qptr, kptr, query.shape[0]), None), lse, (C.DOT, 0.0, ctx.scale))
+        edges = composed((*pairs(qptr, kptr, query.shape[0]), None), lse, (C.DOT, 0.0, ctx.scale, None, None))
         run = lambda query, key, value, bias: edges(key, query, value, bias, None)
         return *gradients(run, (query, key, value, bias), needs, [g]), *(None,) * 4
     found = segment_attention_bwd(query, key, value, bias, out, lse, g.contiguous(), qptr, kptr, offset, ctx.scale)
