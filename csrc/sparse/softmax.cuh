@@ -41,8 +41,9 @@ template <class A, bool backward> struct SoftmaxOp {
     if (backward) s.a += t.a;
     else join(s, t.a, t.b);
   }
-  // (max, log of the sum), kept apart: their sum would round the logarithm away beside a large maximum.
-  static STRUCTOPS_DEVICE State total(const State& s) { return {s.a, backward ? A(0) : log(s.b)}; }
+  // (max, log of the sum), kept apart: their sum would round the logarithm away beside a large maximum. An infinite maximum makes
+  // the row NaN.
+  static STRUCTOPS_DEVICE State total(const State& s) { return {s.a, backward ? A(0) : log(s.b + (s.a - s.a))}; }
   static STRUCTOPS_DEVICE A value(A x, A g, const State& total, int log) {
     if (backward) return log ? g - exp(x) * total.a : x * (g - total.a);
     const A y = (x - total.a) - total.b;

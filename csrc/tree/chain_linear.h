@@ -213,7 +213,7 @@ template <class A> struct LinearChain {
     if (n > 0 && !fold(A(w))) return false;
     double* const sums = shared->of(group);
     const int64_t bytes = dtype_size(a.dtype) * T;
-    __builtin_memset(static_cast<char*>(a.post.emit) + (b * a.N + n) * bytes, 0, size_t((a.N - n) * bytes));
+    if (n < a.N) __builtin_memset(static_cast<char*>(a.post.emit) + (b * a.N + n) * bytes, 0, size_t((a.N - n) * bytes));
     if (a.kind == Trans::position && a.N > 1) {
       const int64_t used = n > 0 ? n - 1 : 0;
       __builtin_memset(static_cast<char*>(a.post.trans) + (b * (a.N - 1) + used) * T * bytes, 0, size_t((a.N - 1 - used) * T * bytes));
