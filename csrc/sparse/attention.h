@@ -37,6 +37,14 @@ struct HeadBlocks {
   int32_t width[kHeadBlocks], repeat[kHeadBlocks];
 };
 
+static inline HeadBlocks one_block(int64_t width) {
+  HeadBlocks b{};
+  b.count = 1;
+  b.width[0] = int32_t(width);
+  b.repeat[0] = 1;
+  return b;
+}
+
 struct AttentionArgs {
   Score score;
   Dtype dtype;

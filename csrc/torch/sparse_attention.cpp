@@ -17,16 +17,11 @@ using Blocks = std::vector<int64_t>;
 
 // Pairs of width and repeat; empty: one block.
 HeadBlocks head_blocks(const char* name, const Blocks& pairs, int64_t H, int64_t width) {
-  HeadBlocks b{};
   const int64_t count = int64_t(pairs.size()) / 2;
   STRUCTOPS_CHECK(pairs.size() % 2 == 0 && count <= kHeadBlocks && H * width < (int64_t(1) << 31), "attention: at most ", kHeadBlocks,
                   " runs of blocks of ", name);
-  if (count == 0) {
-    b.count = 1;
-    b.width[0] = int32_t(width);
-    b.repeat[0] = 1;
-    return b;
-  }
+  if (count == 0) return one_block(width);
+  HeadBlocks b{};
   int64_t total = 0;
   for (; b.count < count; ++b.count) {
     const int64_t w = pairs[2 * b.count], r = pairs[2 * b.count + 1];

@@ -11,9 +11,37 @@ constexpr double kSlope = 0.25, kScale = 0.5;
 
 struct Grads { Array key, query, value, edge, att; };
 
-void test_one(const Structure& s, Score score, Dtype t, int64_t H, int64_t K, int64_t D, bool has_edge, bool wide, Rng& rng) {
+// Blocks of 8 where they fill the width, else one block of half the width and ones.
+HeadBlocks several_blocks(int64_t width) {
+  HeadBlocks b{};
+  const auto add = [&](int64_t w, int64_t repeat) {
+    b.width[b.count] = int32_t(w);
+    b.repeat[b.count++] = int32_t(repeat);
+  };
+  if (width % 8 == 0) {
+    add(8, width / 8);
+  } else {
+    add(width / 2, 1);
+    add(1, width - width / 2);
+  }
+  return b;
+}
+
+// [H * width]: where feature j of head h lies in a row.
+std::vector<int64_t> positions(const HeadBlocks& b, int64_t H, int64_t width) {
+  std::vector<int64_t> at(size_t(H * width));
+  int64_t block = 0, j = 0;
+  for (int i = 0; i < b.count; ++i)
+    for (int r = 0; r < b.repeat[i]; ++r, block += H * b.width[i], j += b.width[i])
+      for (int64_t h = 0; h < H; ++h)
+        for (int64_t k = 0; k < b.width[i]; ++k) at[size_t(h * width + j + k)] = block + h * b.width[i] + k;
+  return at;
+}
+
+void test_one(const Structure& s, Score score, Dtype t, int64_t H, int64_t K, int64_t D, bool has_edge, bool wide, bool blocked, Rng& rng) {
   char what[120];
-  std::snprintf(what, sizeof what, "attention %s %s H %ld K %ld D %ld E %ld", kScores[int(score)], kNames[int(t)], long(H), long(K), long(D), long(s.E));
+  std::snprintf(what, sizeof what, "attention %s %s H %ld K %ld D %ld E %ld%s", kScores[int(score)], kNames[int(t)], long(H), long(K), long(D),
+                long(s.E), blocked ? " in blocks" : "");
   const Structure back = reversed(s);
   const Dtype acc = accumulator(t);
   const int64_t per_edge = has_edge ? (score == Score::gatv2 ? H * K : H) : 0, n_att = score == Score::gatv2 ? H * K : 0;
@@ -22,6 +50,11 @@ void test_one(const Structure& s, Score score, Dtype t, int64_t H, int64_t K, in
   const Array att = random_array(t, n_att, rng, Values::quarters), grad = random_array(t, s.N * H * D, rng, Values::quarters);
   AttentionArgs a{};
   a.score = score; a.dtype = t; a.N = s.N; a.M = s.M; a.E = s.E; a.H = H; a.K = K; a.D = D; a.slope = kSlope; a.scale = kScale;
+  a.key_blocks = blocked && score == Score::dot ? several_blocks(K) : one_block(K);
+  a.value_blocks = blocked ? several_blocks(D) : one_block(D);
+  const std::vector<int64_t> key_at = positions(a.key_blocks, H, K), value_at = positions(a.value_blocks, H, D);
+  const auto at_key = [&](int64_t row, int64_t h, int64_t j) { return row * H * K + key_at[size_t(h * K + j)]; };
+  const auto at_value = [&](int64_t row, int64_t h, int64_t d) { return row * H * D + value_at[size_t(h * D + d)]; };
   a.rowptr = s.rowptr.index(wide); a.col = s.col.index(wide); a.eid = s.eid.index(wide);
   a.colptr = back.rowptr.index(wide); a.row_t = back.col.index(wide); a.eid_t = back.eid.index(wide);
   a.key = key.data(); a.query = query.data(); a.value = value.data();
@@ -52,14 +85,14 @@ void test_one(const Structure& s, Score score, Dtype t, int64_t H, int64_t K, in
       std::vector<double> p(size_t(n), 0);
       double top = -kInf, total = 0, own = 0;
       const auto inner = [&](int64_t k, int64_t j) {
-        return key.get((s.col[k] * H + h) * K + j) + query.get((v * H + h) * K + j) +
+        return key.get(at_key(s.col[k], h, j)) + query.get(at_key(v, h, j)) +
                (!has_edge ? 0 : score == Score::gatv2 ? edge.get((s.eid[k] * H + h) * K + j) : edge.get(s.eid[k] * H + h));
       };
       for (int64_t i = 0; i < n; ++i) {
         const int64_t k = begin + i;
         double& x = p[size_t(i)];
         if (score == Score::dot) {
-          for (int64_t j = 0; j < K; ++j) x += kScale * key.get((s.col[k] * H + h) * K + j) * query.get((v * H + h) * K + j);
+          for (int64_t j = 0; j < K; ++j) x += kScale * key.get(at_key(s.col[k], h, j)) * query.get(at_key(v, h, j));
           if (has_edge) x += edge.get(s.eid[k] * H + h);
         } else {
           for (int64_t j = 0; j < K; ++j) {
@@ -70,21 +103,21 @@ void test_one(const Structure& s, Score score, Dtype t, int64_t H, int64_t K, in
         top = std::max(top, x);
       }
       for (double& x : p) { x = std::exp(x - top); total += x; }
-      for (int64_t d = 0; d < D; ++d) own += out.get((v * H + h) * D + d) * grad.get((v * H + h) * D + d);
+      for (int64_t d = 0; d < D; ++d) own += out.get(at_value(v, h, d)) * grad.get(at_value(v, h, d));
       for (int64_t i = 0; i < n; ++i) {
-        const int64_t k = begin + i, u = s.col[k] * H + h;
+        const int64_t k = begin + i, u = s.col[k];
         const double w = p[size_t(i)] / total;
         double ds = -own;
         for (int64_t d = 0; d < D; ++d) {
-          const double g = grad.get((v * H + h) * D + d);
-          want[size_t((v * H + h) * D + d)] += w * value.get(u * D + d);
-          dv[size_t(u * D + d)] += w * g;
-          ds += g * value.get(u * D + d);
+          const double g = grad.get(at_value(v, h, d));
+          want[size_t(at_value(v, h, d))] += w * value.get(at_value(u, h, d));
+          dv[size_t(at_value(u, h, d))] += w * g;
+          ds += g * value.get(at_value(u, h, d));
         }
         ds *= w;
         if (has_edge && score == Score::dot) de[size_t(s.eid[k] * H + h)] = ds;
         for (int64_t j = 0; j < K; ++j) {
-          const size_t to_k = size_t(u * K + j), to_q = size_t((v * H + h) * K + j);
+          const size_t to_k = size_t(at_key(u, h, j)), to_q = size_t(at_key(v, h, j));
           if (score == Score::dot) {
             dk[to_k] += kScale * ds * query.get(int64_t(to_q));
             dq[to_q] += kScale * ds * key.get(int64_t(to_k));
@@ -120,10 +153,11 @@ void test_attention_all(Rng& rng) {
       for (int64_t width : {1, 5, 16, 33}) {
         const int64_t K = score == Score::additive ? 1 : width;
         const bool edge = ++turn % 2, wide = turn % 3 == 0;
-        test_one(small, score, t, 1 + turn % 4, K, 34 - width, edge, wide, rng);
-        if (width == 5) test_one(row_hub, score, t, 2, K, 7, edge, wide, rng);
-        if (width == 5) test_one(source_hub, score, t, 2, K, 7, edge, wide, rng);
-        if (width == 1) test_one(none, score, t, 2, K, 3, edge, wide, rng);
+        test_one(small, score, t, 1 + turn % 4, K, 34 - width, edge, wide, false, rng);
+        if (score != Score::gatv2) test_one(small, score, t, 1 + turn % 4, K, 33 - width, edge, wide, true, rng);
+        if (width == 5) test_one(row_hub, score, t, 2, K, 7, edge, wide, score == Score::dot, rng);
+        if (width == 5) test_one(source_hub, score, t, 2, K, 7, edge, wide, score == Score::dot, rng);
+        if (width == 1) test_one(none, score, t, 2, K, 3, edge, wide, false, rng);
       }
 }
 

@@ -48,11 +48,15 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
   const auto in = [](const Array& v, bool there) { return there ? v.data() : nullptr; };
   a.x = x.data(); a.y = in(y, has_y); a.edge = in(edge, has_edge); a.value = in(value, has_value);
   a.scalar = in(scalar, has_scalar); a.direction = in(direction, has_scalar);
-  Array out(t, s.N * F), out2(t, s.N * F);
+  Array out(t, s.N * F), out2(t, s.N * F), slopes(acc, out.n), slopes2(acc, out.n);
+  a.out = out2.data(); a.slopes = slopes2.data();
+  edge_act_fwd(a, threaded);
+  a.out = out.data(); a.slopes = slopes.data();
+  edge_act_fwd(a, serial_for);
+  a.slopes = nullptr;
   a.out = out2.data();
   edge_act_fwd(a, threaded);
-  a.out = out.data();
-  edge_act_fwd(a, serial_for);
+  expect_same(out, out2, what);
   a.grad = grad.data();
   struct Grads { Array x, y, edge, value, scalar, direction; };
   auto backward = [&](const ParallelFor& pf) {
@@ -64,7 +68,7 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
     return g;
   };
   const Grads got = backward(serial_for), again = backward(threaded);
-  std::vector<double> want = zeros(out), dx = zeros(x), dy = zeros(y), de = zeros(edge), dv = zeros(value), ds = zeros(scalar), dd = zeros(got.direction);
+  std::vector<double> want = zeros(out), steep = zeros(out), dx = zeros(x), dy = zeros(y), de = zeros(edge), dv = zeros(value), ds = zeros(scalar), dd = zeros(got.direction);
   for (int64_t v = 0; v < s.N; ++v)
     for (int64_t k = s.rowptr[v]; k < s.rowptr[v + 1]; ++k)
       for (int64_t f = 0; f < F; ++f) {
@@ -73,6 +77,7 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
         const Value w = activate(act, z);
         const double scale = has_value ? value.get(u) : 1, g = grad.get(r), d = w.d * g * scale;
         want[size_t(r)] += w.y * scale;
+        steep[size_t(r)] += w.d * scale;
         dx[size_t(u)] += d;
         if (has_y) dy[size_t(r)] += d;
         if (has_edge) de[size_t(e * F + f)] = d;
@@ -84,6 +89,7 @@ void test_one(const Structure& s, Act act, Dtype t, int64_t F, int operands, boo
       }
   const double terms = double(s.E);
   expect_result(out, out2, want, terms, 4, what);
+  expect_result(slopes, slopes2, steep, terms, 4, what);
   expect_result(got.x, again.x, dx, terms, 4, what);
   expect_result(got.y, again.y, dy, terms, 4, what);
   expect_result(got.edge, again.edge, de, 16, 16, what);

@@ -175,15 +175,22 @@ void test_one(const Structure& edges, const Case& c, Dtype t, Rng& rng) {
 
   const Dtype index = c.wide ? Dtype::i64 : Dtype::i32;
   Array out(t, grad.n), out2(t, grad.n), arg(index, int64_t(winner.size())), arg2(index, arg.n);
-  auto forward = [&](Array& to, Array& places, const ParallelFor& pf) {
+  Array rest(t, pna ? cells : 0), rest2(t, rest.n);
+  auto forward = [&](Array& to, Array& places, Array& left, const ParallelFor& pf) {
     a.out = to.data();
+    a.rest = left.n ? left.data() : nullptr;
     a.arg = places.n ? places.data() : nullptr;
     rspmm_fwd(a, pf);
   };
-  forward(out2, arg2, threaded);
-  forward(out, arg, serial_for);
+  forward(out2, arg2, rest2, threaded);
+  forward(out, arg, rest, serial_for);
   expect_result(out, out2, want, longest, 8, what);
   expect_result(arg, arg2, winner, 0, 0, what);
+  expect_same(rest, rest2, what);
+  for (int64_t i = 0; i < rest.n; ++i) {
+    const double bound = 16 * (storage_eps(t) * storage_eps(t) + longest * accumulator_eps(t));
+    expect(std::abs(out.get(i) + rest.get(i) - want[size_t(i)]) <= bound, what, "rest is not what rounding took from the mean");
+  }
 
   a.grad = grad.data();
   struct Grads {
