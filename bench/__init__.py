@@ -95,8 +95,8 @@ OPS = {
     "edge_block": "bench_so2_block",
     "edge_block_bwd": "bench_so2_block",
     # rotations: eigen-decompositions
-    "eigh3": "bench_so2_frames",
-    "eigh3_bwd": "bench_so2_frames",
+    "eigh_small": "bench_so2_frames",
+    "eigh_small_bwd": "bench_so2_frames",
     # bits
     "bits_pack": "bench_binary_bits",
     "bits_unpack": "bench_binary_bits",

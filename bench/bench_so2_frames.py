@@ -1,4 +1,4 @@
-"""Eigen-decomposition of small matrices, frames of point clouds, the EGNN step. Operators: eigh3, eigh3_bwd.
+"""Eigen-decomposition of small matrices, frames of point clouds, the EGNN step. Operators: eigh_small, eigh_small_bwd.
 
 Peers: torch.linalg.eigh; frame averaging as published, a Python loop over clouds; the EGNN layer as published, with concatenated
 inputs of the edge network and unsorted sums. Eigenvectors enter by their squares and frames by absolute values: signs are free.
@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 
 import structops
 import torch
-from structops.so2 import egnn_step, eigh3, frame_average, frames
+from structops.so2 import egnn_step, eigh_small, frame_average, frames
 from torch import Tensor
 from torch.nn.functional import silu
 
@@ -19,7 +19,7 @@ from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
 from .crystals import copper
 from .models import Traffic
 
-EIGH, FRAMES, EGNN = "eigh3", "frame_average", "egnn_step"
+EIGH, FRAMES, EGNN = "eigh_small", "frame_average", "egnn_step"
 
 
 def cases(level: str) -> Iterator[Case]:
@@ -74,7 +74,7 @@ def _eigh(direction: str, n: int, count: int, device: str) -> Prepared:
     def symmetric(function, a):
         return _squares(function, (a + a.mT) / 2)  # torch's gradient is not symmetric
 
-    ours = Provider(OURS, runner(lambda: _squares(eigh3, a), direction, (a,), g))
+    ours = Provider(OURS, runner(lambda: _squares(eigh_small, a), direction, (a,), g))
     peer = Provider("torch", runner(lambda: symmetric(torch.linalg.eigh, a), direction, (a,), g))
     return Prepared(ours, [peer], reference)
 

@@ -37,8 +37,8 @@ def so2_samples(leaf: Callable) -> dict[str, list[tuple]]:
 
     # eigen-decompositions
     found |= {
-        "eigh3": [(leaf(5, 3, 3),), (leaf(4, 2, 2),)],
-        "eigh3_bwd": [(leaf(5, 3), leaf(5, 3, 3), leaf(5, 3), leaf(5, 3, 3)), (leaf(4, 2), leaf(4, 2, 2), None, leaf(4, 2, 2))],
+        "eigh_small": [(leaf(5, 3, 3),), (leaf(4, 2, 2),), (leaf(3, 5, 5),)],
+        "eigh_small_bwd": [(leaf(5, 3), leaf(5, 3, 3), leaf(5, 3), leaf(5, 3, 3)), (leaf(4, 2), leaf(4, 2, 2), None, leaf(4, 2, 2))],
     }
     return found
 

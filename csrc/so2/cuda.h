@@ -4,7 +4,7 @@
 #include "core/cuda/context.h"
 #include "so2/bilinear.h"
 #include "so2/edge_block.h"
-#include "so2/eigh3.h"
+#include "so2/eigh_small.h"
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 #include "so2/sph.h"
@@ -35,7 +35,7 @@ void edge_block_fwd(const EdgeBlockArgs& a, const CudaContext& ctx);
 void edge_block_bwd(const EdgeBlockArgs& a, const CudaContext& ctx);
 
 // eigen-decompositions
-void eigh3(const Eigh3Args& a, const CudaContext& ctx);
-void eigh3_bwd(const Eigh3BwdArgs& a, const CudaContext& ctx);
+void eigh_small(const EighSmallArgs& a, const CudaContext& ctx);
+void eigh_small_bwd(const EighSmallBwdArgs& a, const CudaContext& ctx);
 
 }  // namespace structops::cuda

@@ -34,7 +34,7 @@ void edge_block_fwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
 void edge_block_bwd(const EdgeBlockArgs&, const CudaContext&) { missing(); }
 
 // eigen-decompositions
-void eigh3(const Eigh3Args&, const CudaContext&) { missing(); }
-void eigh3_bwd(const Eigh3BwdArgs&, const CudaContext&) { missing(); }
+void eigh_small(const EighSmallArgs&, const CudaContext&) { missing(); }
+void eigh_small_bwd(const EighSmallBwdArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

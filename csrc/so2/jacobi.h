@@ -1,4 +1,4 @@
-// The rotations of eigh3.h and the derivative, with one source for the CPU and for CUDA: V is a vector of numbers, one of each
+// The rotations of eigh_small.h and the derivative, with one source for the CPU and for CUDA: V is a vector of numbers, one of each
 // matrix, there and one number here.
 #pragma once
 #if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_SOURCE)
@@ -40,7 +40,7 @@ template <> struct EighConst<double> {
 };
 
 // Zeroes a[p][q], where `live`. a: upper triangle.
-template <int p, int q, int n, class V, class M> STRUCTOPS_INLINE void jacobi_turn(V (&a)[n][n], V (&v)[n][n], M live) {
+template <int n, class V, class M> STRUCTOPS_INLINE void jacobi_turn(V (&a)[n][n], V (&v)[n][n], M live, int p, int q) {
   const V b = a[p][q], d = a[q][q] - a[p][p];
   const V size = magnitude(d) + root(d * d + 4 * b * b);
   const V t = live & (size > 0) ? (d < 0 ? -2 * b : 2 * b) / size : V{};
@@ -48,8 +48,8 @@ template <int p, int q, int n, class V, class M> STRUCTOPS_INLINE void jacobi_tu
   a[p][p] -= t * b;
   a[q][q] += t * b;
   a[p][q] = live ? V{} : b;
-  if constexpr (n == 3) {
-    constexpr int r = 3 - p - q;
+  for (int r = 0; r < n; ++r) {
+    if (r == p || r == q) continue;
     V &x = a[r < p ? r : p][r < p ? p : r], &y = a[r < q ? r : q][r < q ? q : r];
     const V old = x;
     x = c * x - s * y;
@@ -62,7 +62,20 @@ template <int p, int q, int n, class V, class M> STRUCTOPS_INLINE void jacobi_tu
   }
 }
 
-template <int n, class V> STRUCTOPS_INLINE void order_columns(V (&w)[n], V (&v)[n][n], int j, int k) {
+// A turn for every pair from (p, q) on. Of small matrices each is compiled with its indices, so that all stay in registers.
+template <int n, int p = 0, int q = 1, class V, class M> STRUCTOPS_INLINE void jacobi_sweep(V (&a)[n][n], V (&v)[n][n], M live) {
+  if constexpr (n > 4) {
+    for (int i = 0; i < n; ++i)
+      for (int j = i + 1; j < n; ++j) jacobi_turn<n>(a, v, live, i, j);
+  } else {
+    jacobi_turn<n>(a, v, live, p, q);
+    if constexpr (q + 1 < n) jacobi_sweep<n, p, q + 1>(a, v, live);
+    else if constexpr (p + 2 < n) jacobi_sweep<n, p + 1, p + 2>(a, v, live);
+  }
+}
+
+// Whether columns j and k were exchanged.
+template <int n, class V> STRUCTOPS_INLINE auto order_columns(V (&w)[n], V (&v)[n][n], int j, int k) {
   const auto swap = w[j] > w[k];
   auto exchange = [&](V& x, V& y) {
     const V old = x;
@@ -71,6 +84,7 @@ template <int n, class V> STRUCTOPS_INLINE void order_columns(V (&w)[n], V (&v)[
   };
   exchange(w[j], w[k]);
   for (int i = 0; i < n; ++i) exchange(v[i][j], v[i][k]);
+  return swap;
 }
 
 // a: upper triangle, destroyed.
@@ -89,35 +103,23 @@ template <int n, class V> STRUCTOPS_INLINE void eigh_small(V (&a)[n][n], V (&w)[
   const V small = most / unit * (C::eps / 8);
   for (int i = 0; i < n; ++i)
     for (int j = 0; j < n; ++j) v[i][j] = i == j ? V{} + 1 : V{};
-  for (int sweep = 0; sweep < 10; ++sweep) {
+  for (int sweep = 0; sweep < 12; ++sweep) {
     auto live = magnitude(a[0][1]) > small;
-    if constexpr (n == 3) live = live | (magnitude(a[0][2]) > small) | (magnitude(a[1][2]) > small);
+    for (int i = 0; i < n; ++i)
+      for (int j = i + 1; j < n; ++j) live = live | (magnitude(a[i][j]) > small);
     if (!any_lane(live)) break;
-    jacobi_turn<0, 1>(a, v, live);
-    if constexpr (n == 3) {
-      jacobi_turn<0, 2>(a, v, live);
-      jacobi_turn<1, 2>(a, v, live);
-    }
+    jacobi_sweep<n>(a, v, live);
   }
   for (int i = 0; i < n; ++i) w[i] = a[i][i] * unit + sum;
-  order_columns<n>(w, v, 0, 1);
-  if constexpr (n == 3) {
-    order_columns<n>(w, v, 1, 2);
-    order_columns<n>(w, v, 0, 1);
-  }
-  for (int k = 0; k < n - 1; ++k) {
+  V sign = V{} + 1;  // of the determinant: a turn keeps it, an exchange of columns and a change of sign do not
+  for (int i = n - 1; i > 0; --i)
+    for (int j = 0; j < i; ++j) sign = order_columns<n>(w, v, j, j + 1) ? -sign : sign;
+  for (int k = 0; k < n; ++k) {
     V top = v[0][k];
     for (int i = 1; i < n; ++i) top = magnitude(v[i][k]) > magnitude(top) ? v[i][k] : top;
-    for (int i = 0; i < n; ++i) v[i][k] = (top < 0 ? -v[i][k] : v[i][k]) + sum;
-  }
-  if constexpr (n == 2) {
-    v[0][1] = -v[1][0];
-    v[1][1] = v[0][0];
-  } else {
-    for (int i = 0; i < 3; ++i) {
-      const int j = (i + 1) % 3, k = (i + 2) % 3;
-      v[i][2] = v[j][0] * v[k][1] - v[k][0] * v[j][1];
-    }
+    const auto flip = k < n - 1 ? top < 0 : sign < 0;
+    sign = flip ? -sign : sign;
+    for (int i = 0; i < n; ++i) v[i][k] = (flip ? -v[i][k] : v[i][k]) + sum;
   }
 }
 

@@ -4,7 +4,7 @@
 #include "core/isa.h"
 #include "so2/bilinear.h"
 #include "so2/edge_block.h"
-#include "so2/eigh3.h"
+#include "so2/eigh_small.h"
 #include "so2/so2_conv.h"
 #include "so2/wigner.h"
 #include "so2/sph.h"
@@ -58,7 +58,7 @@ STRUCTOPS_DISPATCH(void, edge_block_fwd, (const EdgeBlockArgs& a, const Parallel
 STRUCTOPS_DISPATCH(void, edge_block_bwd, (const EdgeBlockArgs& a, const ParallelFor& pf), (a, pf))
 
 // eigen-decompositions
-STRUCTOPS_DISPATCH(void, eigh3, (const Eigh3Args& a, const ParallelFor& pf), (a, pf))
-STRUCTOPS_DISPATCH(void, eigh3_bwd, (const Eigh3BwdArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, eigh_small, (const EighSmallArgs& a, const ParallelFor& pf), (a, pf))
+STRUCTOPS_DISPATCH(void, eigh_small_bwd, (const EighSmallBwdArgs& a, const ParallelFor& pf), (a, pf))
 
 }  // namespace structops

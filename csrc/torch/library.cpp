@@ -174,8 +174,8 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 
   // eigen-decompositions: eigenvalues [B, n], eigenvectors [B, n, n]
-  m.def("eigh3(Tensor a) -> (Tensor, Tensor)");
-  m.def("eigh3_bwd(Tensor w, Tensor v, Tensor? gw, Tensor? gv) -> Tensor");
+  m.def("eigh_small(Tensor a) -> (Tensor, Tensor)");
+  m.def("eigh_small_bwd(Tensor w, Tensor v, Tensor? gw, Tensor? gv) -> Tensor");
 
   // bits
   // Codes are the enums of csrc/binary/*.h. What follows the integers of bits_gemm and bits_conv (epilogue): scale, bias, shift [N]

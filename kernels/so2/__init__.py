@@ -24,8 +24,8 @@ OPS: dict[str, str] = {
     "edge_block": "edge_block",
     "edge_block_bwd": "edge_block",
     # eigen-decompositions
-    "eigh3": "eigh3",
-    "eigh3_bwd": "eigh3",
+    "eigh_small": "eigh_small",
+    "eigh_small_bwd": "eigh_small",
 }
 
 # On a GPU these run in Triton before the compiled CUDA kernels: products on tensor cores.

@@ -24,7 +24,7 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     if op == "symmetric_contraction":
         return contraction_cases(g)
 
-    if op.startswith("eigh3"):
+    if op.startswith("eigh_small"):
         return eigh_cases(op, g)
 
     # frames, Wigner matrices, SO(2) convolutions
@@ -33,11 +33,11 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 
 def eigh_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Eigenvalues well apart, so that eigenvectors agree; a diagonal matrix and a zero one; gradients of either or both results."""
-    for dtype, n in itertools.product((torch.float32, torch.float64), (2, 3)):
+    for dtype, n in itertools.product((torch.float32, torch.float64), (2, 3, 4, 7)):
         q = torch.linalg.qr(torch.randn(41, n, n, generator=g, dtype=torch.float64)).Q
         q[0] = torch.eye(n)
         w = torch.arange(1.0, n + 1, dtype=torch.float64) + torch.rand(41, n, generator=g, dtype=torch.float64) / 2
-        if op == "eigh3":
+        if op == "eigh_small":
             yield ((q @ torch.diag_embed(w) @ q.mT).to(dtype),)
             yield (torch.zeros(1, n, n, dtype=dtype),)
             continue

@@ -2,7 +2,7 @@
 
 from ._clifford import CliffordAlgebra
 from ._egnn import egnn_step
-from ._frames import Frames, eigh3, frame_average, frames
+from ._frames import Frames, eigh_small, frame_average, frames
 from ._harmonics import spherical_harmonics, spherical_harmonics_derivatives, wigner_3j
 from ._irreps import Irrep, Irreps
 from ._vector_harmonics import VectorSphericalProduct
@@ -33,7 +33,7 @@ __all__ = [
     "edge_block",
     "edge_order",
     "egnn_step",
-    "eigh3",
+    "eigh_small",
     "frame_average",
     "frame_order",
     "frames",

@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._ladder import _eigh_small as ladder
 from ..graph import checked_pointer
 from ..sparse import segment_matmul, segment_reduce
-from . import _eigh_ops as ops
 
 GROUPS = {"O(2)": (2, False), "SO(2)": (2, True), "O(3)": (3, False), "SO(3)": (3, True)}
 
 
-def eigh3(a: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues ``[..., n]``, ascending, and eigenvectors ``[..., n, n]`` of symmetric matrices of size 2 or 3.
+def eigh_small(a: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues ``[..., n]``, ascending, and eigenvectors ``[..., n, n]`` of symmetric matrices of size 2 to 8.
 
     ``a @ v[..., k] = w[..., k] * v[..., k]`` with orthonormal columns ``v[..., k]``. ``v`` is a rotation (determinant +1): of every
     column but the last the entry of largest magnitude is positive, the last one makes the determinant.
 
     Args:
-        a: ``[..., n, n]``, n = 2 or 3; float32, float64, bfloat16 or float16 (computed in float32). Its symmetric part is taken.
+        a: ``[..., n, n]``, 2 <= n <= 8; float32, float64, bfloat16 or float16 (computed in float32). Its symmetric part is taken.
 
     Accurate to a few roundings of the largest entry for any spectrum; equal eigenvalues give some orthonormal basis of their space.
     Differentiable in ``a`` to any order, with a symmetric gradient; saves the results. Eigenvectors of equal eigenvalues have no
@@ -36,21 +36,21 @@ def eigh3(a: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: a wrong dtype or shape.
 
-    By Jacobi rotations; csrc/so2/eigh3.h.
+    By Jacobi rotations; csrc/so2/eigh_small.h.
 
     >>> import torch, structops
-    >>> w, v = structops.so2.eigh3(torch.tensor([[2., 1.], [1., 2.]]))
+    >>> w, v = structops.so2.eigh_small(torch.tensor([[2., 1.], [1., 2.]]))
     >>> w, v.round(decimals=4)
     (tensor([1., 3.]), tensor([[ 0.7071,  0.7071],
             [-0.7071,  0.7071]]))
     """
-    op = "eigh3"
+    op = "eigh_small"
     check.dense(op, "a", a)
-    if a.dim() < 2 or a.shape[-1] != a.shape[-2] or a.shape[-1] not in (2, 3):
-        check.fail(ValueError, op, "a of shape [..., 2, 2] or [..., 3, 3]", list(a.shape))
+    if a.dim() < 2 or a.shape[-1] != a.shape[-2] or not 2 <= a.shape[-1] <= 8:
+        check.fail(ValueError, op, "a of shape [..., n, n] with n = 2 to 8", list(a.shape))
     n = a.shape[-1]
     wide = a.float() if a.dtype.itemsize == 2 else a
-    w, v = ops.eigh3(wide.reshape(-1, n, n).contiguous())
+    w, v = ladder.eigh_small(wide.reshape(-1, n, n).contiguous())
     return w.reshape(a.shape[:-1]).to(a.dtype), v.reshape(a.shape).to(a.dtype)
 
 
@@ -142,7 +142,7 @@ def frames(
     centred = wide - center.index_select(0, _cloud(ptr, N))
     outer = (centred[:, :, None] * centred[:, None]).flatten(1)
     covariance = cast(Tensor, segment_reduce(outer, ptr)).reshape(G, D, D)
-    eigenvalues, axes = eigh3(covariance)
+    eigenvalues, axes = eigh_small(covariance)
     signs = _signs(D, proper, wide)[None]
     if stochastic:
         signs = signs[0, torch.randint(signs.shape[1], (G, 1), generator=generator, device=pos.device)]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .._ladder import _block_spmm as ladder
+from .._ladder._eigh_small import eigh_small
 from ..graph import Graph
 from ._operands import analyse, operand
 from ._sddmm import sddmm
@@ -182,15 +183,22 @@ def inverse_sqrt_psd(matrix: Tensor) -> Tensor:
     return out[0].to(matrix.dtype)
 
 
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    d = matrix.shape[-1]
+    if d == 0:
+        return matrix.new_zeros(matrix.shape[:-1]), matrix.clone()
+    if not 2 <= d <= 8:
+        return torch.linalg.eigh(matrix)
+    values, vectors = eigh_small(matrix.reshape(-1, d, d))
+    return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
+
+
 class _InverseSqrt(torch.autograd.Function):
     """(S, U, s) with S = A^-1/2 = U diag(s) U^T; only S has a derivative."""
 
     @staticmethod
     def forward(ctx, matrix):
-        if matrix.shape[-1] == 0:
-            values, vectors = matrix.new_zeros(matrix.shape[:-1]), matrix.clone()
-        else:
-            values, vectors = torch.linalg.eigh(matrix)
+        values, vectors = _eigh(matrix)
         floor = values.abs().amax(-1, keepdim=True) * (torch.finfo(values.dtype).eps * values.shape[-1]) if values.numel() else 0
         zero = values <= floor
         s = torch.where(zero, torch.zeros_like(values), torch.where(zero, torch.ones_like(values), values).rsqrt())

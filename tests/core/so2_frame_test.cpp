@@ -1,7 +1,7 @@
 #include "tests.h"
 
 #include "so2/edge_block.h"
-#include "so2/eigh3.h"
+#include "so2/eigh_small.h"
 #include "so2/sph.h"
 #include "support.h"
 
@@ -81,12 +81,12 @@ void test_eigh(Dtype t, int n, int64_t B, Rng& rng) {
   const int64_t nn = int64_t(n) * n;
   const Array m = random_array(t, B * nn, rng, Values::quarters), gw = random_array(t, B * n, rng, Values::quarters);
   Array w(t, B * n), v(t, B * nn), w2(t, B * n), v2(t, B * nn), ga(t, B * nn), ga2(t, B * nn);
-  eigh3({t, n, B, m.data(), w.data(), v.data()}, serial_for);
-  eigh3({t, n, B, m.data(), w2.data(), v2.data()}, threaded);
-  expect_same(w, w2, "eigh3 values"), expect_same(v, v2, "eigh3 vectors");
-  eigh3_bwd({t, n, B, w.data(), v.data(), gw.data(), nullptr, ga.data()}, serial_for);
-  eigh3_bwd({t, n, B, w.data(), v.data(), gw.data(), nullptr, ga2.data()}, threaded);
-  expect_same(ga, ga2, "eigh3_bwd");
+  eigh_small({t, n, B, m.data(), w.data(), v.data()}, serial_for);
+  eigh_small({t, n, B, m.data(), w2.data(), v2.data()}, threaded);
+  expect_same(w, w2, "eigh_small values"), expect_same(v, v2, "eigh_small vectors");
+  eigh_small_bwd({t, n, B, w.data(), v.data(), gw.data(), nullptr, ga.data()}, serial_for);
+  eigh_small_bwd({t, n, B, w.data(), v.data(), gw.data(), nullptr, ga2.data()}, threaded);
+  expect_same(ga, ga2, "eigh_small_bwd");
   Array product(t, B * nn), gram(t, B * nn);
   std::vector<double> want(size_t(B * nn), 0), eye(size_t(B * nn), 0), back(size_t(B * nn), 0);
   for (int64_t b = 0; b < B; ++b)
@@ -103,9 +103,9 @@ void test_eigh(Dtype t, int n, int64_t B, Rng& rng) {
         product.set(at, sum), gram.set(at, dot);
         want[size_t(at)] = w.get(b * n + k) * v.get(b * nn + i * n + k), eye[size_t(at)] = i == k;
       }
-  expect_close(product, want, 16, 4, "eigh3: S v = w v");
-  expect_close(gram, eye, 16, 1, "eigh3: orthonormal");
-  expect_close(ga, back, 16, 4, "eigh3_bwd of values");
+  expect_close(product, want, 16, 4, "eigh_small: S v = w v");
+  expect_close(gram, eye, 16, 1, "eigh_small: orthonormal");
+  expect_close(ga, back, 16, 4, "eigh_small_bwd of values");
 }
 
 // ---- Wigner matrices, convolutions, the block ------------------------------------------------------------------------
@@ -343,7 +343,7 @@ void test_so2_frames_all(Rng& rng) {
   const Structure s = random_structure(7, 7, 20, 90, rng), none = random_structure(3, 3, 0, 0, rng);
   int turn = 0;
   for (Dtype t : kReals) {
-    for (int n : {2, 3})
+    for (int n : {2, 3, 4, 8})
       for (int64_t B : {0, 1, 37}) test_eigh(t, n, B, rng);
     for (auto [L, M] : {std::pair<int, int>{0, 0}, {2, 2}, {3, 1}, {6, 2}})
       for (int64_t C : {1, 3, 17}) test_rotations(t, L, M, C, C == 3 ? 0 : 19, rng);

@@ -1,5 +1,5 @@
-// CPU eigen-decomposition and its derivative. The contract is eigh3.h. Matrices are the lanes.
-#include "so2/eigh3.h"
+// CPU eigen-decomposition and its derivative. The contract is eigh_small.h. Matrices are the lanes.
+#include "so2/eigh_small.h"
 #include "so2/jacobi.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -31,7 +31,7 @@ template <class A, class F> void tiles(int64_t B, const ParallelFor& pf, F tile)
   parallel_for(pf, (B + W<A> - 1) / W<A>, 64, body);
 }
 
-template <int n, class A> void decompose(const Eigh3Args& g, const ParallelFor& pf) {
+template <int n, class A> void decompose(const EighSmallArgs& g, const ParallelFor& pf) {
   tiles<A>(g.B, pf, [&](int64_t first, int count) {
     Vec<A> in[n][n], a[n][n], w[n], v[n][n];
     gather<n * n>(static_cast<const A*>(g.a), first, count, in[0]);
@@ -43,7 +43,7 @@ template <int n, class A> void decompose(const Eigh3Args& g, const ParallelFor& 
   });
 }
 
-template <int n, class A> void differentiate(const Eigh3BwdArgs& g, const ParallelFor& pf) {
+template <int n, class A> void differentiate(const EighSmallBwdArgs& g, const ParallelFor& pf) {
   tiles<A>(g.B, pf, [&](int64_t first, int count) {
     Vec<A> w[n], v[n][n], gw[n], gv[n][n], ga[n][n];
     gather<n>(static_cast<const A*>(g.w), first, count, w);
@@ -59,14 +59,12 @@ template <int n, class A> void differentiate(const Eigh3BwdArgs& g, const Parall
 
 }  // namespace
 
-void eigh3(const Eigh3Args& g, const ParallelFor& pf) {
-  if (g.dtype == Dtype::f64) return g.n == 2 ? decompose<2, double>(g, pf) : decompose<3, double>(g, pf);
-  g.n == 2 ? decompose<2, float>(g, pf) : decompose<3, float>(g, pf);
+void eigh_small(const EighSmallArgs& g, const ParallelFor& pf) {
+  with_matrix_size(g.n, [&](auto n) { g.dtype == Dtype::f64 ? decompose<n, double>(g, pf) : decompose<n, float>(g, pf); });
 }
 
-void eigh3_bwd(const Eigh3BwdArgs& g, const ParallelFor& pf) {
-  if (g.dtype == Dtype::f64) return g.n == 2 ? differentiate<2, double>(g, pf) : differentiate<3, double>(g, pf);
-  g.n == 2 ? differentiate<2, float>(g, pf) : differentiate<3, float>(g, pf);
+void eigh_small_bwd(const EighSmallBwdArgs& g, const ParallelFor& pf) {
+  with_matrix_size(g.n, [&](auto n) { g.dtype == Dtype::f64 ? differentiate<n, double>(g, pf) : differentiate<n, float>(g, pf); });
 }
 
 }  // namespace structops::STRUCTOPS_ISA

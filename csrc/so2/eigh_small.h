@@ -1,4 +1,4 @@
-// Eigenvalues and eigenvectors of symmetric matrices of size 2 and 3.
+// Eigenvalues and eigenvectors of symmetric matrices of size 2 to 8.
 //
 //   S v[:, k] = w[k] v[:, k],   S = (a + a') / 2,   w[0] <= .. <= w[n - 1],   v' v = 1
 //
@@ -13,15 +13,17 @@
 // bwd: the gradient of a from gw and gv, those of w and v:  v (diag(gw) + P) v',  P[i, j] = (G[i, j] - G[j, i]) / 2 (w[j] - w[i]),
 // G = v' gv; a symmetric matrix. Equal eigenvalues divide by 0; without gv, P is 0.
 //
-// The caller guarantees: contiguous arrays of float32 or float64, n = 2 or 3.
+// The caller guarantees: contiguous arrays of float32 or float64, 2 <= n <= 8.
 // Source: Golub and Van Loan, Matrix Computations, 8.5.
 #pragma once
+#include <type_traits>
+
 #include "core/parallel.h"
 #include "core/types.h"
 
 namespace structops {
 
-struct Eigh3Args {
+struct EighSmallArgs {
   Dtype dtype;
   int n;
   int64_t B;
@@ -30,7 +32,7 @@ struct Eigh3Args {
   void* v;        // [B, n, n]
 };
 
-struct Eigh3BwdArgs {
+struct EighSmallBwdArgs {
   Dtype dtype;
   int n;
   int64_t B;
@@ -41,7 +43,20 @@ struct Eigh3BwdArgs {
   void* ga;        // [B, n, n]
 };
 
-void eigh3(const Eigh3Args& a, const ParallelFor& pf);
-void eigh3_bwd(const Eigh3BwdArgs& a, const ParallelFor& pf);
+// f(integral constant n) for a matrix size.
+template <class F> void with_matrix_size(int n, F f) {
+  switch (n) {
+    case 2: return f(std::integral_constant<int, 2>{});
+    case 3: return f(std::integral_constant<int, 3>{});
+    case 4: return f(std::integral_constant<int, 4>{});
+    case 5: return f(std::integral_constant<int, 5>{});
+    case 6: return f(std::integral_constant<int, 6>{});
+    case 7: return f(std::integral_constant<int, 7>{});
+    default: return f(std::integral_constant<int, 8>{});
+  }
+}
+
+void eigh_small(const EighSmallArgs& a, const ParallelFor& pf);
+void eigh_small_bwd(const EighSmallBwdArgs& a, const ParallelFor& pf);
 
 }  // namespace structops

@@ -1,4 +1,4 @@
-"""Reference of eigh3: torch.linalg.eigh in float64, then the signs of csrc/so2/eigh3.h; and of its derivative."""
+"""Reference of eigh_small: torch.linalg.eigh in float64, then the signs of csrc/so2/eigh_small.h; and of its derivative."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def eigh3(a: Tensor) -> tuple[Tensor, Tensor]:
+def eigh_small(a: Tensor) -> tuple[Tensor, Tensor]:
     bad = ~a.isfinite().flatten(1).all(1)
     s = a.double()
     s = torch.where(bad[:, None, None], 0, s / 2 + s.mT / 2)
@@ -30,5 +30,5 @@ def gradient(w: Tensor, v: Tensor, gw: Tensor | None, gv: Tensor | None) -> Tens
     return v @ middle @ v.mT
 
 
-def eigh3_bwd(w: Tensor, v: Tensor, gw: Tensor | None, gv: Tensor | None) -> Tensor:
+def eigh_small_bwd(w: Tensor, v: Tensor, gw: Tensor | None, gv: Tensor | None) -> Tensor:
     return gradient(*(None if t is None else t.double() for t in (w, v, gw, gv))).to(v.dtype)

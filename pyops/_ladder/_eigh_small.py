@@ -1,12 +1,12 @@
-"""eigh3 and its derivative. Higher orders go through differentiable functions of the results."""
+"""eigh_small and its derivative. Higher orders go through differentiable functions of the results."""
 
 from __future__ import annotations
 
 import torch
 
 from .._dispatch import define
-from .._ladder._composed import gradients
-from ..kernels.so2.eigh3_ref import gradient
+from ..kernels.so2.eigh_small_ref import gradient
+from ._composed import gradients
 
 
 def _fake(a):
@@ -22,10 +22,10 @@ def _setup(ctx, inputs, output):
 def _backward(ctx, gw, gv):
     if gw is None and gv is None:
         return None
-    return eigh3_bwd(*ctx.saved_tensors, *(None if g is None else g.contiguous() for g in (gw, gv)))
+    return eigh_small_bwd(*ctx.saved_tensors, *(None if g is None else g.contiguous() for g in (gw, gv)))
 
 
-eigh3 = define("eigh3", _fake, _setup, _backward, (0,))
+eigh_small = define("eigh_small", _fake, _setup, _backward, (0,))
 
 
 def _bwd_fake(w, v, gw, gv):
@@ -40,4 +40,4 @@ def _bwd_backward(ctx, g):
     return tuple(gradients(gradient, ctx.saved_tensors, ctx.needs_input_grad, [g]))
 
 
-eigh3_bwd = define("eigh3_bwd", _bwd_fake, _bwd_setup, _bwd_backward, (0, 1, 2, 3))
+eigh_small_bwd = define("eigh_small_bwd", _bwd_fake, _bwd_setup, _bwd_backward, (0, 1, 2, 3))

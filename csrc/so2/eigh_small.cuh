@@ -1,6 +1,6 @@
-// CUDA eigen-decomposition and its derivative: a thread per matrix. The contract is eigh3.h.
+// CUDA eigen-decomposition and its derivative: a thread per matrix. The contract is eigh_small.h.
 #pragma once
-#include "so2/eigh3.h"
+#include "so2/eigh_small.h"
 #include "so2/jacobi.h"
 
 namespace structops::cuda {
@@ -8,7 +8,7 @@ namespace structops::cuda {
 constexpr int kEighThreads = 128;
 
 template <int n, class A>
-__global__ void __launch_bounds__(kEighThreads) eigh3_kernel(int64_t B, const A* in, A* out_w, A* out_v) {
+__global__ void __launch_bounds__(kEighThreads) eigh_small_kernel(int64_t B, const A* in, A* out_w, A* out_v) {
   for (int64_t b = blockIdx.x * int64_t(kEighThreads) + threadIdx.x; b < B; b += int64_t(gridDim.x) * kEighThreads) {
     A a[n][n], w[n], v[n][n];
 #pragma unroll
@@ -27,7 +27,7 @@ __global__ void __launch_bounds__(kEighThreads) eigh3_kernel(int64_t B, const A*
 
 template <int n, class A>
 __global__ void __launch_bounds__(kEighThreads)
-  eigh3_bwd_kernel(int64_t B, const A* in_w, const A* in_v, const A* in_gw, const A* in_gv, A* out) {
+  eigh_small_bwd_kernel(int64_t B, const A* in_w, const A* in_v, const A* in_gw, const A* in_gv, A* out) {
   for (int64_t b = blockIdx.x * int64_t(kEighThreads) + threadIdx.x; b < B; b += int64_t(gridDim.x) * kEighThreads) {
     A w[n], v[n][n], gw[n], gv[n][n], ga[n][n];
 #pragma unroll
