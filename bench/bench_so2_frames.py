@@ -24,7 +24,7 @@ EIGH, FRAMES, EGNN = "eigh_small", "frame_average", "egnn_step"
 
 def cases(level: str) -> Iterator[Case]:
     count = at_level(level, smoke=300, quick=20_000, default=20_000, full=200_000)
-    for n in (2, 3):
+    for n in at_level(level, smoke=(2, 5), quick=(3, 5), default=(2, 3, 5, 8), full=(2, 3, 4, 5, 6, 7, 8)):
         size = 4 * count * (2 * n * n + n)
         for direction in (FWD, BOTH):
             traffic = Traffic(size, size, count * 60 * n * n)
