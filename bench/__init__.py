@@ -149,6 +149,7 @@ FAMILIES = {
         "bench_so2_tp",
         "bench_so2_sph",
         "bench_so2_block",
+        "bench_so2_attention",
         "bench_so2_frames",
         "bench_so2_clifford",
         "bench_so2_hamiltonian",

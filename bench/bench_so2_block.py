@@ -1,4 +1,4 @@
-"""The edge-wise eSCN block, its SO(2) convolutions, and Wigner matrices, on the neighbour list of a copper crystal.
+"""The edge-wise eSCN block, its SO(2) convolutions, and Wigner matrices, on the neighbour lists of real structures.
 
 The peer is fairchem's own layers in float32 (``pip install --no-deps fairchem-core`` is enough: only two of its modules are
 imported). Its Wigner matrices come from ours, which costs it less than its own.
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
 from .models import Traffic
+from .structures import available, structure
 
 BLOCK, CONV, WIGNER = "edge_block", "so2_conv", "wigner"
 FAIRCHEM, COMPOSED = "fairchem", "torch composed"
@@ -39,35 +40,17 @@ CHUNK = 2048  # edges of the float64 reference at a time
 def cases(level: str) -> Iterator[Case]:
     grid = at_level(
         level,
-        smoke=[("small", 2)],
-        quick=[("UMA-S", 2)],
-        default=[("UMA-S", 4), ("UMA-M", 2)],
-        full=[("UMA-S", 6), ("EqV2-31M", 6), ("UMA-M", 6), ("L3M1", 6)],
+        smoke=[("small", "copper", 2)],
+        quick=[("UMA-S", "copper", 2)],
+        default=[("UMA-S", "copper", 4), ("UMA-S", "water", 4), ("UMA-S", "g2", 1), ("UMA-M", "copper", 2)],
+        full=[(name, "copper", 6) for name in SHAPES if name != "small"] + [("UMA-S", "water", 5), ("UMA-S", "g2", 1)],
     )
-    for name, repeat in grid:
+    for name, kind, size in (g for g in grid if available(g[1])):
         for direction in (FWD, BOTH):
-            yield _case(BLOCK, name, repeat, direction)
-        yield _case(CONV, name, repeat, BOTH)
-        yield _case(WIGNER, name, repeat, BOTH)
-
-
-@lru_cache(maxsize=1)
-def crystal(repeat: int) -> tuple[Tensor, Tensor, int]:
-    """(vectors, edge_index, atoms) of repeat^3 cubic copper cells, 6 Angstrom, sorted by destination.
-
-    An fcc lattice is simple enough to need no package: atoms at half-integer points of even sum, all differences within the cutoff.
-    """
-    a = 3.61
-    cells = torch.cartesian_prod(*(torch.arange(repeat),) * 3)
-    basis = torch.tensor([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]])
-    points = (2 * cells[:, None] + basis).reshape(-1, 3)
-    reach = torch.cartesian_prod(*(torch.arange(-4, 5),) * 3)
-    shifts = reach[(reach.sum(1) % 2 == 0) & (reach.square().sum(1) > 0) & (reach.square().sum(1).double().sqrt() * a / 2 < 6.0)]
-    where = {tuple(p): i for i, p in enumerate(points.tolist())}
-    side = 2 * repeat
-    src = [where[tuple(c % side for c in q)] for p in points for q in (p + shifts).tolist()]
-    dst = torch.arange(len(points)).repeat_interleave(len(shifts))
-    return (shifts * (a / 2)).repeat(len(points), 1), torch.stack([torch.tensor(src), dst]), len(points)
+            yield _case(BLOCK, name, kind, size, direction)
+        if kind == "copper":
+            yield _case(CONV, name, kind, size, BOTH)
+            yield _case(WIGNER, name, kind, size, BOTH)
 
 
 def _flops(L: int, M: int, C: int, H: int, radial: bool = True) -> int:
@@ -78,13 +61,14 @@ def _flops(L: int, M: int, C: int, H: int, radial: bool = True) -> int:
     return conv1 + conv2 + (2 * K * sum(n) * 2 * C if radial else 0)
 
 
-def _case(op: str, name: str, repeat: int, direction: str) -> Case:
+def _case(op: str, name: str, kind: str, size: int, direction: str) -> Case:
     L, M, C, H = SHAPES[name]
-    E = 78 * 4 * repeat**3
+    atoms = structure(kind, size)
+    E = atoms.num_edges
     factor = 1 if direction == FWD else 2
     if op == BLOCK:
         flops = E * _flops(*SHAPES[name]) * factor
-        low = 4 * (4 * repeat**3 * (L + 1) ** 2 * C * 2 + E * (K + 4)) * factor
+        low = 4 * (atoms.num_nodes * (L + 1) ** 2 * C * 2 + E * (K + 4)) * factor
     elif op == CONV:
         flops, low = E * 3 * _flops(L, M, C, H, False), 4 * E * len(so2.frame_order(L, M)) * (2 * C + H) * 3
     else:
@@ -94,24 +78,22 @@ def _case(op: str, name: str, repeat: int, direction: str) -> Case:
         targets = {FAIRCHEM: 1.9 if direction == FWD else 2.0}
     elif op == BLOCK and name in ("UMA-M", "EqV2-31M"):
         targets = {FAIRCHEM: 1.3 if direction == FWD else 1.6}
-    shape = f"L={L} M={M} C={C} H={H} E={E}"
-    return Case(
-        op, direction, f"{name}, Cu", shape, C, partial(_build, op, name, repeat, direction), Traffic(low, low, flops), targets
-    )
+    title, build = f"{name} L={L} M={M} C={C} H={H}, {atoms.title}", partial(_build, op, name, kind, size, direction)
+    return Case(op, direction, f"{name}, {kind}", title, C, build, Traffic(low, low, flops), targets)
 
 
 @lru_cache(maxsize=1)
-def _inputs(name: str, repeat: int, device: str) -> dict[str, Tensor]:
+def _inputs(name: str, kind: str, size: int, device: str) -> dict[str, Tensor]:
     L, M, C, H = SHAPES[name]
     rng = torch.Generator().manual_seed(1)
     draw = lambda *s: torch.randn(*s, generator=rng)
-    vec, edge_index, N = crystal(repeat)
+    _, edge_index, vec, N = structure(kind, size)
     E, widths = edge_index.shape[1], sum((L + 1 - m) * 2 * C for m in range(M + 1))
     w1 = torch.cat([(draw(*s) / s[1] ** 0.5).reshape(-1) for s in so2.weight_shapes(L, M, 2 * C, H, L * H)])
     w2 = torch.cat([(draw(*s) / s[1] ** 0.5).reshape(-1) for s in so2.weight_shapes(L, M, H, C)])
     found = {
-        "x": draw(N, (L + 1) ** 2, C), "vec": vec, "edge_index": edge_index, "w1": w1, "b1": draw((2 * L + 1) * H) / 4, "w2": w2,
-        "b2": draw((L + 1) * C) / 4, "radial": draw(E, K), "wr": draw(widths, K) / K**0.5, "br": draw(widths),
+        "x": draw(N, (L + 1) ** 2, C), "vec": vec.float(), "edge_index": edge_index, "w1": w1, "b1": draw((2 * L + 1) * H) / 4,
+        "w2": w2, "b2": draw((L + 1) * C) / 4, "radial": draw(E, K), "wr": draw(widths, K) / K**0.5, "br": draw(widths),
         "env": torch.rand(E, generator=rng), "grad": draw(N, (L + 1) ** 2, C),
     }  # fmt: skip
     return {k: v.to(device) for k, v in found.items()}
@@ -128,9 +110,9 @@ def _composed(t: dict[str, Tensor], x: Tensor, vec: Tensor, name: str, part: sli
     return torch.zeros_like(x).index_add(0, dst, D.mT @ mid.unflatten(1, (-1, C)) * t["env"][part, None, None])
 
 
-def _reference(name: str, repeat: int, direction: str, device: str) -> tuple[Tensor, ...]:
+def _reference(name: str, kind: str, size: int, direction: str, device: str) -> tuple[Tensor, ...]:
     """float64, a few edges at a time."""
-    t = {k: v.double() if v.is_floating_point() else v for k, v in _inputs(name, repeat, device).items()}
+    t = {k: v.double() if v.is_floating_point() else v for k, v in _inputs(name, kind, size, device).items()}
     leaves = tuple(t[k].detach().requires_grad_(direction == BOTH) for k in ("x", "vec"))
     E, total = leaves[1].shape[0], None
     for k in range(0, E, CHUNK):
@@ -198,9 +180,9 @@ def _fairchem(module, t: dict[str, Tensor], name: str) -> tuple[Callable, object
     return block, second
 
 
-def _build(op: str, name: str, repeat: int, direction: str, device: str) -> Prepared:
+def _build(op: str, name: str, kind: str, size: int, direction: str, device: str) -> Prepared:
     L, M = SHAPES[name][:2]
-    t = _inputs(name, repeat, device)
+    t = _inputs(name, kind, size, device)
     module, reason = fairchem_layers()
     if op == WIGNER:
         return _build_wigner(name, t, direction)
@@ -220,7 +202,7 @@ def _build(op: str, name: str, repeat: int, direction: str, device: str) -> Prep
     peers.append(Provider("structops, 3 products", ours(three_products=True)))
     if direction == BOTH:
         peers.append(Provider("structops, 3 products, keep", ours(three_products=True, keep=True)))
-    return Prepared(Provider(OURS, ours()), peers, lambda: _reference(name, repeat, direction, device))
+    return Prepared(Provider(OURS, ours()), peers, lambda: _reference(name, kind, size, direction, device))
 
 
 def _build_conv(name: str, t: dict[str, Tensor], module, reason: str) -> Prepared:

@@ -14,20 +14,21 @@ from structops.so2 import CPTensorProduct, spherical_harmonics
 from torch import Tensor
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
-from .crystals import copper
 from .models import Traffic
+from .structures import structure
 
 
 def cases(level: str) -> Iterator[Case]:
-    cells, N, E = 4, 256, 256 * 42
+    s = structure("copper", cutoff=5.0)
+    N, E = s.num_nodes, s.num_edges
     sizes = at_level(level, smoke=((1, 4),), quick=((2, 64),), default=((2, 64), (4, 32)), full=((2, 64), (4, 64), (6, 32)))
     for L, C in sizes:
         R, D = _product(L).rank, (L + 1) ** 2
         for direction, passes in ((FWD, 1), (BOTH, 3)):
             moved = 4 * passes * (2 * N * D * C + E * (D + C))
             flops = passes * (4 * N * D * R * C + 2 * E * R * (D + 2 * C))
-            title = f"degrees to {L}, rank {R}, {N} atoms of copper at 5 Å, {E} edges, {C} channels"
-            build = partial(_build, direction, L, C, cells)
+            title = f"degrees to {L}, rank {R}, {s.title}, {C} channels"
+            build = partial(_build, direction, L, C)
             traffic = Traffic(moved, moved, flops)
             yield Case("CPTensorProduct", direction, f"L={L}", title, C, build, traffic, targets={"einsum": 5.0})
 
@@ -37,10 +38,10 @@ def _product(L: int) -> CPTensorProduct:
     return CPTensorProduct(L, L, L, sweeps=20)
 
 
-def _build(direction: str, L: int, C: int, cells: int, device: str) -> Prepared:
+def _build(direction: str, L: int, C: int, device: str) -> Prepared:
     product = _product(L)
-    index, vectors = copper(cells, 5.0)
-    N, E = int(index.max()) + 1, index.shape[1]
+    _, index, vectors, N = structure("copper", cutoff=5.0)
+    E = index.shape[1]
     y = spherical_harmonics(range(L + 1), vectors.float(), True, "component").unsqueeze(-1)
     generator = torch.Generator().manual_seed(0)
     draw = lambda *s: torch.randn(*s, generator=generator).to(device)

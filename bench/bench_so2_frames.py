@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.nn.functional import silu
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
-from .crystals import copper
 from .models import Traffic
+from .structures import structure
 
 EIGH, FRAMES, EGNN = "eigh_small", "frame_average", "egnn_step"
 
@@ -36,11 +36,12 @@ def cases(level: str) -> Iterator[Case]:
     title = f"{clouds} clouds of 10 to 30 points, 8 frames"
     yield Case(FRAMES, FWD, f"{clouds} clouds", title, 3, build, Traffic(size, size, size), targets={"loop": 5.0})
     cells, H = at_level(level, smoke=4, quick=4, default=4, full=6), at_level(level, smoke=8, quick=64, default=64, full=128)
-    E, N = cells**3 * 4 * 78, cells**3 * 4
+    atoms = structure("copper", cells)
+    E, N = atoms.num_edges, atoms.num_nodes
     for direction in (FWD, BOTH):
         low, flops = 4 * (4 * N * H + 4 * H * H), 2 * E * H * 2 * H
         traffic = Traffic(low, low + 8 * E * H * 4, flops * (1 if direction == FWD else 3))
-        title = f"H={H}, {N} atoms of copper at 6 Å, {E} edges"
+        title = f"H={H}, {atoms.title}"
         yield Case(EGNN, direction, f"copper {N}", title, H, partial(_egnn, direction, cells, H), traffic)
 
 
@@ -108,8 +109,8 @@ def _frames(clouds: int, device: str) -> Prepared:
 
 
 def _egnn(direction: str, cells: int, H: int, device: str) -> Prepared:
-    index = copper(cells)[0].to(device)
-    N = int(index.max()) + 1
+    atoms = structure("copper", cells)
+    index, N = atoms.edge_index.to(device), atoms.num_nodes
     graph = structops.Graph(index, num_nodes=N)
     src, dst = index[:, torch.randperm(index.shape[1], generator=torch.Generator().manual_seed(0))]
     x, h = (_draw(N, 3) / 2).to(device), _draw(N, H, seed=1).to(device)

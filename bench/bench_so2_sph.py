@@ -14,9 +14,9 @@ from structops.kernels.so2 import sph_ref
 from torch import Tensor
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
-from .crystals import copper
 from .models import Traffic
 from .peers import load
+from .structures import structure
 
 VALUES, JET = "harmonics values", "harmonics with gradients"
 
@@ -36,7 +36,7 @@ def cases(level: str) -> Iterator[Case]:
 
 @lru_cache(maxsize=1)
 def _points(cells: int, device: str) -> Tensor:
-    return copper(cells)[1].float().to(device)
+    return structure("copper", cells).vectors.float().to(device)
 
 
 @lru_cache(maxsize=1)

@@ -1,4 +1,4 @@
-"""Channel-wise tensor products on the edges of a crystal: gather, product, sum. Operators: tp_conv, tp_conv_edge.
+"""Channel-wise tensor products on the edges of real structures: gather, product, sum. Operators: tp_conv, tp_conv_edge.
 
 The peer is e3nn as models run it: gather, TensorProduct, index_add. The double backward is that of training on forces: gradients of
 the gradients in x and y, with respect to everything.
@@ -14,33 +14,33 @@ import torch
 from torch import Tensor
 
 from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
-from .crystals import PROBLEMS, copper
 from .models import Traffic
 from .peers import load
+from .structures import PROBLEMS, available, structure
 
 CONV, SECOND = "tp_conv", "tp_conv_twice"  # forward and backward; the backward of the backward
 TARGETS = {FWD: 25.0, BOTH: 25.0, SECOND: 15.0}
 
 
 def cases(level: str) -> Iterator[Case]:
-    cells, names = at_level(
+    problems = at_level(
         level,
-        smoke=(4, ["sevennet-0"]),
-        quick=(4, ["mace-large"]),
-        default=(4, ["mace-large", "sevennet-0"]),
-        full=(6, [*PROBLEMS]),
+        smoke=[("sevennet-0", "copper", 4), ("sevennet-0", "g2", 1)],
+        quick=[("mace-large", "copper", 4)],
+        default=[("mace-large", "copper", 4), ("sevennet-0", "copper", 4), ("mace-large", "water", 4), ("mace-large", "g2", 1)],
+        full=[(name, "copper", 6) for name in PROBLEMS] + [(name, "water", 5) for name in PROBLEMS] + [("mace-large", "g2", 1)],
     )
-    for name in names:
+    for name, kind, size in (p for p in problems if available(p[1])):
         muls = 8 if level == "smoke" else 1
         for op, direction in ((CONV, FWD), (CONV, BOTH), (SECOND, FWD)):
-            product = _product(name, muls)
-            E, N = cells**3 * 4 * 78, cells**3 * 4
-            title = f"{name}{'/8' if muls > 1 else ''}, {N} atoms of copper at 6 Å, {E} edges"
+            product, atoms = _product(name, muls), structure(kind, size)
+            title = f"{name}{'/8' if muls > 1 else ''}, {atoms.title}"
             target = {"e3nn": TARGETS[SECOND if op == SECOND else direction]}
             channels = product.irreps_in1[0].mul
-            build = partial(_build, op, direction, name, muls, cells)
-            traffic = _traffic(product, N, E, 10 if op == SECOND else 1 if direction == FWD else 3)
-            yield Case(f"{op} {name}", direction, f"copper {N}", title, channels, build, traffic, targets=target)
+            build = partial(_build, op, direction, name, muls, kind, size)
+            passes = 10 if op == SECOND else 1 if direction == FWD else 3
+            traffic = _traffic(product, atoms.num_nodes, atoms.num_edges, passes)
+            yield Case(f"{op} {name}", direction, f"{kind} {atoms.num_nodes}", title, channels, build, traffic, targets=target)
 
 
 def _traffic(product, N: int, E: int, passes: int) -> Traffic:
@@ -66,13 +66,13 @@ def _product(name: str, muls: int) -> structops.so2.TensorProduct:
 
 
 @lru_cache(maxsize=1)
-def _inputs(name: str, muls: int, cells: int, device: str):
+def _inputs(name: str, muls: int, kind: str, size: int, device: str):
     """(graph, edge index, x, y, w, g, vx, vy)."""
     product = _product(name, muls)
-    index, vectors = copper(cells)
+    _, index, vectors, N = structure(kind, size)
     y = structops.so2.spherical_harmonics(range(product.irreps_in2.lmax + 1), vectors.float(), True, "component")
     g = torch.Generator().manual_seed(0)
-    N, E = int(index.max()) + 1, index.shape[1]
+    E = index.shape[1]
     draw = lambda *s: torch.randn(*s, generator=g).to(device)
     graph = structops.Graph(index.to(device), num_nodes=N)
     x, w, out = draw(N, product.irreps_in1.dim), draw(E, product.weight_numel), draw(N, product.irreps_out.dim)
@@ -122,8 +122,8 @@ class Dense:
 
 
 @lru_cache(maxsize=1)
-def _reference(op: str, direction: str, name: str, muls: int, cells: int, device: str) -> tuple[Tensor, ...]:
-    _, index, *tensors = _inputs(name, muls, cells, device)
+def _reference(op: str, direction: str, name: str, muls: int, kind: str, size: int, device: str) -> tuple[Tensor, ...]:
+    _, index, *tensors = _inputs(name, muls, kind, size, device)
     x, y, w, g, vx, vy = (t.detach().double() for t in tensors)
     dense = Dense(_product(name, muls), index)
     if op == SECOND:
@@ -138,9 +138,9 @@ def _reference(op: str, direction: str, name: str, muls: int, cells: int, device
     return out, dense.conv(g, y, w, True), *dense.edge(x, g, y, w)
 
 
-def _build(op: str, direction: str, name: str, muls: int, cells: int, device: str) -> Prepared:
+def _build(op: str, direction: str, name: str, muls: int, kind: str, size: int, device: str) -> Prepared:
     product = _product(name, muls).to(device)
-    graph, (src, dst), *tensors = _inputs(name, muls, cells, device)
+    graph, (src, dst), *tensors = _inputs(name, muls, kind, size, device)
     graded = op == SECOND or direction == BOTH
     x, y, w, g, vx, vy = (t.detach().requires_grad_(graded and n < 4) for n, t in enumerate(tensors))
     ours = lambda: structops.so2.tp_conv(graph, x, y, w, product)
@@ -163,7 +163,7 @@ def _build(op: str, direction: str, name: str, muls: int, cells: int, device: st
 
     make = second if op == SECOND else lambda f: runner(f, direction, (x, y, w), g.detach())
     peers = [Provider("e3nn", make(theirs) if theirs else None, reason)]
-    return Prepared(Provider(OURS, make(ours)), peers, lambda: _reference(op, direction, name, muls, cells, device))
+    return Prepared(Provider(OURS, make(ours)), peers, lambda: _reference(op, direction, name, muls, kind, size, device))
 
 
 def test_tp(case, bench_case):
