@@ -18,7 +18,8 @@
 // For backward a caller keeps x, or `codes`: code_bits in {1, 2, 4, 8} bits of the slope of every element, then, with
 // save_sign, one bit 1[F(u) > 0]; element i is at bit i * code_bits (least significant first), either plane padded to bytes.
 // A code is round(S / top * L): L = 2^bits - 1, or, for swish, fourier and cosine, which change sign, an offset code with
-// L = 2^(bits - 1) - 1. One bit is exact for clip, clip_strict, box and prelu; it is refused for slopes that change sign.
+// L = 2^(bits - 1) - 1. One bit is exact for clip, clip_strict and box and is refused for slopes that
+// change sign. The code of prelu is 1[u > 0] in any number of bits.
 //
 // bwd also gives, where wanted: d_shift[c] = sum dx, d_scale[c] = sum g F(u) (prelu: sum g min(u, 0); learned_step:
 // sum g (F(u) - u S(u)), which needs x), d_extra[c] = sum g (prelu). The scale of tanh_levels is a constant. Sums of a fixed number of elements are added in order, in double.

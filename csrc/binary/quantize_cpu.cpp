@@ -172,8 +172,12 @@ template <class T> struct Kernel {
         pack_bits<A>(to, s, n, [&](Vec<A> v) { return v > half; });
       }
     } else if (a.code_bits) {
-      slope<A>(a, u, sc, a.forward == Forward::sign ? ex : nullptr, s, n);
-      to_codes<A>(a, s, code, n);
+      if (a.slope == Slope::prelu) {
+        bytes<A>(code, u, n, [](Vec<A> v) { return v > A(0) ? splat(A(1)) : Vec<A>{}; });
+      } else {
+        slope<A>(a, u, sc, a.forward == Forward::sign ? ex : nullptr, s, n);
+        to_codes<A>(a, s, code, n);
+      }
       pack(code, a.code_bits, a.codes + begin * a.code_bits / 8, n);
     }
     if (a.save_sign) {
@@ -194,7 +198,12 @@ template <class T> struct Kernel {
       unpack_bits<A>(a.codes_in + begin / 8, s, n, [&](auto on, int i) { return on ? top : (prelu ? load(sc + i) : none); });
     } else if (a.code_bits) {
       unpack(a.codes_in + begin * a.code_bits / 8, a.code_bits, code, n);
-      from_codes<A>(a, code, s, n);
+      if (a.slope == Slope::prelu) {
+        for (int i = 0; i < n; i += W<A>)
+          store(s + i, from_bytes<A>(code + i) > A(0) ? splat(A(1)) : (sc ? load(sc + i) : Vec<A>{}));
+      } else {
+        from_codes<A>(a, code, s, n);
+      }
     } else {
       slope<A>(a, u, sc, a.forward == Forward::sign ? vector(a.extra, extra, begin, n) : nullptr, s, n);
     }

@@ -8,11 +8,6 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-template <class A>
-STRUCTOPS_INLINE Vec<A> sigmoid(Vec<A> x) {
-  return A(1) / (A(1) + vexp<A>(-x));
-}
-
 // What all tiles share.
 template <class A>
 struct BlockPlan {
@@ -193,7 +188,7 @@ struct EdgeTile {
       for (int l = 0; l <= p.a.lmax; ++l)
         for (int64_t c = 0; c < H; c += V) {
           const int n = int(H - c < V ? H - c : V);
-          const Vec<A> gate = sigmoid<A>(load_w(in + (l ? (l - 1) * H : p.s1.extra) + c, n));
+          const Vec<A> gate = vsigmoid<A>(load_w(in + (l ? (l - 1) * H : p.s1.extra) + c, n));
           rows_of(l, [&](int64_t from, int64_t to)
                          __attribute__((always_inline)) { store_w(out + to + c, load_w(in + from + c, n) * gate, n); });
         }
@@ -213,7 +208,7 @@ struct EdgeTile {
         for (int64_t c = 0; c < H; c += V) {
           const int n = int(H - c < V ? H - c : V);
           const int64_t at = (l ? (l - 1) * H : p.s1.extra) + c;
-          const Vec<A> q = load_w(in + at, n), y = sigmoid<A>(q);
+          const Vec<A> q = load_w(in + at, n), y = vsigmoid<A>(q);
           if (l == 0) {
             store_w(out + at, load_w(g + c, n) * (y + q * y * (A(1) - y)), n);
             continue;

@@ -11,7 +11,6 @@ namespace {
 constexpr Act kChosen = Act(kActs);
 constexpr int kAhead = 8;  // prefetch distance, edges
 
-template <class A> STRUCTOPS_INLINE Vec<A> sigmoid(Vec<A> z) { return A(1) / (A(1) + vexp<A>(-z)); }
 template <class A> STRUCTOPS_INLINE Vec<A> vabs(Vec<A> z) { return z < 0 ? -z : z; }
 
 // Of float to 4e-7: 1 - t P(t) exp(-z^2) with t = 1 / (1 + 0.34 |z|), P fitted to erfc on [0, 6] for the least largest error (7e-10).
@@ -44,25 +43,25 @@ template <class A, Act fixed> STRUCTOPS_INLINE Both<A> activate(Act chosen, Vec<
       return {z > 0 ? z : e - slope, z > 0 ? one : e};
     }
     case Act::sigmoid: {
-      const Vec<A> s = sigmoid<A>(z);
+      const Vec<A> s = vsigmoid<A>(z);
       return {s, s * (one - s)};
     }
     case Act::tanh: {
-      const Vec<A> s = sigmoid<A>(A(2) * z);
+      const Vec<A> s = vsigmoid<A>(A(2) * z);
       return {A(2) * s - one, A(4) * s * (one - s)};
     }
     case Act::silu: {
-      const Vec<A> s = sigmoid<A>(z);
+      const Vec<A> s = vsigmoid<A>(z);
       return {z * s, s * (one + z * (one - s))};
     }
-    case Act::softplus: return {(z > 0 ? z : z != z ? z : zero) + vlog<A>(one + vexp<A>(-vabs<A>(z))), sigmoid<A>(z)};
+    case Act::softplus: return {(z > 0 ? z : z != z ? z : zero) + vlog<A>(one + vexp<A>(-vabs<A>(z))), vsigmoid<A>(z)};
     case Act::gelu: {
       const Vec<A> phi = A(0.5) * (one + erf<A>(z * A(0.70710678118654752440)));
       return {z * phi, phi + z * A(0.39894228040143267794) * vexp<A>(A(-0.5) * z * z)};
     }
     case Act::gelu_tanh: {
       const A c = A(0.79788456080286535588), k = A(0.044715);
-      const Vec<A> s = sigmoid<A>(A(2) * c * z * (one + k * z * z));
+      const Vec<A> s = vsigmoid<A>(A(2) * c * z * (one + k * z * z));
       return {z * s, s + z * s * (one - s) * A(2) * c * (one + A(3) * k * z * z)};
     }
   }

@@ -91,20 +91,22 @@ template <class A_, bool Max, int n = W<A_>> struct ArgOp {
   STRUCTOPS_INLINE V final(const V* s, int64_t, const SpmmArgs&) { return s[0]; }
 };
 
-// Running mean s[0] and centred second moment s[1].
+// Running mean s[0] of the differences to the first message s[2], and centred second moment s[1]: a large offset common to the
+// messages costs no digits.
 template <class A_> struct MomentOp {
   using A = A_; using V = Vec<A>; using VI = Vec<Int<A>>;
-  static constexpr int C = 2, max_nv = 4;
+  static constexpr int C = 3, max_nv = STRUCTOPS_VBYTES == 64 ? 4 : 2;
   static constexpr bool has_arg = false, splits = false;
-  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = s[1] = V{}; }
+  STRUCTOPS_INLINE void init(V* s, VI) { s[0] = s[1] = s[2] = V{}; }
   STRUCTOPS_INLINE void step(V* s, V m, Int<A>, int64_t count, VI) {
     pin(m);
-    const V d = m - s[0];
+    if (count == 1) s[2] = m;
+    const V x = m - s[2], d = x - s[0];
     s[0] += d * (A(1) / A(count));
-    s[1] += d * (m - s[0]);
+    s[1] += d * (x - s[0]);
   }
   STRUCTOPS_INLINE void merge(V* a, int64_t na, const V* b, int64_t nb, VI) {
-    const V d = b[0] - a[0];
+    const V d = (b[2] - a[2]) + (b[0] - a[0]);
     const A n = A(na + nb);
     a[0] += d * (A(nb) / n);
     a[1] += b[1] + d * d * (A(na) * (A(nb) / n));

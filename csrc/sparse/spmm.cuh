@@ -86,20 +86,21 @@ template <class A_> struct ExtremeOp {
   static STRUCTOPS_DEVICE int place(const State& a) { return a.at; }
 };
 
-// Welford: running mean and centred second moment.
+// Running mean of the differences to the first message, and centred second moment.
 template <class A_> struct MomentOp {
   using A = A_;
-  struct State { A mean, m2; };
-  static STRUCTOPS_DEVICE State init() { return {A(0), A(0)}; }
+  struct State { A mean, m2, first; };
+  static STRUCTOPS_DEVICE State init() { return {A(0), A(0), A(0)}; }
   static STRUCTOPS_DEVICE void step(State& a, A m, int, int count, const SpmmParams&) {
-    const A d = m - a.mean;
+    if (count == 1) a.first = m;
+    const A x = m - a.first, d = x - a.mean;
     a.mean += d * (A(1) / A(count));
-    a.m2 += d * (m - a.mean);
+    a.m2 += d * (x - a.mean);
   }
   static STRUCTOPS_DEVICE void merge(State& a, int64_t na, const State& b, int64_t nb, const SpmmParams&) {
     if (nb == 0) return;
     if (na == 0) { a = b; return; }
-    const A d = b.mean - a.mean, share = A(nb) / A(na + nb);
+    const A d = (b.first - a.first) + (b.mean - a.mean), share = A(nb) / A(na + nb);
     a.mean += d * share;
     a.m2 += b.m2 + d * d * (A(na) * share);
   }

@@ -197,7 +197,8 @@ template <class T, class Op, bool product, Mode mode> void fill_tiles(Plan& p) {
   p.masked = tile<T, Op, product, mode, 1, true>;
 }
 
-// Products are compiled in for sums only. Of 16 bits, what is neither a sum nor an extreme has one function for every mode.
+// Products are compiled in for sums only. What is neither a sum nor an extreme, and winners of 16 bits, have one function for every
+// mode: their steps cost more than finding the operands, and compiling each takes seconds.
 template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode) {
   p.lanes = W<Acc<T>>;
   p.state_bytes = int(sizeof(Vec<Acc<T>>)) * Op::C;
@@ -205,7 +206,7 @@ template <class T, class Op> void fill_plan(Plan& p, Message m, Mode mode) {
   p.finish = finish_row<T, Op>;
   if (mode == one) return fill_tiles<T, Op, false, one>(p);
   if constexpr (is_float_storage<T>) {
-    if constexpr (sizeof(T) > 2 || Op::max_nv == 8) {
+    if constexpr (Op::max_nv == 8 || (Op::has_arg && sizeof(T) > 2)) {
       constexpr bool sum = __is_same(Op, SumOp<Acc<T>>);
       if (sum && m == Message::mul && mode == both) return fill_tiles<T, Op, sum, both>(p);
       if (sum && m == Message::mul && mode == e_scalar) return fill_tiles<T, Op, sum, e_scalar>(p);

@@ -93,6 +93,19 @@ def test_codes_of_slopes(isa: str, bits: int) -> None:
             assert ((dx / grad - exact).abs() <= step / 2 + 1e-9).all()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_codes_of_prelu(isa: str, bits: int) -> None:
+    """1[u > 0] in any number of bits; the slope of what is not positive is the scale, whatever its size and sign."""
+    scale = torch.tensor([0.25, -3.0, 2.0], dtype=torch.float64)
+    for given in (scale, None):
+        x, grad, _ = operands((400, 3), 3, "", torch.float64)
+        vectors, static = (None, None, given, None), (3, 1, C.PRELU_FORWARD, C.PRELU, 0.0, 0.0, 1.0, 1.0, 0, bits, False)
+        codes = ops.quantize(x, *vectors, *static, False, False)[1]
+        assert_same(codes, ref.quantize(x, *vectors, *static, False, False)[1])
+        dx = ops.quantize_bwd(grad, None, codes, *vectors, *static, False, False, False, False, False)[0]
+        assert_same(dx, grad * torch.where(x > 0, 1, 0 if given is None else given))
+
+
 def test_special_values(isa: str) -> None:
     inf, nan = float("inf"), float("nan")
     x = torch.tensor([0.0, -0.0, inf, -inf, nan, 1e-45, -1e-45, 100.0, -100.0, 1.0, -1.0])

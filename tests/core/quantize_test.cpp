@@ -147,7 +147,7 @@ void test_one(const Case& c, Dtype t, Rng& rng) {
     if (c.code_bits) {
       const int64_t at = i * c.code_bits;
       const int code = codes[size_t(at / 8)] >> (at % 8) & ((1 << c.code_bits) - 1);
-      if (c.slope == Slope::prelu && c.code_bits == 1) {
+      if (c.slope == Slope::prelu) {
         ok &= code == (u_of(i) > 0);
         coded.push_back(code ? 1 : scale_of(i));
       } else {
@@ -238,10 +238,7 @@ void test_quantize_all(Rng& rng) {
         const auto& shape = shapes[(turn + 3 * s) % 7];
         const int bits[] = {0, 1, 2, 4, 8}, coded = bits[(turn + s) % 5];
         const bool binary = forward == Forward::sign || forward == Forward::heaviside || forward == Forward::square;
-        test_one({forward, slope, shape[0], shape[1], shape[2],
-                  slope == Slope::prelu               ? coded % 2
-                  : changes_sign(slope) && coded == 1 ? 2
-                                                      : coded,
+        test_one({forward, slope, shape[0], shape[1], shape[2], changes_sign(slope) && coded == 1 ? 2 : coded,
                   binary && turn % 2 == s, turn % 3 != 0, forward == Forward::levels && turn % 2},
                  t, rng);
       }

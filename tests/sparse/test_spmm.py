@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 
 import pytest
@@ -159,6 +160,20 @@ def test_unbiased(isa: str, reduce: str, unbiased: bool) -> None:
         x = values(NUM_SRC, 21) + offset
         expected = reference(x, None, s, "copy_u", reduce, unbiased=unbiased)[0]
         assert_close(call(raw, x, None, s, "copy_u", reduce, unbiased=unbiased)[0], expected, terms=degrees(s), magnitude=1 + offset)
+
+
+@pytest.mark.parametrize("reduce", ["var", "std"])
+@pytest.mark.parametrize("F", [1, 5, 40])
+def test_moments_beside_an_offset(isa: str, F: int, reduce: str, on_threads) -> None:
+    """float32 keeps its digits beside an offset of 2^20, within a block, from block to block and where a row is cut."""
+    sizes = torch.tensor([3, 0, 1500, 60_000, 17])
+    indptr = torch.cat([torch.zeros(1, dtype=torch.long), sizes.cumsum(0)])
+    eighths = torch.randint(0, 17, (int(indptr[-1]), F), generator=torch.Generator().manual_seed(0))
+    x = (eighths / 8 + 2.0**20).float()
+    got = on_threads(lambda: structops.segment_reduce(x, indptr, reduce))
+    for row, (a, b) in enumerate(itertools.pairwise(indptr.tolist())):
+        want = getattr(x[a:b].double(), reduce)(0) if b > a else torch.zeros(F, dtype=torch.float64)
+        assert torch.allclose(got[row].double(), want, rtol=1e-5, atol=0), row
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
