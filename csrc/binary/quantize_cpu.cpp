@@ -133,7 +133,7 @@ template <class T> struct Kernel {
   using A = Acc<T>;
   const QuantizeArgs& a;
   Rows rows{a.C, a.inner};
-  A u[kBlock], y[kBlock], s[kBlock], scale[kBlock], extra[kBlock], other[kBlock];
+  A affine[kBlock], y[kBlock], s[kBlock], scale[kBlock], extra[kBlock], other[kBlock];
   uint8_t code[kBlock];
 
   explicit Kernel(const QuantizeArgs& args) : a(args) {}
@@ -144,32 +144,54 @@ template <class T> struct Kernel {
     return buffer;
   }
 
-  void load_u(int64_t begin, int n) {
-    load_block(static_cast<const T*>(a.x) + begin, u, n);
-    if (const A* v = vector(a.shift, other, begin, n))
-      for (int i = 0; i < n; i += W<A>) store(u + i, load(u + i) + load(v + i));
-    if (const A* v = vector(a.gain, other, begin, n))
-      for (int i = 0; i < n; i += W<A>) store(u + i, load(u + i) * load(v + i));
+  // Whole blocks of numbers that need no widening are read and written where they are.
+  static constexpr bool same = __is_same(T, A);
+  const A* block_of(const void* p, A* buffer, int64_t begin, int n) const {
+    const T* const from = static_cast<const T*>(p) + begin;
+    if constexpr (same) if (n == kBlock) return from;
+    load_block(from, buffer, n);
+    return buffer;
+  }
+  A* result(int64_t begin, int n) {
+    if constexpr (same) if (n == kBlock) return static_cast<T*>(a.out) + begin;
+    return y;
+  }
+  void put_result(const A* from, int64_t begin, int n) {
+    if (from == y) store_block(static_cast<T*>(a.out) + begin, y, n);
+  }
+
+  const A* load_u(int64_t begin, int n) {
+    const A* from = block_of(a.x, affine, begin, n);
+    if (const A* v = vector(a.shift, other, begin, n)) {
+      for (int i = 0; i < n; i += W<A>) store(affine + i, load(from + i) + load(v + i));
+      from = affine;
+    }
+    if (const A* v = vector(a.gain, other, begin, n)) {
+      for (int i = 0; i < n; i += W<A>) store(affine + i, load(from + i) * load(v + i));
+      from = affine;
+    }
+    return from;
   }
 
   void fwd(int64_t begin, int n) {
-    load_u(begin, n);
+    const A* const u = load_u(begin, n);
     const A* const sc = vector(a.scale, scale, begin, n);
     const A* const ex = vector(a.extra, extra, begin, n);
-    forward<A>(a, u, sc, ex, y, n);
-    store_block(static_cast<T*>(a.out) + begin, y, n);
+    A* const to = result(begin, n);
+    forward<A>(a, u, sc, ex, to, n);
+    put_result(to, begin, n);
     if (a.code_bits == 1) {
-      uint8_t* const to = a.codes + begin / 8;
+      uint8_t* const bits = a.codes + begin / 8;
       const A* const limit = a.forward == Forward::sign ? ex : nullptr;
       const A p = A(a.p);
       if (a.slope == Slope::prelu) {
-        pack_bits<A>(to, u, n, [](Vec<A> v) { return v > A(0); });
+        pack_bits<A>(bits, u, n, [](Vec<A> v) { return v > A(0); });
       } else if (a.slope == Slope::clip && !limit) {
-        pack_bits<A>(to, u, n, [&](Vec<A> v) { return vabs<A>(v) <= p; });
+        pack_bits<A>(bits, u, n, [&](Vec<A> v) { return vabs<A>(v) <= p; });
       } else {
         slope<A>(a, u, sc, limit, s, n);
         const A half = A(slope_top(a) / 2);  // the nearest of 0 and the largest; half of it rounds to even, 0
-        pack_bits<A>(to, s, n, [&](Vec<A> v) { return v > half; });
+        pack_bits<A>(bits, s, n, [&](Vec<A> v) { return v > half; });
       }
     } else if (a.code_bits) {
       if (a.slope == Slope::prelu) {
@@ -182,16 +204,15 @@ template <class T> struct Kernel {
     }
     if (a.save_sign) {
       if (sc) forward<A>(a, u, nullptr, ex, y, n);
-      pack_bits<A>(a.codes + code_bytes(a.numel, a.code_bits) + begin / 8, y, n, [](Vec<A> v) { return v > A(0); });
+      pack_bits<A>(a.codes + code_bytes(a.numel, a.code_bits) + begin / 8, sc ? y : to, n, [](Vec<A> v) { return v > A(0); });
     }
   }
 
   // part [3, C]: this task's sums for d_shift, d_scale, d_extra.
   void bwd(int64_t begin, int n, double* part) {
-    A* const g = y;
-    load_block(static_cast<const T*>(a.grad) + begin, g, n);
+    const A* const g = block_of(a.grad, y, begin, n);
     const A* const sc = vector(a.scale, scale, begin, n);
-    if (a.x) load_u(begin, n);
+    const A* const u = a.x ? load_u(begin, n) : nullptr;
     if (a.code_bits == 1) {
       const Vec<A> top = splat(A(slope_top(a))), none{};
       const bool prelu = a.slope == Slope::prelu && sc;
@@ -228,14 +249,15 @@ template <class T> struct Kernel {
       rows.accumulate(part + a.C, f, begin, n);
     }
     const A* const gain = vector(a.gain, other, begin, n);
+    A* const to = result(begin, n);
     for (int i = 0; i < n; i += W<A>) {
       Vec<A> v = load(g + i) * load(s + i);
       if (gain) v *= load(gain + i);
       if (a.scaled && sc) v *= load(sc + i);
-      store(g + i, v);
+      store(to + i, v);
     }
-    store_block(static_cast<T*>(a.out) + begin, g, n);
-    if (part && a.d_shift) rows.accumulate(part, g, begin, n);
+    put_result(to, begin, n);
+    if (part && a.d_shift) rows.accumulate(part, to, begin, n);
   }
 };
 
