@@ -189,7 +189,7 @@ def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
         return matrix.new_zeros(matrix.shape[:-1]), matrix.clone()
     if not 2 <= d <= 8:
         return torch.linalg.eigh(matrix)
-    values, vectors = eigh_small(matrix.reshape(-1, d, d))
+    values, vectors = eigh_small(matrix.reshape(-1, d, d).contiguous())
     return values.reshape(matrix.shape[:-1]), vectors.reshape(matrix.shape)
 
 

@@ -40,9 +40,9 @@ def test_against_linalg(count: int, n: int, isa: str, on_threads, poison) -> Non
         eps = torch.finfo(dtype).eps
         assert w.dtype == v.dtype == dtype and w.shape == (count, n) and v.shape == (count, n, n)
         if count:
-            assert (w - want_w).abs().max() < 10 * n * eps
+            assert (w - want_w).abs().max() < max(20, 10 * (n - 1)) * eps
             gap = want_w.diff(dim=1).amin(1)
-            assert ((v - want_v).abs().amax((1, 2)) < (10 * n + 10) * eps / gap).all()
+            assert ((v - want_v).abs().amax((1, 2)) < max(30, 10 * n) * eps / gap).all()
 
 
 @pytest.mark.parametrize("w", SPECTRA, ids=str)
@@ -53,7 +53,7 @@ def test_any_spectrum(w, scale: float, isa: str) -> None:
         a = (with_spectrum(part) * scale).to(dtype)
         a = (a + a.mT) / 2
         size, eps = float(a.double().abs().max()), torch.finfo(dtype).eps
-        bound, least = 4 * len(part) + 8, torch.finfo(dtype).smallest_normal * eps
+        bound, least = max(16, 4 * len(part) + 4), torch.finfo(dtype).smallest_normal * eps
         w_, v = (t.double() for t in eigh_small(a))
         assert (a.double() @ v - v * w_[:, None]).abs().max() <= bound * (eps * size + least)
         assert (v.mT @ v - torch.eye(len(part))).abs().max() <= bound * eps

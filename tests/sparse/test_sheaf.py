@@ -235,3 +235,13 @@ def test_docstring_examples(name: str) -> None:
     """Of the modules of sheaves, blocks and differences."""
     outcome = doctest.testmod(sys.modules[getattr(sparse, name).__module__])
     assert outcome.attempted > 0 and outcome.failed == 0
+
+
+@pytest.mark.parametrize("d", [1, 3, 8, 9])
+def test_inverse_sqrt_of_strided_matrices(d: int) -> None:
+    """Inside and outside the sizes of eigh_small, in any layout."""
+    a = torch.randn(4, d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(d))
+    m = a @ a.mT + torch.eye(d, dtype=torch.float64)
+    for strided in (m.mT, m.permute(1, 2, 0).contiguous().permute(2, 0, 1), torch.stack([m, m], 3)[..., 0]):
+        root = inverse_sqrt_psd(strided)
+        assert torch.allclose(root @ m @ root, torch.eye(d, dtype=torch.float64).expand(4, d, d), atol=1e-10)
