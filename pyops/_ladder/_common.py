@@ -79,6 +79,11 @@ def three(t: Tensor) -> Tensor:
     return t[None, :, None] if t.dim() == 1 else t[None] if t.dim() == 2 else t
 
 
+def beside(t: Tensor) -> Tensor:
+    """[rows], [rows, F] or [B, rows, F] as [rows, features], those of the batches side by side."""
+    return t[:, None] if t.dim() == 1 else t if t.dim() == 2 else t.transpose(0, 1).flatten(1)
+
+
 def masked(k: Tensor, edges: int) -> Tensor:
     return torch.where(k < edges, k, -1)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..kernels import codes as C
 from . import _common as common
-from . import _sddmm, _spmm
+from . import _difference, _sddmm, _spmm
 from ._select import select, select_bwd
 
 
@@ -123,14 +123,14 @@ class Cotangent:
         if m == C.DIV:
             e = 1 / e
         kind = {C.SUB: C.ADD, C.DIV: C.MUL}.get(m, m)
+        if kind == C.COPY_U:
+            return self.fit_x(self.deviations(a, s, t)), None
         # m - mean keeps its digits where sums run over what differs: operands less a constant near them.
         x0 = None if x is None else x - offset(x)
         mean_of = lambda x, e: _spmm.aggregate(s, x, e, kind, C.MEAN, bcast)
         push = lambda v: _spmm.aggregate(t, v, None, C.COPY_U)
         dx = de = None
-        if kind == C.COPY_U:
-            dx = x0 * push(a) - push(a * mean_of(x0, None))
-        elif kind == C.COPY_E:
+        if kind == C.COPY_E:
             spread = lambda v: _sddmm.to_edges(s, v, self.edges)
             e0 = e - spread(mean_of(None, e))
             de = spread(a) * (e0 - spread(mean_of(None, e0)))
@@ -158,6 +158,19 @@ class Cotangent:
         if de is not None and m == C.DIV:
             de = -de * e * e
         return self.fit_x(dx), self.fit_e(de)
+
+    def deviations(self, a, s, t):
+        """The sum over every source's edges of a[v] (x[u] - mean[v]).
+
+        The mean is a rounded number and its small rest, so that the differences keep their digits wherever each row lies.
+        """
+        near = common.beside(_spmm.aggregate(s, self.x.detach(), None, C.COPY_U, C.MEAN))
+        x, a = common.beside(self.x), common.beside(a)
+        count = s[0].diff().clamp(min=1).to(a.dtype)[:, None]
+        rest = _difference.difference_rows(x, near, None, None, *s, 1.0, True) / -count
+        sums = _difference.difference_rows(near, x, None, a, *t, 1.0, True) - _spmm.aggregate(t, a * rest, None, C.COPY_U)
+        B = self.x.shape[0] if self.x.dim() == 3 else 1
+        return sums.reshape(-1, B, sums.shape[1] // max(B, 1)).transpose(0, 1) if self.x.dim() == 3 else sums.reshape(self.x.shape)
 
     def product(self, g):
         s, m = self.s, self.message

@@ -192,6 +192,35 @@ def test_moments_of_offset_features(kind: str, reduce: str) -> None:
             assert (a.double() - b).abs().max() < 2e-3 * b.abs().max(), (mode, a, b)
 
 
+@pytest.mark.parametrize("reduce", ["var", "std"])
+@pytest.mark.parametrize("F", [None, 3, (2, 5)])
+def test_moments_of_rows_far_apart(F, reduce: str) -> None:
+    """Rows whose sources lie 5e5 apart: float32 gradients keep the digits of the differences within each row."""
+    rows, deg = 5, 7
+    coo = torch.stack([torch.arange(rows * deg), torch.arange(rows).repeat_interleave(deg)])
+    graph = Graph(coo, num_src=rows * deg, num_dst=rows)
+    batch, width = (F[:1], F[1:]) if isinstance(F, tuple) else ((), () if F is None else (F,))
+    x = (values(*batch, rows * deg, *width) * 4).round() / 4  # exact in float32 beside the offsets
+    x = x + 5e5 * coo[1].reshape(-1, *(1 for _ in width))
+    grads = []
+    for leaf in (x.float().requires_grad_(), x.clone().requires_grad_()):
+        out = spmm(graph, leaf, reduce=reduce, batch_dims=len(batch))
+        weight = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).reshape(out.shape).to(leaf.dtype)
+        (first,) = torch.autograd.grad(out, leaf, weight, create_graph=True)
+        (second,) = torch.autograd.grad((first**3).sum(), leaf)
+        grads.append((first.detach().double(), second.double()))
+    (first, second), (exact, exact_second) = grads
+    oracle = x.reshape(*batch, rows, deg, *width).clone().requires_grad_()
+    dim = len(batch) + 1
+    by_torch = (oracle.var if reduce == "var" else oracle.std)(dim)
+    weight = torch.linspace(-1, 1, by_torch.numel(), dtype=torch.float64).reshape(by_torch.shape)
+    (expected,) = torch.autograd.grad(by_torch, oracle, weight)
+    expected = expected.reshape(x.shape)
+    assert (exact - expected).abs().max() < 1e-9 * expected.abs().max()
+    assert (first - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert (second - exact_second).abs().max() < 1e-4 * exact_second.abs().max()
+
+
 @pytest.mark.parametrize("kind", ["copy_u", "copy_e", "add"])
 def test_logsumexp_with_minus_infinity(kind: str) -> None:
     """Messages of -inf have no weight; a row of only -inf gives -inf and no gradient, not NaN."""
