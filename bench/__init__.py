@@ -9,6 +9,7 @@ from __future__ import annotations
 # Compiled operator -> module of this package that times it.
 OPS = {
     "spmm": "bench_sparse_spmm",
+    "copy_reduce": "bench_sparse_spmm",
     "sddmm": "bench_sparse_sddmm",
     "segment_softmax": "bench_sparse_softmax",
     "segment_softmax_bwd": "bench_sparse_softmax",

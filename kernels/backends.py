@@ -22,6 +22,9 @@ from . import binary, so2, sparse, tree
 LIB = Path(__file__).resolve().parent.parent / "pyops" / "lib"
 BACKENDS = ("cpp", "triton", "numba", "reference")
 
+# Operator -> the one whose frequent case it is, and with which its backend is chosen.
+_PART_OF = {"copy_reduce": "spmm"}
+
 # Operator -> module stem under kernels/<family>/ that holds its reference and other backends.
 _FAMILIES = {"sparse": sparse, "tree": tree, "so2": so2, "binary": binary}
 OPS = {op: f"{name}.{stem}" for name, family in _FAMILIES.items() for op, stem in family.OPS.items()}
@@ -141,11 +144,12 @@ def overridden() -> bool:
 
 def implementation(op: str, device: str = "cpu") -> Callable:
     """The function that runs ``op`` now on a kind of device: same signature on every backend."""
-    chosen = _override.get(op) or _override.get("*")
+    own = _override.get(op) or _override.get(_PART_OF.get(op, op))
+    chosen = own or _override.get("*")
     if chosen:
         fn = _implementation(op, chosen)
         # An operator that a backend does not have goes to the next in line only when the override was for all operators.
-        if fn is None and op in _override:
+        if fn is None and own:
             raise RuntimeError(f"{op}: backend '{chosen}' is not available here: {_why(op, chosen)}")
         if fn is not None:
             return fn

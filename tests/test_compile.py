@@ -115,6 +115,7 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
 
 
 PLAIN = {
+    "copy_reduce": [(values(EDGES, 3), PTR, None, C.MEAN), (values(2, NUM_SRC, 3), *to_csr(COO, NUM_DST)[:2], C.LOGSUMEXP), (values(EDGES), PTR, None, C.MAX)],
     "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
     # bits
     **binary_samples(), **plain_samples(),

@@ -7,6 +7,8 @@ STABLE_TORCH_LIBRARY(structops, m) {
   // colptr, row_t, eid_t: the transposed structure (rowptr, col, eid of the reversed edges), read by the backward only.
   m.def("spmm(Tensor? x, Tensor? e, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
         "Tensor? bcast, int message, int reduce, int arg, float fill, bool skip_nan, bool unbiased) -> (Tensor, Tensor)");
+  // The frequent case of spmm, in few arguments, which small graphs pay for: copies of x[index[k]], or of x[k], and the usual fill.
+  m.def("copy_reduce(Tensor x, Tensor rowptr, Tensor? index, int reduce) -> Tensor");
   m.def("sddmm(Tensor lhs, Tensor? rhs, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
         "Tensor? bcast, int op, int lhs_target, int rhs_target, int num_edges, int out_features, int reduce_features) -> Tensor");
   m.def("segment_softmax(Tensor src, Tensor rowptr, Tensor? eid, bool log) -> Tensor");

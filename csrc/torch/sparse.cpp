@@ -1,4 +1,7 @@
 // Registration of the sparse family: check, allocate, launch. One body serves both devices.
+#include <limits>
+#include <utility>
+
 #include "sparse/cuda.h"
 #include "torch/common.h"
 
@@ -23,10 +26,10 @@ void check_rowptr(const char* op, const Tensor& rowptr, int64_t E) {
   STRUCTOPS_CHECK(ptr[0] == 0 && ptr[rowptr.size(0) - 1] == E, op, ": rowptr must run from 0 to the number of edges, ", E);
 }
 
+// Fills in what is not given in `a`; returns the values and, where asked for, their winners.
 template <bool cuda>
-Pair spmm(OptTensor x, OptTensor e, Tensor rowptr, OptTensor col, OptTensor eid, OptTensor, OptTensor, OptTensor,
-          OptTensor bcast, int64_t message, int64_t reduce, int64_t arg, double fill, bool skip_nan, bool unbiased) {
-  SpmmArgs a{};
+std::pair<Tensor, OptTensor> run_spmm(SpmmArgs& a, const OptTensor& x, const OptTensor& e, const Tensor& rowptr, const OptTensor& col,
+                                      const OptTensor& eid, const OptTensor& bcast, int64_t message, int64_t reduce, int64_t arg) {
   STRUCTOPS_CHECK(message >= 0 && message <= 5 && reduce >= 0 && reduce <= 7 && arg >= 0 && arg <= 3, "spmm: unknown code");
   a.message = Message(message);
   a.reduce = Reduce(reduce);
@@ -62,17 +65,38 @@ Pair spmm(OptTensor x, OptTensor e, Tensor rowptr, OptTensor col, OptTensor eid,
   } else {
     a.F = needs_x ? a.Fx : a.Fe;
   }
-  a.skip_nan = skip_nan;
-  a.unbiased = unbiased;
-  a.fill = fill;
   const int64_t rank = xo.rank > eo.rank ? xo.rank : eo.rank;
   const std::vector<int64_t> out_shape = shape(rank, a.B, a.N, a.F);
   Tensor out = new_empty(like, out_shape, like.scalar_type());
-  Tensor winners = arg ? new_empty(like, out_shape, rowptr.scalar_type()) : new_empty(like, {0}, rowptr.scalar_type());
   a.out = out.mutable_data_ptr();
-  a.arg = arg ? winners.mutable_data_ptr() : nullptr;
+  OptTensor winners;
+  if (arg) {
+    winners = new_empty(like, out_shape, rowptr.scalar_type());
+    a.arg = winners->mutable_data_ptr();
+  }
   launch<cuda>(like, a, [](auto& s, auto pf) { spmm_fwd(s, pf); }, [](auto& s, auto ctx) { cuda::spmm_fwd(s, ctx); });
-  return {out, winners};
+  return {std::move(out), std::move(winners)};
+}
+
+template <bool cuda>
+Pair spmm(OptTensor x, OptTensor e, Tensor rowptr, OptTensor col, OptTensor eid, OptTensor, OptTensor, OptTensor,
+          OptTensor bcast, int64_t message, int64_t reduce, int64_t arg, double fill, bool skip_nan, bool unbiased) {
+  SpmmArgs a{};
+  a.skip_nan = skip_nan;
+  a.unbiased = unbiased;
+  a.fill = fill;
+  auto [out, winners] = run_spmm<cuda>(a, x, e, rowptr, col, eid, bcast, message, reduce, arg);
+  return {out, winners ? *winners : new_empty(rowptr, {0}, rowptr.scalar_type())};
+}
+
+template <bool cuda> Tensor copy_reduce(Tensor x, Tensor rowptr, OptTensor index, int64_t reduce) {
+  SpmmArgs a{};
+  a.unbiased = true;
+  a.fill = reduce == int64_t(Reduce::prod) ? 1 : reduce == int64_t(Reduce::logsumexp) ? -std::numeric_limits<double>::infinity() : 0;
+  const OptTensor rows = std::move(x);
+  // The rows themselves are edges, rows gathered sources.
+  if (!index) return run_spmm<cuda>(a, {}, rows, rowptr, {}, {}, {}, int64_t(Message::copy_e), reduce, 0).first;
+  return run_spmm<cuda>(a, rows, {}, rowptr, index, {}, {}, int64_t(Message::copy_u), reduce, 0).first;
 }
 
 template <bool cuda>
@@ -229,6 +253,7 @@ template <bool cuda> std::tuple<int64_t, int64_t, bool> index_range(Tensor index
 
 template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("spmm", TORCH_BOX(&spmm<cuda>));
+  m.impl("copy_reduce", TORCH_BOX(&copy_reduce<cuda>));
   m.impl("sddmm", TORCH_BOX(&sddmm<cuda>));
   m.impl("segment_softmax", TORCH_BOX(&segment_softmax<cuda>));
   m.impl("segment_softmax_bwd", TORCH_BOX(&segment_softmax_bwd<cuda>));

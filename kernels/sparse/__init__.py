@@ -5,6 +5,7 @@ from __future__ import annotations
 # Operator -> stem of the modules here that hold its reference and other backends.
 OPS = {
     "spmm": "spmm",
+    "copy_reduce": "spmm",
     "sddmm": "sddmm",
     "segment_softmax": "softmax",
     "segment_softmax_bwd": "softmax",

@@ -14,6 +14,7 @@ import torch
 from .. import codes as C
 from . import common_numba as nb
 from .common_numba import AHEAD, PIECE, jit, prefetch
+from .copies import copy_reduce_by
 
 U = np.uint64
 SUM, MEAN, MIN, MAX, PROD, VAR, STD, LSE = range(8)
@@ -299,3 +300,5 @@ def spmm(
         nb.run(lambda v0, v1: kernel(*fixed, *codes, v0, v1), nb.rows(ptr, B * F))
     out = nb.result(out, rank, B, N, F, like.dtype)
     return out, (nb.result(winners, rank, B, N, F, rowptr.dtype) if arg else torch.empty(0, dtype=rowptr.dtype))
+
+copy_reduce = copy_reduce_by(spmm)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import codes as C
+from .copies import copy_reduce_by
 
 
 def rows_3d(t: Tensor) -> Tensor:
@@ -107,3 +108,5 @@ def spmm(
             out[:, v] = reduce_rows(m, reduce, unbiased).to(like.dtype)
     out = like_rank(out, rank)
     return out, (like_rank(winners, rank) if arg else rowptr.new_empty(0))
+
+copy_reduce = copy_reduce_by(spmm)

@@ -12,6 +12,7 @@ import triton.language as tl
 
 from .. import codes as C
 from . import common_triton as ct
+from .copies import copy_reduce_by
 
 
 @triton.jit
@@ -147,3 +148,5 @@ def spmm(
         WIDE=tl.float64 if wide == torch.float64 else tl.float32, BK=BK, BF=BF,
     )  # fmt: skip
     return out, winners
+
+copy_reduce = copy_reduce_by(spmm)

@@ -20,6 +20,7 @@ from ._scatter import scatter
 from ._sddmm import sddmm, to_edges
 from ._select import select_bwd
 from ._spmm import aggregate, spmm
+from ._spmm import copy_reduce as _rows
 
 _grad_enabled = torch.is_grad_enabled
 # Up to so many elements on a CPU, a derivative in Python costs more than the sums: torch's own, in C++, is taken.
@@ -38,16 +39,14 @@ def copy_reduce(x: Tensor, structure: tuple, code: int) -> Tensor:
         if code == C.SUM:
             return _copy_sum(x, structure)
         return _copy_mean(x, structure) if code == C.MEAN else _extreme(x, _copy_extreme, structure, code)
-    return spmm.below(x, None, *structure, None, C.COPY_U, code, C.ARG_NONE, 0.0, False, True)[0]
+    return _rows(x, structure[0], structure[1], code)
 
 
 def segment_rows(src: Tensor, indptr: Tensor, code: int) -> Tensor:
     """Reduction of the ranges of ``indptr``, which cover ``src``, by sum, mean, min or max."""
     if src.requires_grad and _grad_enabled():
         return _extreme(src, _segment_extreme, indptr, code) if code > C.MEAN else _segment_linear(src, indptr, code)
-    return spmm.below(
-        None, src, indptr, None, None, None, None, None, None, C.COPY_E, code, C.ARG_NONE, 0.0, False, True
-    )[0]  # fmt: skip
+    return _rows(src, indptr, None, code)
 
 
 def scatter_rows(src: Tensor, index: Tensor, size: int, code: int) -> Tensor:
@@ -83,16 +82,14 @@ class CopySum(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, structure):
         ctx.structure = structure
-        return spmm.below(x, None, *structure, None, C.COPY_U, C.SUM, C.ARG_NONE, 0.0, False, True)[0]
+        return _rows(x, structure[0], structure[1], C.SUM)
 
     @staticmethod
     def backward(ctx, g):
         rowptr, col, eid, colptr, row_t, eid_t = ctx.structure
         g = g.contiguous()
         if _alone():
-            return spmm.below(
-                g, None, colptr, row_t, eid_t, rowptr, col, eid, None, C.COPY_U, C.SUM, C.ARG_NONE, 0.0, False, True
-            )[0], None  # fmt: skip
+            return _rows(g, colptr, row_t, C.SUM), None
         back = (colptr, row_t, eid_t, rowptr, col, eid)
         return (copy_reduce(g, back, C.SUM) if is_eager() else aggregate(back, g, None, C.COPY_U)), None
 
@@ -101,7 +98,7 @@ class CopyMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, structure):
         ctx.structure = structure
-        return spmm.below(x, None, *structure, None, C.COPY_U, C.MEAN, C.ARG_NONE, 0.0, False, True)[0]
+        return _rows(x, structure[0], structure[1], C.MEAN)
 
     @staticmethod
     def backward(ctx, g):
@@ -118,9 +115,7 @@ class SegmentLinear(torch.autograd.Function):
     def forward(ctx, src, indptr, code):
         ctx.save_for_backward(indptr)
         ctx.elements, ctx.code = src.shape[0], code
-        return spmm.below(
-            None, src, indptr, None, None, None, None, None, None, C.COPY_E, code, C.ARG_NONE, 0.0, False, True
-        )[0]  # fmt: skip
+        return _rows(src, indptr, None, code)
 
     @staticmethod
     def backward(ctx, g):

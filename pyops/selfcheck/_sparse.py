@@ -57,6 +57,10 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
                 fill = C.EMPTY[reduce]
                 yield x, None, rowptr, col, eid, *none, None, C.COPY_U, reduce, arg, fill, False, True
                 yield x, e, rowptr, col, eid, *none, None, C.MUL, reduce, arg, fill, False, True
+        elif op == "copy_reduce":
+            for reduce, F in itertools.product((C.SUM, C.MEAN, C.MIN, C.MAX, C.LOGSUMEXP), (8, 19)):
+                yield rand(dtype, M, F), rowptr, col, reduce
+                yield rand(dtype, E, F), rowptr, None, reduce
         elif op == "sddmm":
             lhs, rhs = rand(dtype, M, 24), rand(dtype, N, 24)
             yield lhs, rhs, rowptr, col, eid, *none, None, C.EDGE_MUL, C.U, C.V, E, 1, 24

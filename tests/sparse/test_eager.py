@@ -8,6 +8,7 @@ import pytest
 import torch
 from compare import assert_close
 from structops import Graph, backends, scatter_reduce, segment_reduce, spmm
+from structops.kernels import codes as C
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
@@ -59,6 +60,35 @@ def test_same_as_the_full_way(op: str, reduce: str, dtype: torch.dtype, itype: t
         assert_close(short(x.detach()), want, terms=E)
         g = operand(N, width, dtype).flip(0)
         assert_close(torch.autograd.grad(out, x, g)[0], torch.autograd.grad(want, y, g)[0], terms=E)
+
+
+@pytest.mark.parametrize("backend", ("cpp", "numba", "reference"))
+@pytest.mark.parametrize("code", range(8))
+def test_copy_reduce_is_spmm_of_copies(backend: str, code: int, isa: str) -> None:
+    """With an index the copies are of sources, without one of edges; rows without edges get the usual fill."""
+    _, _, graph = structure()
+    other = (None,) * 4
+    for batch in ((), (2,)):
+        for rows, index, message in ((N, graph.col, C.COPY_U), (E, None, C.COPY_E)):
+            x = torch.stack([operand(rows) + b for b in range(2)]) if batch else operand(rows)
+            pair = (x, None) if message == C.COPY_U else (None, x)
+            want = backends._implementation("spmm", "reference")(
+                *pair, graph.rowptr, index, *other, None, message, code, C.ARG_NONE, C.EMPTY[code], False, True
+            )[0]  # fmt: skip
+            assert want[..., 0, :].eq(C.EMPTY[code]).all()
+            assert_close(backends._implementation("copy_reduce", backend)(x, graph.rowptr, index, code), want, terms=E)
+
+
+def test_backend_of_spmm_is_that_of_its_frequent_case() -> None:
+    _, _, graph = structure()
+    with backends.override(spmm="reference"):
+        assert backends.implementation("copy_reduce") is backends._implementation("copy_reduce", "reference")
+        with backends.override(copy_reduce="cpp"):
+            assert backends.implementation("copy_reduce") is torch.ops.structops.copy_reduce.default
+    assert backends.implementation("copy_reduce") is torch.ops.structops.copy_reduce.default
+    bad = (operand(N), graph.rowptr, graph.col, 9)
+    with pytest.raises(RuntimeError, match="unknown code"):
+        torch.ops.structops.copy_reduce(*bad)
 
 
 @every
@@ -146,4 +176,4 @@ def test_overrides_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_close(scatter_reduce(x, index, N), want)
         segment_reduce(x, indptr).sum().backward()
         spmm(graph, x.detach()[:N])
-    assert {("scatter", "reference"), ("spmm", "reference"), ("sddmm", "reference"), ("index_range", "reference")} <= set(seen)
+    assert {("scatter", "reference"), ("copy_reduce", "reference"), ("sddmm", "reference"), ("index_range", "reference")} <= set(seen)
