@@ -284,17 +284,6 @@ template <class F> void with_score(const AttentionArgs& a, F f) {
 }
 
 template <class A> void copy(A* to, const A* from, int64_t n) { __builtin_memcpy(to, from, size_t(n) * sizeof(A)); }
-template <class A> void add(A* to, const A* from, int64_t n) { for (int64_t j = 0; j < n; ++j) to[j] += from[j]; }
-
-// Memory for the parts of rows that were cut.
-template <class A> struct Slots {
-  int64_t size;
-  A* memory;
-  Slots(int64_t rows, int64_t E, int64_t n) : size(n), memory(allocate<A>(size_t(2 * row_pieces(rows, E) * n))) {}
-  ~Slots() { std::free(memory); }
-  Slots(const Slots&) = delete;
-  A* operator[](int64_t slot) const { return memory + slot * size; }
-};
 
 struct Forward {
   const AttentionArgs& a;
@@ -342,9 +331,7 @@ struct Backward {
           if (slot < 0) give(v, x.sum_key); else copy(slots[slot], x.sum_key, HK);
         });
       }, [&](int64_t v, int64_t first, int64_t last) {
-        A* const sum = slots[first];
-        while (first < last) add(sum, slots[first = next_slot(first)], HK);
-        give(v, sum);
+        give(v, slots.sum(first, last));
       });
     }
     for (int64_t j = 0; j < n_att; ++j) {
@@ -367,8 +354,7 @@ struct Backward {
         copy(slots[slot] + HK, x.sum_value, HD);
       });
     }, [&](int64_t u, int64_t first, int64_t last) {
-      A* const sum = slots[first];
-      while (first < last) add(sum, slots[first = next_slot(first)], HK + HD);
+      const A* const sum = slots.sum(first, last);
       give(u, sum, sum + HK);
     });
   }

@@ -12,7 +12,9 @@
 // The forward can give slopes[v, f] = sum of act'(z) value over the row: with it the gradient of y is g slopes, and where edge and
 // scalar are absent the backward has no pass over the rows.
 //
-// Edges are added in the order of the structure. A row without edges gives 0. NaN propagates within its feature.
+// Edges are added in the order of the structure. On the CPU rows, and by the reversed edges sources, longer than spmm_chunk are cut at
+// fixed positions and the sums of their parts added in order; threads never change a result. A row without edges gives 0. NaN
+// propagates within its feature.
 //
 // The caller guarantees: indices in range, (colptr, row_t, eid_t) the reversed (rowptr, col, eid) of one index type; contiguous
 // tensors of one dtype. Accumulators are float, double for f64.

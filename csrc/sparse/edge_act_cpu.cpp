@@ -1,5 +1,5 @@
 // CPU edge activations. The contract is edge_act.h. A block of feature vectors walks the edges of a row, or of a source by the
-// reversed edges, with the held end in registers.
+// reversed edges, or those of a part of it, with the held end in registers.
 #include "core/vmath.h"
 #include "sparse/edge_act.h"
 #include "sparse/row_pieces.h"
@@ -70,9 +70,30 @@ template <class A, Act fixed> STRUCTOPS_INLINE Both<A> activate(Act chosen, Vec<
 
 enum class Pass { forward, rows, sources };
 
-// One row (or source) r, features f to f + V vectors; left: how many features there are.
+// Writes what row (or source) r sums over its edges, n features from f. second: of the forward slopes, of rows the gradient of
+// direction, of sources that of value.
+template <class T, Pass pass>
+STRUCTOPS_INLINE void finish(const EdgeActArgs& a, int64_t r, int64_t f, int64_t n, Vec<Acc<T>> sum, Vec<Acc<T>> second) {
+  using A = Acc<T>;
+  const int64_t at = r * a.F + f;
+  const auto give = [&](auto* to, Vec<A> v) __attribute__((always_inline)) { put(to + at, v, n); };
+  if constexpr (pass == Pass::forward) {
+    give(static_cast<T*>(a.out), sum);
+    if (a.slopes) give(static_cast<A*>(a.slopes), second);
+  } else if constexpr (pass == Pass::rows) {
+    if (a.d_y) give(static_cast<T*>(a.d_y), sum);
+    if (a.d_scalar) give(static_cast<A*>(a.d_direction), second);
+  } else {
+    give(static_cast<T*>(a.d_x), a.value ? sum * get(static_cast<const T*>(a.value) + at, n) : sum);
+    if (a.d_value) give(static_cast<T*>(a.d_value), second);
+  }
+}
+
+// The edges [begin, end) of row (or source) r, features f to f + V vectors; left: how many features there are. The sums go to `part`
+// [2, F], or finish the row where that is null.
 // keep: the forward may be asked for slopes.
-template <class T, Act act, Pass pass, int V, bool keep = true> void block(const EdgeActArgs& a, int64_t r, int64_t f, int64_t left) {
+template <class T, Act act, Pass pass, int V, bool keep = true>
+void block(const EdgeActArgs& a, int64_t r, int64_t begin, int64_t end, int64_t f, int64_t left, Acc<T>* part) {
   using A = Acc<T>;
   constexpr int L = W<A>;
   constexpr bool by_row = pass != Pass::sources;
@@ -81,18 +102,15 @@ template <class T, Act act, Pass pass, int V, bool keep = true> void block(const
   auto at = [&](const void* p, int64_t row) { return static_cast<const T*>(p) + row * F + f; };
   auto to = [&](void* p, int64_t row) { return static_cast<T*>(p) + row * F + f; };
   auto vector = [&](const T* p, int v) __attribute__((always_inline)) { return V == 1 ? get(p, left) : load(p + v * L); };
-  // extra: rows g[v]; sources value[u]
-  Vec<A> held[V], extra[V], direction[V], sum[V] = {}, sum_value[V] = {}, sum_slope[V] = {}, sum_direction[V] = {};
+  Vec<A> held[V], grad[V], direction[V], sum[V] = {}, second[V] = {};
   const void *const own = by_row ? a.y : a.x, *const far = by_row ? a.x : a.y;
-  const void* const more = pass == Pass::rows ? a.grad : pass == Pass::sources ? a.value : nullptr;
   for (int v = 0; v < V; ++v) {
     held[v] = own ? vector(at(own, r), v) : Vec<A>{};
-    extra[v] = more ? vector(at(more, r), v) : splat(A(1));
+    grad[v] = pass == Pass::rows ? vector(at(a.grad, r), v) : Vec<A>{};
     direction[v] = a.scalar ? vector(at(a.direction, 0), v) : Vec<A>{};
   }
-  const Index &ptr = by_row ? a.rowptr : a.colptr, &other = by_row ? a.col : a.row_t, &eid = by_row ? a.eid : a.eid_t;
-  const int64_t end = ptr[r + 1];
-  for (int64_t k = ptr[r]; k < end; ++k) {
+  const Index &other = by_row ? a.col : a.row_t, &eid = by_row ? a.eid : a.eid_t;
+  for (int64_t k = begin; k < end; ++k) {
     const int64_t o = other[k], e = a.edge || a.scalar ? (eid ? eid[k] : k) : 0;
     const Vec<A> scalar = splat(a.scalar ? A(widen(static_cast<const T*>(a.scalar)[e])) : A(0));
     Vec<A> along{};
@@ -118,21 +136,21 @@ template <class T, Act act, Pass pass, int V, bool keep = true> void block(const
           m.slope *= times;
         }
         sum[v] += m.value;
-        if (keep && a.slopes) sum_slope[v] += m.slope;
+        if (keep && a.slopes) second[v] += m.slope;
       } else if constexpr (pass == Pass::rows) {
-        Vec<A> d = activate<A, act>(a.act, z, slope).slope * extra[v];
+        Vec<A> d = activate<A, act>(a.act, z, slope).slope * grad[v];
         if (a.value) d *= vector(at(a.value, o), v);
         sum[v] += d;
         if (a.d_edge) put(to(a.d_edge, e) + v * L, d, V == 1 ? left : L);
         if (a.d_scalar) {
           along += d * direction[v];
-          sum_direction[v] += d * scalar;
+          second[v] += d * scalar;
         }
       } else {
         const Vec<A> g = vector(at(a.grad, o), v);
         const Both<A> m = activate<A, act>(a.act, z, slope);
         sum[v] += m.slope * g;
-        if (a.value) sum_value[v] += m.value * g;
+        if (a.value) second[v] += m.value * g;
       }
     }
     if (pass == Pass::rows && a.d_scalar) {
@@ -141,35 +159,36 @@ template <class T, Act act, Pass pass, int V, bool keep = true> void block(const
     }
   }
   for (int v = 0; v < V; ++v) {
-    const int64_t n = V == 1 ? left : L;
-    if constexpr (pass == Pass::forward) {
-      put(to(a.out, r) + v * L, sum[v], n);
-      if (keep && a.slopes) put(static_cast<A*>(a.slopes) + r * F + f + v * L, sum_slope[v], n);
+    const int64_t n = V == 1 ? left : L, at_f = f + v * L;
+    if (!part) {
+      finish<T, pass>(a, r, at_f, n, sum[v], second[v]);
+      continue;
     }
-    if constexpr (pass == Pass::rows) {
-      if (a.d_y) put(to(a.d_y, r) + v * L, sum[v], n);
-      if (a.d_scalar) put(static_cast<A*>(a.d_direction) + r * F + f + v * L, sum_direction[v], n);
-    }
-    if constexpr (pass == Pass::sources) {
-      put(to(a.d_x, r) + v * L, sum[v] * extra[v], n);
-      if (a.d_value) put(to(a.d_value, r) + v * L, sum_value[v], n);
-    }
+    put(part + at_f, sum[v], n);
+    put(part + F + at_f, second[v], n);
   }
 }
 
 template <class T, Act act, Pass pass> void walk(const EdgeActArgs& a, const ParallelFor& pf) {
-  constexpr int L = W<Acc<T>>;
-  const bool by_row = pass != Pass::sources;
-  for_row_pieces(by_row ? a.rowptr : a.colptr, by_row ? a.N : a.M, a.E, 4 * a.F, pf, [&](int64_t, int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
+  using A = Acc<T>;
+  constexpr int L = W<A>;
+  constexpr bool by_row = pass != Pass::sources;
+  const int64_t n_rows = by_row ? a.N : a.M;
+  const Slots<A> slots(n_rows, a.E, 2 * a.F);
+  for_cut_rows(by_row ? a.rowptr : a.colptr, n_rows, a.E, 4 * a.F, pf, [&](int64_t, auto rows) {
+    rows([&](int64_t r, int64_t begin, int64_t end, int64_t slot) {
+      A* const part = slot < 0 ? nullptr : slots[slot];
       int64_t f = 0;
       for (; f + 4 * L <= a.F; f += 4 * L) {
         if constexpr (pass == Pass::forward)
-          if (a.slopes) { block<T, act, pass, 4>(a, r, f, 4 * L); continue; }
-        block<T, act, pass, 4, false>(a, r, f, 4 * L);
+          if (a.slopes) { block<T, act, pass, 4>(a, r, begin, end, f, 4 * L, part); continue; }
+        block<T, act, pass, 4, false>(a, r, begin, end, f, 4 * L, part);
       }
-      for (; f < a.F; f += L) block<T, act, pass, 1>(a, r, f, a.F - f);
-    }
+      for (; f < a.F; f += L) block<T, act, pass, 1>(a, r, begin, end, f, a.F - f, part);
+    });
+  }, [&](int64_t r, int64_t first, int64_t last) {
+    const A* const sum = slots.sum(first, last);
+    for (int64_t f = 0; f < a.F; f += L) finish<T, pass>(a, r, f, a.F - f, get(sum + f, a.F - f), get(sum + a.F + f, a.F - f));
   });
 }
 

@@ -110,6 +110,14 @@ void test_edge_act_all(Rng& rng) {
         test_one(s, Act(act), t, F, turn % 16, turn % 2, rng);
       }
   test_one(none, Act::silu, Dtype::f32, 5, 15, false, rng);
+  // Rows and sources of more edges than a piece of the work: the sums of their parts are added.
+  const Structure row_hub = random_structure(11, 200, 100, 2500, rng), source_hub = random_structure(300, 2, 1500, 0, rng);
+  for (Dtype t : kFloats)
+    for (int64_t F : {3, 70})
+      for (int operands = 0; operands < 16; operands += 5) {
+        test_one(row_hub, Act::silu, t, F, operands, operands % 2, rng);
+        test_one(source_hub, Act::gelu, t, F, operands, operands % 2, rng);
+      }
 }
 
 }  // namespace structops::tests

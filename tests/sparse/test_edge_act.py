@@ -37,13 +37,14 @@ def randn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Ten
     return torch.randn(shape, generator=generator(seed), dtype=torch.float64).bfloat16().to(dtype)
 
 
-def dense(x, y, edge, value, scalar, direction, activation: str) -> Tensor:
+def dense(x, y, edge, value, scalar, direction, activation: str, coo: Tensor = COO, rows: int = N) -> Tensor:
     """By a loop over destinations."""
-    z = x[SRC] if y is None else x[SRC] + y[DST]
+    src, dst = coo
+    z = x[src] if y is None else x[src] + y[dst]
     z = z if edge is None else z + edge
     m = FUNCTIONS[activation](z if scalar is None else z + scalar[:, None] * direction)
-    m = m if value is None else m * value[SRC]
-    return torch.stack([m[v == DST].sum(0) for v in range(N)])
+    m = m if value is None else m * value[src]
+    return torch.stack([m[v == dst].sum(0) for v in range(rows)])
 
 
 def test_every_activation_is_here() -> None:
@@ -76,6 +77,38 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
                 assert got.numel() == 0
             else:
                 assert_close(got, next(wanted), dtype, terms=60, magnitude=20.0, what=(name, width))
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+def test_hub_rows_and_sources(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None:
+    """Node 1 is the destination, then the source, of most edges: its parts are added in order, without a trace of the threads."""
+    size, nodes = 3000, 40
+    one, other = torch.ones(size, dtype=torch.int64), torch.arange(size) % nodes
+    star = torch.stack([other, one])
+    for n, (coo, width, present) in enumerate([(star, 70, (1, 1, 1)), (star, 5, (0, 0, 0)), (star.flip(0), 33, (1, 0, 1))]):
+        coo = torch.cat([coo, random_coo(nodes, nodes, 200)], 1)
+        rows, sources, edges = nodes, nodes, coo.shape[1]
+        operands = [randn(sources, width, dtype=dtype)] + [
+            randn(r, width, seed=k + 1, dtype=dtype) if p else None
+            for k, (r, p) in enumerate(zip((rows, edges, sources), present, strict=True))
+        ]
+        operands += [randn(edges, seed=5, dtype=dtype), randn(width, seed=6, dtype=dtype)] if present[1] else [None, None]
+        grad = randn(rows, width, seed=9, dtype=dtype)
+        leaves = [None if t is None else t.double().requires_grad_() for t in operands]
+        want = dense(*leaves, "silu", coo, rows)
+        wanted = iter(torch.autograd.grad(want, [t for t in leaves if t is not None], grad.double()))
+        s = to_csr(coo, rows, INTEGERS[n % 2])
+        back = with_reverse((*s, None, None, None), sources)[3:]
+        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, C.EDGE_ACTS["silu"], 0.0, n != 1))  # noqa: B023
+        assert_close(out, want, dtype, terms=edges, magnitude=6.0, what=n)
+        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, C.EDGE_ACTS["silu"], 0.0, True))  # noqa: B023
+        found = *found[:4], found[4].to(dtype), (found[5] if operands[5] is None else found[5].sum(0)).to(dtype)
+        for name, operand, got in zip(("x", "y", "edge", "value", "scalar", "direction"), operands, found, strict=True):
+            if operand is not None:
+                d = next(wanted)
+                assert_close(got, d, dtype, terms=edges, magnitude=20.0, what=(n, name))
+                if name == "y":
+                    assert_close((grad * slopes).to(dtype), d, dtype, terms=edges, magnitude=20.0, what=(n, "slopes"))
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
