@@ -17,11 +17,14 @@
 //         d_x = sum over edges of w D (d (x) / d x),  d_rel likewise by relation,  d_weight_j = sum over b, f of D (rel (x) x)
 //         (x) = min: at a tie half to either operand.
 //
-// Accumulation: float for f32/bf16/f16, double for f64. Order: rows in order of k; d_x in order of the reversed edges; d_rel and
-// d_weight in fixed parts of the source rows, merged in order. Nothing depends on the number of threads.
+// Accumulation: float for f32/bf16/f16, double for f64. Order: rows in order of k; on the CPU the forward cuts rows longer than
+// spmm_chunk at fixed positions and merges their parts in order, each of which has a first message of its own (above) and counts only
+// if the mask leaves it an edge; d_x in order of the reversed edges; d_rel and d_weight in fixed parts of the source rows, merged in
+// order. Nothing depends on the number of threads.
 // The caller guarantees: rowptr, colptr non-decreasing from 0 to E; indices in range; (colptr, row_t, eid_t, type_t) describes
 // the same edges as (rowptr, col, eid, type); F even for rotate.
-// Sources: NBFNet (arXiv:2106.06935); Welford (1962); online softmax (arXiv:1805.02867); RotatE (arXiv:1902.10197).
+// Sources: NBFNet (arXiv:2106.06935); Welford (1962), merged as in Chan, Golub and LeVeque (1979); online softmax
+// (arXiv:1805.02867); RotatE (arXiv:1902.10197).
 #pragma once
 #include "core/parallel.h"
 #include "core/types.h"

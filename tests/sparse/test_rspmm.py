@@ -91,6 +91,51 @@ def test_raw_values(isa: str, mul: str, reduce: str, poison: None, on_threads) -
                 assert_close(a, b, dtype, terms=64 * D, magnitude=8.0, what=(mul, reduce, D))
 
 
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_hub_row(isa: str, reduce: str, dtype: torch.dtype, poison: None, on_threads) -> None:
+    """Row 1 holds nearly all edges: its parts are merged in order, those that the mask empties do not count, the first of equals wins."""
+    size, nodes = 2500, 12
+    coo = torch.cat([torch.stack([torch.arange(size) % nodes, torch.ones(size, dtype=torch.int64)]), random_coo(nodes, nodes, 60)], 1)
+    edges = coo.shape[1]
+    g = RelationalGraph(coo, torch.arange(edges) % R, nodes, R)
+    make = lambda *s, seed: small_integers(*s, dtype=dtype, seed=seed)
+    k = torch.arange(edges)
+    random = torch.rand(edges, generator=torch.Generator().manual_seed(2)) < 0.5
+    # all edges; every other one, none of several parts; one in the middle; none of the hub
+    for n, mask in enumerate((None, random & ((k > 600) & (k < 1100) | (k > 1900)), (k == 1333) | (k >= size), k >= size)):
+        for mul, D in zip(MULS, (34, 5, 70, 16, 2), strict=True):
+            batch = (2,) if n % 2 else ()
+            x, rel = make(*batch, nodes, D, seed=1), None if mul == "copy" else make(*batch, R, D, seed=2)
+            weight = make(edges, seed=3) if D != 16 else None
+            args = (x, rel, weight, mask, *g.structure, C.REL_MULS[mul], C.REL_REDUCES[reduce], 0.25)
+            out, arg, _ = on_threads(lambda: raw(*args))  # noqa: B023
+            wide = [None if t is None else t.double() for t in args[:3]]
+            want, winners, _ = rspmm_ref.relational_spmm(*wide, *args[3:])
+            assert_close(out, want, dtype, terms=500, magnitude=50.0 if reduce == "pna" else 8.0, what=(mul, n))
+            assert_same(arg, winners, (mul, n))
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+def test_hub_row_of_special_values(isa: str, reduce: str, on_threads) -> None:
+    """NaN and infinities in parts of a row that is cut: the first NaN wins, whatever follows in a later part."""
+    size = 2000
+    g = RelationalGraph(torch.stack([torch.arange(size), torch.zeros(size, dtype=torch.int64)]), torch.zeros(size, dtype=torch.int64), size, 1)
+    x = values(size, 4)
+    x[[700, 1500], 0] = float("nan")
+    x[900, 1] = float("inf")
+    x[:, 2] = -float("inf")
+    x[:1000, 3] = -float("inf")
+    args = (x, None, None, None, *g.structure, C.REL_MULS["copy"], C.REL_REDUCES[reduce], 0.0)
+    out, arg, _ = on_threads(lambda: raw(*args))
+    want, winners, _ = rspmm_ref.relational_spmm(*args)
+    assert_same(arg, winners)
+    if reduce == "pna":  # mean and variance of infinities are NaN or infinite
+        assert not out[:2, 0].isfinite().any()
+        out, want = out[2:], want[2:]
+    assert_close(out[..., 0, :], want[..., 0, :], terms=2000)
+
+
 @pytest.mark.parametrize("reduce", REDUCES)
 @pytest.mark.parametrize("mul", MULS)
 def test_public_against_dense(mul: str, reduce: str, poison: None) -> None:
