@@ -1,31 +1,15 @@
-// CPU multi_reduce. The contract is multi_reduce.h.
+// CPU forward of multi_reduce. The contract is multi_reduce.h.
 //
-// Forward: a block of feature vectors walks the edges of a row with the state of every reduction in registers. Backward: the rows
-// reduce their gradients to the terms a and b; the sources add them up, through panels of features whose terms stay in the cache.
-#include "core/memory.h"
-#include "sparse/multi_reduce.h"
+// A block of feature vectors walks the edges of a row, or of a part of it, with the state of every reduction in registers.
+#include "sparse/multi_reduce_rows.h"
 #include "sparse/reduce_ops.h"
-#include "sparse/row_pieces.h"
-#include "sparse/row_vectors.h"
-#include "sparse/select.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-constexpr int kWide = STRUCTOPS_VBYTES == 64 ? 4 : 2;  // vectors a block: what the registers hold
-constexpr int64_t kNear = 3 << 19;                     // most of the L2 cache of a core
-constexpr int kAhead = 16;                             // prefetch distance, edges
-
-template <class A> STRUCTOPS_INLINE Vec<A> finite_or_0(Vec<A> v) { return v - v == 0 ? v : Vec<A>{}; }
-
 template <class A> STRUCTOPS_INLINE Vec<A> root(Vec<A> v) {
   for (int i = 0; i < W<A>; ++i) v[i] = sizeof(A) == 4 ? A(__builtin_sqrtf(v[i])) : A(__builtin_sqrt(v[i]));
   return v;
-}
-
-// The centre's part of one operand.
-template <class T> STRUCTOPS_INLINE Vec<Acc<T>> centre(const void* p, int64_t rows, int64_t f, int64_t n) {
-  return p && rows > 0 ? finite_or_0<Acc<T>>(get(static_cast<const T*>(p) + f, n)) : Vec<Acc<T>>{};
 }
 
 // Sums of m - shift and of its square: over a run, and over the edges before it.
@@ -48,16 +32,44 @@ template <class A> struct Moments {
     shift += d;
     sum = moved;
   }
+  // Appends the later part b of nb messages to the n of this. About each part's own mean: what cancels is bounded by the runs.
+  [[gnu::always_inline]] void append(A n, const Moments& b, A nb) {
+    const Vec<A> own = sum / n, other = b.sum / nb, apart = b.shift - shift + (other - own);
+    square = square - sum * own + (b.square - b.sum * other) + apart * apart * (n * (nb / (n + nb)));
+    sum += b.sum + nb * (b.shift - shift);
+    const Vec<A> d = finite_or_0<A>(shift + sum / (n + nb)) - shift;
+    shift += d;
+    sum -= (n + nb) * d;
+    square += sum * (sum / (n + nb));
+  }
 };
 
 enum class Sums { none, plain, moments };
 
-// The state of one vector of features at the end of a row: the sum or the moments, value and lane of min and max.
+// The state of one vector of features at the end of a row or of a part of it: the sum or the moments, value and lane of min and max.
 template <class A> struct State {
   Vec<A> sum;
   Moments<A> moment;
-  Vec<A> low, low_lane, high, high_lane;
+  Vec<A> low[2], high[2];
 };
+
+// Calls f for the vectors that are used of a state: at most kComponents.
+constexpr int kComponents = 7;
+template <Sums sums, bool lo, bool hi, class A, class F> STRUCTOPS_INLINE void each_component(State<A>& s, F f) {
+  if constexpr (sums == Sums::plain) f(s.sum);
+  if constexpr (sums == Sums::moments) { f(s.moment.shift); f(s.moment.sum); f(s.moment.square); }
+  if constexpr (lo) { f(s.low[0]); f(s.low[1]); }
+  if constexpr (hi) { f(s.high[0]); f(s.high[1]); }
+}
+
+// Appends the later part b of nb edges to the n of s.
+template <Sums sums, bool lo, bool hi, class A> STRUCTOPS_INLINE void append(State<A>& s, int64_t n, const State<A>& b, int64_t nb) {
+  const Vec<Int<A>> nan = splat(Int<A>(-1));
+  if constexpr (sums == Sums::plain) s.sum += b.sum;
+  if constexpr (sums == Sums::moments) s.moment.append(A(n), b.moment, A(nb));
+  if constexpr (lo) ArgOp<A, false>::merge(s.low, n, b.low, nb, nan);
+  if constexpr (hi) ArgOp<A, true>::merge(s.high, n, b.high, nb, nan);
+}
 
 // Writes the results of row r, features f to f + n.
 template <class T, Sums sums> void finish(const MultiReduceArgs& a, int64_t r, int64_t f, int64_t n, const State<Acc<T>>& s) {
@@ -87,15 +99,15 @@ template <class T, Sums sums> void finish(const MultiReduceArgs& a, int64_t r, i
       case Reduce::mean: value = mean + y; break;
       case Reduce::var: value = var; break;
       case Reduce::std: value = std; break;
-      case Reduce::min: value = any ? s.low + y : zero; break;
-      default: value = any ? s.high + y : zero;
+      case Reduce::min: value = any ? s.low[0] + y : zero; break;
+      default: value = any ? s.high[0] + y : zero;
     }
     for (int64_t t = 0; t < a.S; ++t)
       put(static_cast<T*>(a.out) + ((r * a.S + t) * a.list.size + i) * F + f, scale ? scale[t * a.N + r] * value : value, n);
   }
   if (!a.arg) return;
   for (int e = 0; e < extremes(a.list); ++e) {
-    const Vec<A> lanes = lo && e == 0 ? s.low_lane : s.high_lane;
+    const Vec<A> lanes = lo && e == 0 ? s.low[1] : s.high[1];
     Int<A> lane[W<A>];
     __builtin_memcpy(lane, &lanes, sizeof lane);
     auto write = [&](auto* arg) __attribute__((always_inline)) {
@@ -110,14 +122,16 @@ template <class T, Sums sums> void finish(const MultiReduceArgs& a, int64_t r, i
   }
 }
 
-// Row r, features f to f + n: V vectors, or one of n lanes.
-template <class T, Sums sums, bool lo, bool hi, int V> void reduce_row(const MultiReduceArgs& a, int64_t r, int64_t f, int64_t n) {
+// The edges [begin, end) of row r, features f to f + n: V vectors, or one of n lanes. A part of a row goes to `part`: the number of its
+// edges, then [kComponents, F]; null: the whole row.
+template <class T, Sums sums, bool lo, bool hi, int V>
+void reduce_row(const MultiReduceArgs& a, int64_t r, int64_t begin, int64_t end, int64_t f, int64_t n, Acc<T>* part) {
   using A = Acc<T>;
   using Low = ArgOp<A, false>;
   using High = ArgOp<A, true>;
   constexpr int L = W<A>;
   const Vec<Int<A>> nan = splat(Int<A>(-1));
-  const int64_t F = a.F, begin = a.rowptr[r], end = a.rowptr[r + 1], width = V == 1 ? n : L;
+  const int64_t F = a.F, row_begin = a.rowptr[r], width = V == 1 ? n : L;
   const T *const x = static_cast<const T*>(a.x), *const edge = static_cast<const T*>(a.edge);
   Vec<A> total[V] = {}, low[V][2], high[V][2];
   Moments<A> moment[V];
@@ -144,8 +158,8 @@ template <class T, Sums sums, bool lo, bool hi, int V> void reduce_row(const Mul
       each(k, [&](Vec<A> m, int v) __attribute__((always_inline)) {
         if constexpr (sums == Sums::plain) total[v] += m;
         if constexpr (sums == Sums::moments) moment[v].add(m);
-        if constexpr (lo) Low::step(low[v], m, Int<A>(k - begin), 0, nan);
-        if constexpr (hi) High::step(high[v], m, Int<A>(k - begin), 0, nan);
+        if constexpr (lo) Low::step(low[v], m, Int<A>(k - row_begin), 0, nan);
+        if constexpr (hi) High::step(high[v], m, Int<A>(k - row_begin), 0, nan);
       });
     }
     if constexpr (sums == Sums::moments)
@@ -157,29 +171,54 @@ template <class T, Sums sums, bool lo, bool hi, int V> void reduce_row(const Mul
   }
 #pragma GCC unroll 4
   for (int v = 0; v < V; ++v) {
-    const State<A> s{total[v], moment[v], low[v][0], low[v][1], high[v][0], high[v][1]};
-    finish<T, sums>(a, r, f + v * L, width, s);
+    State<A> s{total[v], moment[v], {low[v][0], low[v][1]}, {high[v][0], high[v][1]}};
+    if (!part) {
+      finish<T, sums>(a, r, f + v * L, width, s);
+      continue;
+    }
+    *part = A(end - begin);
+    A* to = part + 1 + f + v * L;
+    each_component<sums, lo, hi>(s, [&](const Vec<A>& c) __attribute__((always_inline)) { put(to, c, width); to += F; });
   }
 }
 
-// Results and gradients are long rows, visited in pieces: the hardware does not see the next one coming.
-template <class T> STRUCTOPS_INLINE void prefetch_row(const MultiReduceArgs& a, const void* p, int64_t r) {
-  if (r >= a.N) return;
-  const int64_t bytes = a.S * a.list.size * a.F * int64_t(sizeof(T));
-  const char* const row = static_cast<const char*>(p) + r * bytes;
-  for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(row + b);
+// Row r from its parts.
+template <class T, Sums sums, bool lo, bool hi>
+void merge_parts(const MultiReduceArgs& a, const Slots<Acc<T>>& parts, int64_t r, int64_t first, int64_t last) {
+  using A = Acc<T>;
+  for (int64_t f = 0; f < a.F; f += W<A>) {
+    const int64_t n = a.F - f < W<A> ? a.F - f : W<A>;
+    const auto read = [&](int64_t slot) __attribute__((always_inline)) {
+      State<A> s{};
+      const A* from = parts[slot] + 1 + f;
+      each_component<sums, lo, hi>(s, [&](Vec<A>& c) __attribute__((always_inline)) { c = get(from, n); from += a.F; });
+      return s;
+    };
+    State<A> s = read(first);
+    int64_t count = int64_t(*parts[first]);
+    for (int64_t slot = first; slot < last;) {
+      slot = next_slot(slot);
+      const int64_t more = int64_t(*parts[slot]);
+      if (more > 0) append<sums, lo, hi>(s, count, read(slot), more);
+      count += more;
+    }
+    finish<T, sums>(a, r, f, n, s);
+  }
 }
 
 template <class T, Sums sums, bool lo, bool hi> void reduce_rows(const MultiReduceArgs& a, const ParallelFor& pf) {
-  constexpr int L = W<Acc<T>>;
-  for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf, [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) {
+  using A = Acc<T>;
+  constexpr int L = W<A>;
+  const Slots<A> parts(a.N, a.E, 1 + kComponents * a.F);
+  for_cut_rows(a.rowptr, a.N, a.E, 4 * a.F, pf, [&](int64_t, auto rows) {
+    rows([&](int64_t r, int64_t begin, int64_t end, int64_t slot) {
       prefetch_row<T>(a, a.out, r + 1);
+      A* const part = slot < 0 ? nullptr : parts[slot];
       int64_t f = 0;
-      for (; f + kWide * L <= a.F; f += kWide * L) reduce_row<T, sums, lo, hi, kWide>(a, r, f, kWide * L);
-      for (; f < a.F; f += L) reduce_row<T, sums, lo, hi, 1>(a, r, f, a.F - f < L ? a.F - f : L);
-    }
-  });
+      for (; f + kWide * L <= a.F; f += kWide * L) reduce_row<T, sums, lo, hi, kWide>(a, r, begin, end, f, kWide * L, part);
+      for (; f < a.F; f += L) reduce_row<T, sums, lo, hi, 1>(a, r, begin, end, f, a.F - f < L ? a.F - f : L, part);
+    });
+  }, [&](int64_t r, int64_t first, int64_t last) { merge_parts<T, sums, lo, hi>(a, parts, r, first, last); });
 }
 
 template <class T, Sums sums> void with_extremes(const MultiReduceArgs& a, const ParallelFor& pf) {
@@ -188,184 +227,6 @@ template <class T, Sums sums> void with_extremes(const MultiReduceArgs& a, const
   if (lo) return reduce_rows<T, sums, true, false>(a, pf);
   if (hi) return reduce_rows<T, sums, false, true>(a, pf);
   if constexpr (sums != Sums::none) reduce_rows<T, sums, false, false>(a, pf);
-}
-
-// What the backward works in: the terms [panels, N, terms, width] of the rows, gradients and winners of the extremes, and what the
-// sources won.
-template <class T> struct Backward {
-  using A = Acc<T>;
-  A* table;
-  int64_t width;
-  A* extreme;    // [extremes, N, F]
-  void* source;  // [extremes, N, F]: the sources of winners that arg gives by edge; or null
-  const A* won;  // [M, F] or null
-  A* at(const MultiReduceArgs& a, int64_t v, int64_t f) const { return table + (f / width * a.N + v) * terms(a.list) * width + f % width; }
-};
-
-// The gradients of row r, features f to f + n, as terms of its messages.
-template <class T> void reduce_gradient(const MultiReduceArgs& a, const Backward<T>& b, int64_t r, int64_t f, int64_t n) {
-  using A = Acc<T>;
-  const int64_t F = a.F, begin = a.rowptr[r], end = a.rowptr[r + 1];
-  const A* const scale = static_cast<const A*>(a.scale);
-  const A *const stat = static_cast<const A*>(a.stat) + r * F + f, count = A(end - begin);
-  Vec<A> sum = {}, mean = {}, var = {}, std = {}, extreme[2] = {};
-  if (begin < end)
-    for (int64_t s = 0; s < a.S; ++s)
-      for (int i = 0; i < a.list.size; ++i) {
-        Vec<A> g = get(static_cast<const T*>(a.grad) + ((r * a.S + s) * a.list.size + i) * F + f, n);
-        if (scale) g *= scale[s * a.N + r];
-        switch (reduction(a.list, i)) {
-          case Reduce::sum: sum += g; break;
-          case Reduce::mean: mean += g; break;
-          case Reduce::var: var += g; break;
-          case Reduce::std: std += g; break;
-          case Reduce::min: extreme[0] += g; break;
-          default: extreme[has(a.list, Reduce::min)] += g;
-        }
-      }
-  if (a.d_y) put(static_cast<T*>(a.d_y) + r * F + f, count * sum + mean + extreme[0] + extreme[1], n);
-  Vec<A> first = sum + mean / count, second = {};
-  if (moments(a.list)) {
-    if (has(a.list, Reduce::std)) var += A(0.5) * std / get(stat + a.N * F, n);
-    second = A(2) * var / count;
-    first -= second * get(stat, n);
-  }
-
-  Vec<Int<A>> winner[2];  // as lanes of the row
-  for (int e = 0; e < extremes(a.list); ++e) {
-    const int64_t at = (e * a.N + r) * F + f;
-    put(b.extreme + at, extreme[e], n);
-    for (int i = 0; i < n; ++i) {
-      const int64_t k = Index{a.arg, a.rowptr.wide}[at + i];
-      winner[e][i] = Int<A>(k - begin);
-      if (!b.source) continue;
-      const int64_t u = k < 0 ? -1 : a.col[k];
-      if (a.rowptr.wide) static_cast<int64_t*>(b.source)[at + i] = u; else static_cast<int32_t*>(b.source)[at + i] = int32_t(u);
-    }
-  }
-  if (a.d_x && terms(a.list)) {
-    put(b.at(a, r, f), first, n);
-    if (moments(a.list)) put(b.at(a, r, f) + b.width, second, n);
-  }
-  if (!a.d_edge) return;
-  const Vec<A> c_x = centre<T>(a.x, a.M, f, n), c_edge = centre<T>(a.edge, a.E, f, n);
-  for (int64_t k = begin; k < end; ++k) {
-    const int64_t e = (a.eid ? a.eid[k] : k) * F + f;
-    Vec<A> d = first;
-    if (moments(a.list)) {
-      Vec<A> m = get(static_cast<const T*>(a.edge) + e, n) - c_edge;
-      if (a.x) m += get(static_cast<const T*>(a.x) + a.col[k] * F + f, n) - c_x;
-      d += second * m;
-    }
-    for (int i = 0; i < extremes(a.list); ++i) d += winner[i] == splat(Int<A>(k - begin)) ? extreme[i] : Vec<A>{};
-    put(static_cast<T*>(a.d_edge) + e, d, n);
-  }
-}
-
-// The gradient of x[u], features f to f + n, V vectors or one of n lanes, of one panel.
-template <class T, int C, int V> void gather_terms(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int64_t f, int64_t n) {
-  using A = Acc<T>;
-  constexpr int L = W<A>, U = V == 1 ? 4 : 1;  // U sums of every U-th edge: hides the latency of dependent additions
-  const A* const rows = b.at(a, 0, f);
-  const int64_t stride = C * b.width, end = a.colptr[u + 1];
-  const int64_t width = V == 1 ? n : L;
-  Vec<A> sum[U][V] = {}, slope[U][V] = {};
-  auto add = [&](int64_t j, int i) __attribute__((always_inline)) {
-    const A* const from = rows + a.row_t[j] * stride;
-    const T* const edge = C == 2 && a.edge ? static_cast<const T*>(a.edge) + (a.eid_t ? a.eid_t[j] : j) * a.F + f : nullptr;
-#pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      sum[i][v] += get(from + v * L, width);
-      if constexpr (C == 2) {
-        const Vec<A> s = get(from + b.width + v * L, width);
-        slope[i][v] += s;
-        if (edge) sum[i][v] += s * (get(edge + v * L, width) - centre<T>(a.edge, a.E, f + v * L, width));
-      }
-    }
-  };
-  int64_t j = a.colptr[u];
-  for (; j + U <= end; j += U)
-#pragma GCC unroll 4
-    for (int i = 0; i < U; ++i) {
-      if (j + i + kAhead < end)
-        for (int t = 0; t < C; ++t)
-          for (int k = 0; k < V * L; k += 64 / sizeof(A)) __builtin_prefetch(rows + a.row_t[j + i + kAhead] * stride + t * b.width + k);
-      add(j + i, i);
-    }
-  for (; j < end; ++j) add(j, 0);
-#pragma GCC unroll 4
-  for (int v = 0; v < V; ++v, f += L) {
-#pragma GCC unroll 4
-    for (int i = 1; i < U; ++i) { sum[0][v] += sum[i][v]; slope[0][v] += slope[i][v]; }
-    Vec<A> d = sum[0][v];
-    if constexpr (C == 2) d += slope[0][v] * (get(static_cast<const T*>(a.x) + u * a.F + f, width) - centre<T>(a.x, a.M, f, width));
-    if (b.won) d += get(b.won + u * a.F + f, width);
-    put(static_cast<T*>(a.d_x) + u * a.F + f, d, width);
-  }
-}
-
-template <class T, int C> void gather_panels(const MultiReduceArgs& a, const Backward<T>& b, const ParallelFor& pf) {
-  constexpr int L = W<Acc<T>>;
-  const int64_t pieces = row_pieces(a.M, a.E), panels = (a.F + b.width - 1) / b.width;
-  for_row_pieces(a.colptr, a.M, a.E, 2 * b.width, pf, [&](int64_t task, int64_t first, int64_t last) {
-    const int64_t begin = task / pieces * b.width, end = begin + b.width < a.F ? begin + b.width : a.F;
-    for (int64_t u = first; u < last; ++u) {
-      int64_t f = begin;
-      for (; f + kWide * L <= end; f += kWide * L) gather_terms<T, C, kWide>(a, b, u, f, kWide * L);
-      for (; f < end; f += L) gather_terms<T, C, 1>(a, b, u, f, end - f);
-    }
-  }, panels);
-}
-
-// The widest panel, in whole lines, whose terms stay near; all features where not even a line of them does.
-template <class A> int64_t panel_width(const MultiReduceArgs& a, int terms) {
-  const int64_t line = 64 / sizeof(A), row = a.N * terms * int64_t(sizeof(A));
-  const int64_t width = row ? kNear / row / line * line : 0;
-  return width == 0 || width > a.F ? a.F : width;
-}
-
-template <class T> void backward(const MultiReduceArgs& a, const ParallelFor& pf) {
-  using A = Acc<T>;
-  constexpr int L = W<A>;
-  const int n_terms = a.d_x ? terms(a.list) : 0, n_extremes = extremes(a.list);
-  const bool map = n_extremes && a.d_x && a.edge, same = sizeof(A) == sizeof(T);
-  Backward<T> b{};
-  b.width = panel_width<A>(a, n_terms);
-  const int64_t panels = (a.F + b.width - 1) / b.width, cells = n_extremes * a.N * a.F;
-  const int64_t n_table = panels * a.N * n_terms * b.width, n_won = n_extremes && a.d_x && !same ? a.M * a.F : 0;
-  const int64_t sources = map ? (cells * (a.rowptr.wide ? 8 : 4) + 63) / 64 * 64 : 0;  // bytes
-  char* const scratch = allocate<char>(size_t(sources + (n_table + cells + n_won) * int64_t(sizeof(A))));
-  b.source = map ? scratch : nullptr;
-  b.table = reinterpret_cast<A*>(scratch + sources);
-  b.extreme = b.table + n_table;
-  A* const won = n_won ? b.extreme + cells : static_cast<A*>(a.d_x);
-  for_row_pieces(a.rowptr, a.N, a.E, 4 * a.F, pf, [&](int64_t, int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) {
-      prefetch_row<T>(a, a.grad, r + 1);
-      for (int64_t f = 0; f < a.F; f += L) reduce_gradient<T>(a, b, r, f, a.F - f < L ? a.F - f : L);
-    }
-  });
-  if (a.d_x) {
-    if (n_extremes) {
-      SelectArgs s{};
-      s.dtype = sizeof(A) == 8 ? Dtype::f64 : Dtype::f32;
-      s.B = 1; s.N = n_extremes * a.N; s.M = a.M; s.F = a.F;
-      s.src = b.extreme;
-      s.idx = {b.source ? b.source : a.arg, a.rowptr.wide};
-      s.out = won;
-      structops::select_bwd(s, pf);
-      b.won = won;
-    }
-    if (n_terms == 2) gather_panels<T, 2>(a, b, pf);
-    else if (n_terms == 1) gather_panels<T, 1>(a, b, pf);
-    else if (!same) {
-      auto narrow = [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) narrow_to(static_cast<T*>(a.d_x) + i, won[i]);
-      };
-      parallel_for(pf, a.M * a.F, 1 << 14, narrow);
-    }
-  }
-  std::free(scratch);
 }
 
 }  // namespace
@@ -378,14 +239,6 @@ void multi_reduce_fwd(const MultiReduceArgs& a, const ParallelFor& pf) {
       else if (terms(a.list)) with_extremes<T, Sums::plain>(a, pf);
       else with_extremes<T, Sums::none>(a, pf);
     }
-  });
-}
-
-void multi_reduce_bwd(const MultiReduceArgs& a, const ParallelFor& pf) {
-  if (a.F == 0) return;
-  with_dtype(a.dtype, [&](auto* t) {
-    using T = Pointee<decltype(t)>;
-    if constexpr (is_float_storage<T>) backward<T>(a, pf);
   });
 }
 
