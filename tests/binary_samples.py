@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from structops.selfcheck import cases
 
-OPS = ("bits_pack", "bits_unpack", "bits_count", "bits_panels", "bits_gemm", "bits_conv", "bits_w1a8", "bits_w1a16")
+OPS = ("bits_pack", "bits_unpack", "bits_count", "bits_panels", "bits_gemm", "bits_conv", "bits_w1a8", "bits_w1a16", "bits_bag")
 
 
 def binary_samples() -> dict[str, list[tuple]]:

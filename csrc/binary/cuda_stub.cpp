@@ -19,5 +19,6 @@ void bits_panels(const BitsPanelsArgs&, const CudaContext&) { missing(); }
 void bits_gemm(const BitsGemmArgs&, const CudaContext&) { missing(); }
 void bits_w1a8(const BitsMixedArgs&, const CudaContext&) { missing(); }
 void bits_w1a16(const BitsMixedArgs&, const CudaContext&) { missing(); }
+void bits_bag(const BitsBagArgs&, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

@@ -263,6 +263,30 @@ template <bool cuda> Tensor bits_w1a16(Tensor x, Tensor w, OptTensor panels, std
   return out;
 }
 
+// ---- bags -----------------------------------------------------------------------------------------------------------
+template <bool cuda> Tensor bits_bag(Tensor table, Tensor index, Tensor offsets, int64_t K, int64_t zero, int64_t one, int64_t reduce) {
+  BitsBagArgs a{};
+  STRUCTOPS_CHECK(reduce >= 0 && reduce <= 2, "bits_bag: unknown reduce");
+  STRUCTOPS_CHECK(zero >= -1 && zero <= 1 && one >= -1 && one <= 1, "bits_bag: bits stand for -1, 0 or 1");
+  STRUCTOPS_CHECK(table.dim() == 2 && K >= 0 && table.size(1) == words_of(K), "bits_bag: table must be [N, ceil(K / 64)]");
+  STRUCTOPS_CHECK(index.dim() == 1 && offsets.dim() == 1 && offsets.size(0) >= 1, "bits_bag: index must be [E], offsets [B + 1]");
+  a.reduce = BagReduce(reduce);
+  a.zero = int32_t(zero);
+  a.one = int32_t(one);
+  a.B = offsets.size(0) - 1;
+  a.E = index.size(0);
+  a.K = K;
+  a.offsets = index_of(offsets);
+  a.index = index_of(index);
+  if (offsets.is_cpu()) STRUCTOPS_CHECK(a.offsets[0] == 0 && a.offsets[a.B] == a.E, "bits_bag: offsets must run from 0 to the number of indices, ", a.E);
+  a.table = words_in("bits_bag", table, "table");
+  Tensor out = new_empty(table, {a.B, K}, ScalarType::Float);
+  a.out = static_cast<float*>(out.mutable_data_ptr());
+  if (out.numel() > 0)
+    launch<cuda>(table, a, [](auto& s, auto pf) { structops::bits_bag(s, pf); }, [](auto& s, auto ctx) { cuda::bits_bag(s, ctx); });
+  return out;
+}
+
 template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("bits_pack", TORCH_BOX(&bits_pack<cuda>));
   m.impl("bits_unpack", TORCH_BOX(&bits_unpack<cuda>));
@@ -272,6 +296,7 @@ template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("bits_conv", TORCH_BOX(&bits_conv<cuda>));
   m.impl("bits_w1a8", TORCH_BOX(&bits_w1a8<cuda>));
   m.impl("bits_w1a16", TORCH_BOX(&bits_w1a16<cuda>));
+  m.impl("bits_bag", TORCH_BOX(&bits_bag<cuda>));
 }
 
 }  // namespace

@@ -193,6 +193,8 @@ STABLE_TORCH_LIBRARY(structops, m) {
         "Tensor? scale, Tensor? bias, Tensor? residual, Tensor? prelu, Tensor? shift, Tensor? threshold, int out) -> Tensor");
   m.def("bits_w1a8(Tensor x, Tensor w, Tensor? panels, int[] coef, int base) -> Tensor");
   m.def("bits_w1a16(Tensor x, Tensor w, Tensor? panels, float[] coef, float base) -> Tensor");
+  // Bags of rows of a packed table; offsets [B + 1], reduce a BagReduce.
+  m.def("bits_bag(Tensor table, Tensor index, Tensor offsets, int K, int zero, int one, int reduce) -> Tensor");
   // quantizers: forward and slope are the enums of binary/quantize.h. scaled and learned_step are read by the backward only.
   m.def("quantize(Tensor x, Tensor? shift, Tensor? gain, Tensor? scale, Tensor? extra, int channels, int inner, int forward, int slope, "
         "float zero, float t, float p, float q, int terms, int code_bits, bool save_sign, bool scaled, bool learned_step) -> (Tensor, Tensor)");

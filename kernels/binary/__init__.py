@@ -12,6 +12,7 @@ OPS = {
     "bits_conv": "gemm",
     "bits_w1a8": "mixed",
     "bits_w1a16": "mixed",
+    "bits_bag": "bag",
     "quantize": "quantize",
     "quantize_bwd": "quantize",
     "channel_stats": "quantize",

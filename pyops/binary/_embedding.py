@@ -9,23 +9,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _check as check
+from ..graph import checked_pointer
 from ..sparse import segment_reduce
+from . import _ops as ops
 from ._bits import BitTensor, unpack_words
 from ._signs import sign
 
+REDUCES = ("sum", "mean", "max")
 
-def _rows(op: str, index: Any, weight: Any, sign_zero: int, clip: float | None) -> Tensor:
-    """Signs of the rows that ``index`` [*] names, [*, D]; only those rows are unpacked or quantized."""
-    packed = isinstance(weight, BitTensor)
+
+def _checked(op: str, index: Any, weight: Any) -> None:
+    """index within a table [N, D] of floats or of bits."""
     check.index(op, "index", index)
-    if packed:
-        if weight.words.dim() != 2 or weight.dim != 1 or weight.values != "pm1":
-            check.fail(
-                ValueError,
-                op,
-                "weight [N, D] packed along dimension 1, 'pm1'",
-                f"{list(weight.shape)} along {weight.dim}",
-            )
+    if isinstance(weight, BitTensor):
+        if weight.words.dim() != 2 or weight.dim != 1:
+            check.fail(ValueError, op, "weight [N, D] packed along dimension 1", f"{list(weight.shape)} along {weight.dim}")
     else:
         check.dense(op, "weight", weight)
         if weight.dim() != 2:
@@ -37,10 +35,15 @@ def _rows(op: str, index: Any, weight: Any, sign_zero: int, clip: float | None) 
         low, high = (int(v) for v in index.aminmax())
         if low < 0 or high >= N:
             check.fail(IndexError, op, f"index within 0..{N - 1}", low if low < 0 else high)
-    if packed:
-        words = weight.words.index_select(0, index.reshape(-1))
-        one = float(weight.polarity)
-        return unpack_words(words, weight.K, 1, torch.float32, -one, one).reshape(*index.shape, weight.K)
+
+
+def _values(bits: BitTensor) -> tuple[int, int]:
+    """What bits 0 and 1 stand for."""
+    return (0, 1) if bits.values == "01" else (-bits.polarity, bits.polarity)
+
+
+def _signs(index: Tensor, weight: Tensor, sign_zero: int, clip: float | None) -> Tensor:
+    """Signs of the rows that ``index`` [*] names, [*, D]; only those rows are quantized."""
     rows = F.embedding(index, weight)
     return sign(rows, "identity", sign_zero=sign_zero) if clip is None else sign(rows, clip=clip, sign_zero=sign_zero)
 
@@ -49,8 +52,8 @@ def binary_embedding(index: Tensor, weight: Tensor | BitTensor, *, sign_zero: in
     """The signs of the rows of ``weight`` that ``index`` names.
 
     Args:
-        index: int32 or int64 ``[*]``. weight: ``[N, D]`` floating, or a :class:`BitTensor` packed along dimension 1, of which the
-            rows that are named are read: N * D / 8 bytes in all.
+        index: int32 or int64 ``[*]``. weight: ``[N, D]`` floating, or a :class:`BitTensor` packed along dimension 1 (of values
+            "01": the bits themselves), of which the rows that are named are read: N * D / 8 bytes in all.
         clip: the gradient of a float weight passes where abs(weight) <= clip; None: everywhere.
 
     Returns:
@@ -60,7 +63,12 @@ def binary_embedding(index: Tensor, weight: Tensor | BitTensor, *, sign_zero: in
     >>> structops.binary.binary_embedding(torch.tensor([1]), torch.tensor([[1.0, 2.0], [-3.0, 4.0]]))
     tensor([[-1.,  1.]])
     """
-    return _rows("binary_embedding", index, weight, sign_zero, clip)
+    _checked("binary_embedding", index, weight)
+    if not isinstance(weight, BitTensor):
+        return _signs(index, weight, sign_zero, clip)
+    zero, one = _values(weight)
+    words = weight.words.index_select(0, index.reshape(-1))
+    return unpack_words(words, weight.K, 1, torch.float32, zero, one).reshape(*index.shape, weight.K)
 
 
 def binary_embedding_bag(
@@ -79,7 +87,8 @@ def binary_embedding_bag(
         weight, sign_zero, clip: as in :func:`binary_embedding`.
 
     Returns:
-        ``[B, D]``; 0 for empty bags. Deterministic.
+        ``[B, D]`` in the dtype of the weight, float32 of bits; 0 for empty bags. Deterministic. A packed table is summed on its
+        bits, by carry-save counters: nothing of size E * D is made, and sums below 2**24 are exact.
 
     >>> import torch, structops
     >>> w = torch.tensor([[1.0, 2.0], [-3.0, 4.0]])
@@ -88,11 +97,14 @@ def binary_embedding_bag(
             [-1.,  1.]])
     """
     op = "binary_embedding_bag"
-    check.choice(op, "reduce", reduce, ("sum", "mean", "max"))
+    check.choice(op, "reduce", reduce, REDUCES)
     check.index(op, "index", index)
     check.index(op, "offsets", offsets, like=index)
     if index.dim() != 1 or offsets.dim() != 1:
         check.fail(ValueError, op, "index [E] and offsets [B]", f"{list(index.shape)} and {list(offsets.shape)}")
-    rows = _rows(op, index, weight, sign_zero, clip)
+    _checked(op, index, weight)
     ends = torch.cat([offsets.long(), offsets.new_full((1,), index.numel(), dtype=torch.int64)])
-    return cast(Tensor, segment_reduce(rows, ends, reduce))
+    if not isinstance(weight, BitTensor):
+        return cast(Tensor, segment_reduce(_signs(index, weight, sign_zero, clip), ends, reduce))
+    ends = checked_pointer(op, "offsets", ends, index, index.numel())
+    return ops.bits_bag(weight.words, index.contiguous(), ends, weight.K, *_values(weight), REDUCES.index(reduce))

@@ -63,6 +63,10 @@ def _w1a16_fake(x, w, *_):
     return x.new_empty((x.shape[0], w.shape[1]), dtype=torch.float32)
 
 
+def _bag_fake(table, index, offsets, K, *_):
+    return table.new_empty((offsets.shape[0] - 1, K), dtype=torch.float32)
+
+
 bits_pack = define("bits_pack", _pack_fake, None, None, ())
 bits_unpack = define("bits_unpack", _unpack_fake, None, None, ())
 bits_count = define("bits_count", _count_fake, None, None, ())
@@ -71,3 +75,4 @@ bits_gemm = define("bits_gemm", _gemm_fake, None, None, ())
 bits_conv = define("bits_conv", _conv_fake, None, None, ())
 bits_w1a8 = define("bits_w1a8", _w1a8_fake, None, None, ())
 bits_w1a16 = define("bits_w1a16", _w1a16_fake, None, None, ())
+bits_bag = define("bits_bag", _bag_fake, None, None, ())

@@ -15,9 +15,14 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
     """Argument tuples of the raw operator."""
     if not op.startswith("bits_"):
         return _quantize.cases(op, g)
-    return {"bits_gemm": gemm_cases, "bits_conv": conv_cases, "bits_w1a8": mixed_cases, "bits_w1a16": mixed_cases}.get(
-        op, bit_cases
-    )(op, g)
+    special = {
+        "bits_bag": bag_cases,
+        "bits_gemm": gemm_cases,
+        "bits_conv": conv_cases,
+        "bits_w1a8": mixed_cases,
+        "bits_w1a16": mixed_cases,
+    }
+    return special.get(op, bit_cases)(op, g)
 
 
 def words(g: torch.Generator, *shape: int, K: int) -> Tensor:
@@ -94,3 +99,15 @@ def mixed_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         for dtype in (torch.float32, torch.bfloat16, torch.float16):
             x = torch.randn(M, K, generator=g).to(dtype)
             yield from ((x, w[:1], None, [1.0], 0.0), (x, w, None, [0.5, -0.5], 1.5))
+
+
+def bag_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
+    """Bags of 0, 1 and 600 rows among random ones, over tables of 1 to 19 words."""
+    for K, dtype in ((1, torch.int64), (64, torch.int32), (130, torch.int64), (449, torch.int32), (1200, torch.int64)):
+        sizes = torch.cat([torch.tensor([0, 1, 600, 0]), torch.randint(0, 40, (9,), generator=g), torch.tensor([255, 256, 7])])
+        offsets = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]).to(dtype)
+        index = torch.randint(0, 17, (int(offsets[-1]),), generator=g).to(dtype)
+        for reduce in range(3):
+            for zero, one in ((-1, 1), (1, -1), (0, 1)):
+                yield words(g, 17, K=K), index, offsets, K, zero, one, reduce
+    yield words(g, 17, K=70), index[:0], offsets[:1], 70, -1, 1, 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from structops import backends, binary, selfcheck
 from structops.binary import BitTensor
 
-OPS = ("bits_pack", "bits_unpack", "bits_count", "bits_panels", "bits_gemm", "bits_conv", "bits_w1a8", "bits_w1a16")
+OPS = ("bits_pack", "bits_unpack", "bits_count", "bits_panels", "bits_gemm", "bits_conv", "bits_w1a8", "bits_w1a16", "bits_bag")
 LENGTHS = (0, 1, 2, 31, 32, 33, 63, 64, 65, 127, 128, 129, 257)
 
 

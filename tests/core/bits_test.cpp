@@ -1,5 +1,6 @@
 #include "tests.h"
 
+#include "binary/bag.h"
 #include "binary/mixed.h"
 #include "support.h"
 
@@ -126,12 +127,44 @@ void test_windows(Rng& rng) {
     }
 }
 
+void test_bags(Rng& rng) {
+  for (int64_t K : {1, 64, 130, 449, 777}) {
+    const int64_t N = 23, W = words_of(K);
+    const auto table = random_words(N, K, rng);
+    std::vector<int64_t> offsets{0};
+    for (int64_t n : {0, 1, 7, 8, 9, 248, 249, 700, 0}) offsets.push_back(offsets.back() + n);
+    const int64_t B = int64_t(offsets.size()) - 1, E = offsets.back();
+    std::vector<int64_t> index(static_cast<size_t>(E));
+    for (int64_t& i : index) i = int64_t(rng.below(N));
+    std::vector<float> out(size_t(B * K)), again(out.size());
+    for (BagReduce reduce : {BagReduce::sum, BagReduce::mean, BagReduce::max}) {
+      for (int32_t one : {1, -1}) {
+        BitsBagArgs a{reduce, -one, one, B, E, K, {offsets.data(), true}, {index.data(), true}, table.data(), out.data()};
+        bits_bag(a, serial_for);
+        a.out = again.data();
+        bits_bag(a, threaded);
+        bool ok = out == again;
+        for (int64_t v = 0; v < B; ++v)
+          for (int64_t k = 0; k < K; ++k) {
+            const int64_t n = offsets[size_t(v + 1)] - offsets[size_t(v)];
+            int64_t sum = 0;
+            for (int64_t e = offsets[size_t(v)]; e < offsets[size_t(v + 1)]; ++e) sum += bit(table, index[size_t(e)], W, k) ? one : -one;
+            const float most = n ? (sum > -n ? 1.f : -1.f) : 0.f, mean = n ? float(sum) / float(n) : 0.f;
+            ok &= out[size_t(v * K + k)] == (reduce == BagReduce::sum ? float(sum) : reduce == BagReduce::mean ? mean : most);
+          }
+        expect(ok, "bits_bag", "");
+      }
+    }
+  }
+}
+
 }  // namespace
 
 void test_bits_all(Rng& rng) {
   test_pack(rng);
   test_products(rng);
   test_windows(rng);
+  test_bags(rng);
 }
 
 }  // namespace structops::tests
