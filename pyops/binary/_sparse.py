@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _check as check
 from ..graph import Graph, checked_graph
-from ..sparse import segment_reduce, spmm
+from ..sparse import block_spmm, spmm
 from ._masks import _members, _topk_mask
 
 
@@ -68,7 +68,8 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
         x: ``[*, J * b]``, J the sources of graph. blocks: ``[E, a, b]`` in the order of the graph. bias: ``[I * a]``.
 
     Returns:
-        ``[*, I * a]``, I the destinations. One batched matrix product and a sum by group; the gradient of blocks is on them only.
+        ``[*, I * a]``, I the destinations. Differentiable to any order; the gradient of blocks is on them only. Beside the result
+        one transposed copy of x is made, and saved with blocks. Deterministic.
 
     >>> import torch, structops
     >>> g = structops.binary.mask_graph(torch.tensor([[0, 1], [1, 0]]))
@@ -86,11 +87,9 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
         check.fail(ValueError, op, f"x [.., {graph.num_src * b}]", list(x.shape))
     if bias is not None and tuple(bias.shape) != (graph.num_dst * a,):
         check.fail(ValueError, op, f"bias [{graph.num_dst * a}]", list(bias.shape))
-    groups = x.reshape(-1, graph.num_src, b).transpose(0, 1)
-    parts = groups.index_select(0, graph.col) @ blocks.transpose(1, 2)  # [E, rows, a]
-    y = cast(Tensor, segment_reduce(parts.contiguous(), graph.rowptr))  # [I, rows, a]
-    y = y.transpose(0, 1).reshape(*x.shape[:-1], graph.num_dst * a)
-    return y if bias is None else y + bias
+    y = block_spmm(graph, blocks, x.reshape(-1, x.shape[-1]).t().reshape(graph.num_src, b, -1)).reshape(graph.num_dst * a, -1).t()
+    y = y if bias is None else y + bias
+    return y.reshape(*x.shape[:-1], graph.num_dst * a)
 
 
 def hebbian_score(x: Tensor, y: Tensor) -> Tensor:
