@@ -10,8 +10,8 @@ from torch import Tensor
 
 from .. import _check as check
 from . import _ops as ops
-from ._bits import pack, pack_words, unpack_words
-from ._linear import bit_matmul, clip_of, first_order, masked, saved_mask, sign_test
+from ._bits import BitTensor, pack, pack_words, unpack_words
+from ._linear import NONE, bit_matmul, clip_of, first_order, masked, saved_mask, sign_test
 from ._weights import elastic
 
 PROBABILITIES = ("softmax", "bool", "elastic")
@@ -65,6 +65,115 @@ class _Threshold(torch.autograd.Function):
         return (*first_order(g, (grad,)), None)
 
 
+def _threshold(scale: Any, D: int, L: int, like: Tensor, tie: bool) -> Tensor:
+    """[2, L] of bits_gemm: bits of ``dot * scale > 0`` (tie: ``>= 0``) as the products in the dtype of ``like`` have them.
+
+    Over the dots -D..D they are false, then true, or the other way round.
+    """
+    scores = torch.arange(-D, D + 1, device=like.device).to(like.dtype) * scale
+    on = (scores >= 0 if tie else scores > 0).reshape(-1)
+    falls = on[0] & ~on[-1]
+    count = on.sum()
+    found = torch.stack([torch.where(falls, count - D, D + 1 - count), -falls.long()])
+    return found.int()[:, None].expand(2, L).contiguous()
+
+
+class _BoolAttention(torch.autograd.Function):
+    """1[scale sign(q) sign(k)' > 0] sign(v): score, threshold and packing are one kernel. Saves the bits of its operands."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: Any,
+        mask: Tensor | None,
+        tie: bool,
+        clip: float | None,
+        sign_zero: int,
+    ) -> Tensor:
+        test, last, D, L = sign_test(sign_zero), query.dim() - 1, query.shape[-1], key.shape[-2]
+        q, k, v = pack_words(query, last, test), pack_words(key, last, test), pack_words(value, last - 1, test)
+        known = scale.detach() if isinstance(scale, Tensor) else scale
+        limit = _threshold(known, D, L, query, tie)
+        on = ops.bits_gemm(
+            _flat(q), _flat(k)[None], None, D, [-2], [0], 0, D, False, None, None, None, None, None, limit, ops.OUT_BITS
+        ).reshape(*query.shape[:-1], -1)
+        if mask is not None:
+            rows = mask.expand(*mask.shape[:-1], L)
+            on &= pack_words(rows, rows.dim() - 1, ops.GT)
+        ctx.save_for_backward(
+            q, k, v, saved_mask(query, last, clip), saved_mask(key, last, clip), saved_mask(value, last - 1, clip), mask,
+            scale if isinstance(scale, Tensor) else None,
+        )  # fmt: skip
+        ctx.sizes, ctx.scale, ctx.tie = (D, L), None if isinstance(scale, Tensor) else scale, tie
+        context = bit_matmul(BitTensor(on, L, values="01", validate=False), BitTensor(v, L, validate=False))
+        return context.to(query.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor):  # type: ignore[override]
+        with torch.no_grad():
+            grads = _bool_grads(ctx, g)
+        return (*first_order(g, grads), None, None, None, None)
+
+
+def _flat(words: Tensor) -> Tensor:
+    """[groups, rows, W] of words [.., rows, W]."""
+    return words.reshape(-1, *words.shape[-2:])
+
+
+BLOCK = 1 << 20  # scores that a backward holds in floats at a time
+
+
+def _bool_grads(ctx: Any, g: Tensor) -> tuple:
+    """Of query, key, value and scale, by blocks of groups and rows, in their order; the scores are counted again."""
+    q, k, v, q_mask, k_mask, v_mask, mask, scale = ctx.saved_tensors
+    (D, L), last = ctx.sizes, g.dim() - 1
+    by = ctx.scale if scale is None else scale
+    lead, M = g.shape[:-2], g.shape[-2]
+    wide = torch.float64 if g.dtype == torch.float64 else torch.float32
+    signs = lambda words, K, dim: unpack_words(words, K, dim, g.dtype, -1.0, 1.0)
+    gf, qf, kf = _flat(g), _flat(q), _flat(k)
+    sq, sk, sv = signs(qf, D, 2), signs(kf, D, 2), signs(_flat(v), L, 1)
+    G = gf.shape[0]
+    gq, gk, gv = torch.empty_like(sq), torch.zeros_like(sk, dtype=wide), torch.zeros_like(sv, dtype=wide)
+    g_scale = torch.zeros((), dtype=wide, device=g.device)
+    allowed = None if mask is None else mask.expand(*lead, M, L).reshape(G, M, L) if G * M * L else mask
+    groups = max(1, BLOCK // max(M * L, 1))
+    rows = M if groups > 1 else max(1, BLOCK // max(L, 1))
+    for a in range(0, G, groups):
+        for m in range(0, M, rows):
+            at, of = slice(a, a + groups), slice(m, m + rows)
+            dots = ops.bits_gemm(qf[at, of].contiguous(), kf[None, at], None, D, [-2], [0], 0, D, False, *NONE, ops.OUT_I32)
+            dots = dots.to(g.dtype)
+            scores = dots * by
+            on, passes = (scores >= 0 if ctx.tie else scores > 0), scores.abs() < 1
+            if allowed is not None:
+                on, passes = on & allowed[at, of], passes & allowed[at, of]
+            gv[at] += on.to(g.dtype).transpose(1, 2) @ gf[at, of]
+            gs = (gf[at, of] @ sv[at].transpose(1, 2)) * passes
+            if ctx.needs_input_grad[3]:
+                g_scale += (gs * dots).sum(dtype=wide)
+            gs = gs * by
+            gq[at, of] = gs @ sk[at]
+            gk[at] += gs.transpose(1, 2) @ sq[at, of]
+    back = lambda t, rest, bits, dim: masked(t.to(g.dtype).reshape(*lead, *rest), bits, dim)
+    return (
+        back(gq, (M, D), q_mask, last),
+        back(gk, (L, D), k_mask, last),
+        back(gv, (L, sv.shape[2]), v_mask, last - 1),
+        g_scale.to(g.dtype).reshape(scale.shape) if scale is not None and ctx.needs_input_grad[3] else None,
+    )
+
+
+def _one_scale(scale: Any, query: Tensor) -> bool:
+    """One number for all scores, which leaves them in the dtype and shape of the query."""
+    if not isinstance(scale, Tensor):
+        return True
+    return scale.numel() == 1 and scale.dim() <= query.dim() and scale.dtype == query.dtype and scale.device == query.device
+
+
 def binary_attention(
     query: Tensor,
     key: Tensor,
@@ -97,8 +206,10 @@ def binary_attention(
 
     Returns:
         ``[.., M, O]`` in the dtype of the query. Products of signs are exact integers. Differentiable once in all floating
-        operands; what is kept of query, key and value is two bits a number, of bool and elastic probabilities a bit each besides
-        what softmax and the learned scale keep. Deterministic on bits.
+        operands; what is kept of query, key and value is two bits a number. ``bool`` with one number for a scale, without rank1
+        and value_residual, makes no ``[M, L]`` floats: scores become bits where they are counted, nothing is kept of them, and
+        backward counts them again, about a million at a time. Otherwise scores are floats, and of bool and elastic
+        probabilities a bit each is kept besides what softmax and the learned scale keep. Deterministic on bits.
 
     >>> import torch, structops
     >>> q = torch.tensor([[1.0, -1.0], [1.0, 1.0]])
@@ -122,16 +233,24 @@ def binary_attention(
     sign_test(sign_zero)
     if sign_zero not in (1, -1):
         check.fail(ValueError, op, "sign_zero 1 or -1", sign_zero)
+    scale = 1 / math.sqrt(max(D, 1)) if scale is None else scale
+    if mask is not None:
+        check.tensor(op, "mask", mask)
+        if mask.dtype != torch.bool:
+            check.fail(TypeError, op, "mask of dtype bool", mask.dtype)
+        sizes = (*query.shape[:-1], L)
+        if mask.dim() > len(sizes) or any(m not in (1, n) for m, n in zip(mask.shape[::-1], sizes[::-1], strict=False)):
+            check.fail(ValueError, op, f"mask that broadcasts to {list(sizes)}", list(mask.shape))
+    if probability == "bool" and rank1 is None and value_residual is None and _one_scale(scale, query):
+        context = _BoolAttention.apply(query, key, value, scale, mask, tie == ">=", limit, sign_zero)
+        return context if value_scale is None else context * value_scale
     scores = _BitProduct.apply(query, key, None, limit, sign_zero)
     if rank1 is not None:
         q_mean, q_rest, k_mean, k_rest = rank1
         left, right = torch.cat([q_mean, q_rest, q_rest], -1), torch.cat([k_rest, k_mean, k_rest], -1)
         scores = scores + left @ right.transpose(-1, -2)
-    scores = scores * (1 / math.sqrt(max(D, 1)) if scale is None else scale)
+    scores = scores * scale
     if mask is not None:
-        check.tensor(op, "mask", mask)
-        if mask.dtype != torch.bool:
-            check.fail(TypeError, op, "mask of dtype bool", mask.dtype)
         scores = scores.masked_fill(~mask, -math.inf)
     across = value.transpose(-1, -2)  # [.., O, L], packed along L
     if probability == "softmax":

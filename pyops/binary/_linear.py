@@ -18,7 +18,7 @@ SURROGATES = ("clip", "identity")
 SECOND = (
     "structops.binary: second derivatives are not available: the surrogate gradient of a sign is not the derivative of anything"
 )
-_NONE = (None,) * 6
+NONE = (None,) * 6
 
 
 class Refuse(torch.autograd.Function):
@@ -69,7 +69,7 @@ def trainable(*tensors: Any) -> bool:
 
 
 def _dots(x: Tensor, w: Tensor, K: int) -> Tensor:
-    return ops.bits_gemm(x, w[None], None, K, [-2], [0], 0, K, False, *_NONE, ops.OUT_I32)
+    return ops.bits_gemm(x, w[None], None, K, [-2], [0], 0, K, False, *NONE, ops.OUT_I32)
 
 
 class _Linear(torch.autograd.Function):
@@ -290,12 +290,12 @@ def bit_matmul(a: BitTensor, b: BitTensor | PackedWeight, *, count: str = "dot")
     if packed or b.words.dim() == 2:
         words = b.words if packed else b.words[None]
         flat_a = a.words.reshape(_product(lead) * M, W)
-        y = ops.bits_gemm(flat_a, words, b.panels if isinstance(b, PackedWeight) else None, a.K, *numbers, *_NONE, ops.OUT_I32)
+        y = ops.bits_gemm(flat_a, words, b.panels if isinstance(b, PackedWeight) else None, a.K, *numbers, *NONE, ops.OUT_I32)
         return y.reshape(*lead, M, y.shape[-1])
     if b.words.shape[:-2] != lead:
         check.fail(ValueError, op, f"b with the leading dimensions {list(lead)} of a", list(b.shape))
     G = _product(lead)
-    y = ops.bits_gemm(a.words.reshape(G, M, W), b.words.reshape(1, G, -1, W), None, a.K, *numbers, *_NONE, ops.OUT_I32)
+    y = ops.bits_gemm(a.words.reshape(G, M, W), b.words.reshape(1, G, -1, W), None, a.K, *numbers, *NONE, ops.OUT_I32)
     return y.reshape(*lead, M, y.shape[-1])
 
 

@@ -9,6 +9,8 @@ import structops
 import torch
 from cases import generator
 from compare import assert_close, assert_same
+from structops import backends
+from structops.binary import _attention as attention
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.nn import functional as F
@@ -83,7 +85,57 @@ def test_attention_keeps_bits() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel() * t.element_size()), t)[1], lambda t: t):
         B.binary_attention(q, k, v, probability="bool", scale=0.1)
     n, p = 2 * 128 * 64, 2 * 128 * 128
-    assert sum(kept) <= 3 * n * 2 // 8 + 2 * p // 8 + 64  # two bits a number, two a score, the size
+    assert sum(kept) <= 3 * n * 2 // 8  # two bits a number, nothing of the scores
+    kept.clear()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (kept.append(t.numel() * t.element_size()), t)[1], lambda t: t):
+        B.binary_attention(q, k, v, probability="bool", scale=0.1, value_residual=torch.zeros(2, 128, 64))
+    assert sum(kept) <= 3 * n * 2 // 8 + 2 * p // 8 + 4 * (p + n) + 64  # two bits a score and what the float product keeps
+
+
+SCALES = (0.37, -0.05, 0.0, math.inf, 1e-30)
+
+
+@pytest.mark.parametrize("tie", [">", ">="])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_bool_scores_become_bits(dtype: torch.dtype, tie: str, isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same probabilities and gradients as floats give, for scales of every kind, in blocks of groups and of rows."""
+    G, M, L, D, O = 6, 19, 70, 9, 5
+    size = 8.0 if dtype.itemsize >= 4 else 64.0  # the gradient of every probability is rounded to the dtype
+    q, k, v = rand(2, 3, M, D), rand(2, 3, L, D, seed=1), rand(2, 3, L, O, seed=2)
+    masks = (None, rand(M, L, seed=3) > 0, rand(2, 1, 1, L, seed=4) > 0, rand(M, 1, seed=5) > 0)
+    for block, mask, number in zip((1 << 20, 3 * M * L, 4 * L, 1, 1 << 20), (*masks, None), SCALES, strict=True):
+        monkeypatch.setattr(attention, "BLOCK", block)
+        for learned in (False, True):
+            leaves = [t.to(dtype).clone().requires_grad_() for t in (q, k, v)]
+            scale = torch.full((1, 1), number, dtype=dtype).requires_grad_() if learned else number
+            y = B.binary_attention(*leaves, probability="bool", scale=scale, mask=mask, tie=tie)
+            g = rand(*y.shape, seed=6).to(dtype)
+            y.backward(g)
+            wide = [t.detach().double().clone().requires_grad_() for t in leaves]
+            dots = sgn(wide[0]) @ sgn(wide[1]).transpose(-1, -2)
+            scores = dots.detach().to(dtype) * (scale.detach() if learned else scale)
+            on, passes = scores >= 0 if tie == ">=" else scores > 0, scores.abs() < 1
+            if mask is not None:
+                on, passes = on & mask, passes & mask
+            by = torch.tensor(number, dtype=torch.float64).requires_grad_()
+            surrogate = torch.where(passes, dots * by, 0.0)
+            p = surrogate + (on.double() - surrogate).detach()
+            want = p @ sgn(wide[2])
+            want.backward(g.double())
+            assert torch.equal(y.double(), want.round().detach()), (number, learned)
+            for mine, theirs in zip(leaves, wide, strict=True):
+                assert_close(mine.grad, theirs.grad, terms=4096, magnitude=size, what=number)
+            if learned:
+                assert_close(scale.grad.reshape(()), by.grad, terms=4 * G * M * L, magnitude=size, what=number)
+
+
+@pytest.mark.skipif(backends.native is None, reason="the reference unpacks")
+def test_bool_attention_makes_no_scores() -> None:
+    """Scores of 4096 by 4096 floats would be 64 MB, their bits are 2 MB."""
+    q, k, v = (torch.randn(4096, 32) for _ in range(3))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        B.binary_attention(q, k, v, probability="bool")
+    assert max(e.cpu_memory_usage for e in profile.events()) < 8 << 20
 
 
 def test_bool_ties() -> None:
@@ -110,6 +162,36 @@ def test_embedding_and_bag() -> None:
     B.binary_embedding_bag(index.reshape(-1), offsets, a).square().sum().backward()
     F.embedding_bag(index.reshape(-1), sgn(b), offsets).square().sum().backward()
     assert_close(a.grad, b.grad, terms=256)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+def test_bags_of_bits_are_exact(reduce: str, isa: str, poison: None) -> None:
+    """Every meaning of bits, against sums of integers: bags that are empty, long, and longer than a byte counts."""
+    for D in (1, 64, 200, 777):
+        w, g = rand(300, D), generator(D)
+        sizes = torch.cat([torch.tensor([0, 1, 2, 7, 8, 9, 247, 248, 249, 1000, 0]), torch.randint(0, 50, (20,), generator=g)])
+        index, ends = torch.randint(0, 300, (int(sizes.sum()),), generator=g), sizes.cumsum(0)
+        for bits in (B.pack(w), B.pack(w, polarity=-1), B.pack(w, values="01")):
+            rows = B.unpack(bits, torch.float64)
+            want = F.embedding_bag(index, rows, ends - sizes, mode=reduce)
+            for i in (index, index.int()):
+                got = B.binary_embedding_bag(i, (ends - sizes).to(i.dtype), bits, reduce)
+                assert torch.equal(got, want.float())
+            assert torch.equal(B.binary_embedding(index, bits).double(), rows[index])
+
+
+@pytest.mark.skipif(backends.native is None, reason="the reference unpacks")
+def test_a_bag_makes_nothing_of_its_rows() -> None:
+    """The floats of the rows would be 64 MB; the result is 16 KB."""
+    bits, index = B.pack(torch.ones(1000, 256)), torch.zeros(1 << 16, dtype=torch.int64)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        B.binary_embedding_bag(index, torch.arange(0, 1 << 16, 1 << 12), bits)
+    assert max(e.cpu_memory_usage for e in profile.events()) < 1 << 20
+
+
+def test_bags_on_threads(on_threads) -> None:
+    bits, index = B.pack(rand(5000, 200)), torch.randint(0, 5000, (60000,), generator=generator(3))
+    on_threads(lambda: B.binary_embedding_bag(index, torch.arange(0, 60000, 30), bits))
 
 
 # ---- masked linear layers --------------------------------------------------------------------------------------------
@@ -141,7 +223,12 @@ def test_block_sparse_linear() -> None:
     dense = dense.permute(0, 2, 1, 3).reshape(8, 15)
     x, bias = rand(6, 15), rand(8, seed=3)
     assert_close(B.block_sparse_linear(x, graph, blocks, bias), F.linear(x, dense, bias), terms=64)
-    assert gradcheck(lambda x, b: B.block_sparse_linear(x, graph, b), (x.requires_grad_(), blocks.requires_grad_()))
+    leaves = x.requires_grad_(), blocks.requires_grad_()
+    assert gradcheck(lambda x, b: B.block_sparse_linear(x, graph, b), leaves)
+    assert gradgradcheck(lambda x, b: B.block_sparse_linear(x, graph, b), leaves)
+    for shape in ((), (2, 3), (0,)):
+        x = rand(*shape, 15, seed=4)
+        assert_close(B.block_sparse_linear(x, graph, blocks.detach(), bias), F.linear(x, dense, bias), terms=64)
 
 
 def test_prune_and_regrow() -> None:
@@ -187,11 +274,20 @@ def test_hebbian_score() -> None:
         (lambda: B.binary_attention(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3), probability="elastic"), ValueError),
         (lambda: B.binary_attention(torch.zeros(2, 3), torch.zeros(2, 3).double(), torch.zeros(2, 3)), TypeError),
         (lambda: B.binary_attention(*(torch.zeros(2, 3),) * 3, mask=torch.zeros(2, 2)), TypeError),
+        (lambda: B.binary_attention(*(torch.zeros(2, 3),) * 3, probability="bool", mask=torch.ones(3, 2).bool()), ValueError),
+        (lambda: B.binary_attention(*(torch.zeros(2, 3),) * 3, mask=torch.ones(1, 2, 2).bool()), ValueError),
         (lambda: B.binary_attention(*(torch.zeros(2, 3),) * 3, sign_zero=0), ValueError),
         (lambda: B.binary_embedding(torch.tensor([3]), torch.zeros(3, 2)), IndexError),
         (lambda: B.binary_embedding(torch.tensor([-1]), torch.zeros(3, 2)), IndexError),
         (lambda: B.binary_embedding(torch.tensor([0.0]), torch.zeros(3, 2)), TypeError),
         (lambda: B.binary_embedding_bag(torch.tensor([0]), torch.tensor([0, 3]), torch.zeros(3, 2)), ValueError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0, 3]), torch.tensor([0]), B.pack(torch.zeros(3, 2))), IndexError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0, 1]), torch.tensor([1]), B.pack(torch.zeros(3, 2))), ValueError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0, 1]), torch.tensor([0, 3]), B.pack(torch.zeros(3, 2))), ValueError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0, 1]), torch.tensor([0, 2, 1]), B.pack(torch.zeros(3, 2))), ValueError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0]), torch.tensor([0]), B.pack(torch.zeros(3, 2), 0)), ValueError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0.0]), torch.tensor([0]), B.pack(torch.zeros(3, 2))), TypeError),
+        (lambda: B.binary_embedding_bag(torch.tensor([0]), torch.tensor([0]), B.pack(torch.zeros(3, 2)), "min"), ValueError),
         (lambda: B.sparse_linear(torch.zeros(2, 3), B.mask_graph(torch.ones(2, 2)), torch.zeros(4)), ValueError),
         (lambda: B.sparse_linear(torch.zeros(2, 2), B.mask_graph(torch.ones(2, 2)), torch.zeros(3)), ValueError),
         (lambda: B.sparse_linear(torch.zeros(2, 2), torch.ones(2, 2), torch.zeros(4)), TypeError),
