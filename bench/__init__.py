@@ -106,6 +106,7 @@ OPS = {
     "bits_gemm": "bench_binary_linear",
     "bits_w1a8": "bench_binary_linear",
     "bits_w1a16": "bench_binary_linear",
+    "bits_bag": "bench_binary_structured",
     "bits_conv": "bench_binary_conv",
     "quantize": "bench_binary_quantize",
     "quantize_bwd": "bench_binary_quantize",
@@ -163,6 +164,7 @@ FAMILIES = {
         "bench_binary_conv",
         "bench_binary_quantize",
         "bench_binary_layers",
+        "bench_binary_structured",
     ),
     "overhead": ("bench_overhead",),
 }

@@ -21,7 +21,7 @@ from .peers import load
 
 BOTH_PACKED, AHEAD, BITS, TRAIN = "linear, packs both", "linear, packed weight", "linear, bits in and out", "linear, training"
 GEMM, HAMMING, A8, A16 = "bit GEMM", "Hamming GEMM", "w1a8", "w1a16"
-FLOAT, INT8 = "torch float32", "torch int8 dynamic"
+FLOAT, INT8, INT_MM = "torch float32", "torch int8 dynamic", "torch._int_mm"
 
 
 def cases(level: str) -> Iterator[Case]:
@@ -80,6 +80,16 @@ def _int8(weight: Tensor) -> torch.nn.Module:
         return torch.ao.quantization.quantize_dynamic(torch.nn.Sequential(layer), {torch.nn.Linear}, torch.qint8)
 
 
+def _int_mm(a: Tensor, b: Tensor) -> Provider:
+    """a [M, K] times b [N, K] transposed, both small integers kept as int8: exact."""
+    a8, b8 = a.to(torch.int8), b.to(torch.int8).t()
+    try:
+        torch._int_mm(a8, b8)
+    except RuntimeError as refused:
+        return Provider(INT_MM, None, str(refused).splitlines()[0])
+    return Provider(INT_MM, runner(lambda: torch._int_mm(a8, b8), FWD))
+
+
 def _bnn_lab(a: Tensor, b: Tensor) -> Provider:
     kernels, reason = load("bnn.kernels")
     if kernels is None or a.is_cuda:
@@ -132,13 +142,18 @@ def _build(what: str, M: int, N: int, K: int, device: str) -> Prepared:
         given = v.to(torch.int8) if what == A8 else v
         ours = Provider(OURS, do(lambda: binary.packed_linear(given, ahead)))
         peers = [Provider(FLOAT, do(lambda: F.linear(v, sw)))]
+        if what == A8:
+            peers.append(_int_mm(v, sw))
         return Prepared(ours, peers, lambda: (v.double() @ sw.double().t(),))
     if what == BITS:
         threshold = torch.stack([torch.arange(N) % 7 - 3, -(torch.arange(N) % 2)]).int().to(device)
         ours = Provider(OURS, do(lambda: binary.binary_linear(bits, ahead, threshold=threshold).words))
         want = lambda: (bits_ref.to_words((dot() >= threshold[0]) ^ threshold[1].bool()).double(),)
-        # Floats are not bits: the peer's result is compared in the cases beside this one.
-        return Prepared(ours, [Provider(FLOAT, lambda: as_float.run()[:0])], want)
+        # Numbers are not bits: the peers' results are compared in the cases beside this one.
+        integers = _int_mm(sx, sw)
+        uncompared = integers.run and (lambda: integers.run()[:0])
+        peers = [Provider(FLOAT, lambda: as_float.run()[:0]), Provider(INT_MM, uncompared, integers.reason)]
+        return Prepared(ours, peers, want)
     weight = w if what == BOTH_PACKED else ahead
     ours = Provider(OURS, do(lambda: binary.binary_linear(x, weight)))
     peers = [as_float]
