@@ -24,7 +24,7 @@ STRUCTOPS_DEVICE float value(const BitsBagArgs& a, int32_t count, int32_t n) {
   if (n == 0) return 0.f;
   if (a.reduce == BagReduce::max) return float(count >= (a.one > a.zero ? 1 : n) ? a.one : a.zero);
   const float sum = float(a.zero * n + (a.one - a.zero) * count);
-  return a.reduce == BagReduce::mean ? __fdiv_rn(sum, float(n)) : sum;
+  return a.reduce == BagReduce::mean ? sum / float(n) : sum;
 }
 
 __global__ void __launch_bounds__(kThreads) bag(const BitsBagArgs a, const IndexRef offsets, const IndexRef index) {

@@ -21,7 +21,7 @@ def fresh_dynamo():
 
 
 @needs_cpp
-@pytest.mark.parametrize("name", ["linear", "epilogue", "conv", "sequence"])
+@pytest.mark.parametrize("name", ["linear", "epilogue", "conv", "sequence", "attention"])
 def test_training(name: str) -> None:
     """One graph, the same values, the same gradients."""
     x, scale = torch.randn(5, 70), torch.rand(9)
@@ -30,6 +30,7 @@ def test_training(name: str) -> None:
         "linear": (lambda x, w: binary.binary_linear(x, w), (x, W)),
         "epilogue": (lambda x, w, s: binary.binary_linear(x, w, s, scale=s, prelu=(s, s, s), residual=x[:, :9]), (x, W, scale)),
         "conv": (lambda x, w: binary.binary_conv2d(x, w, padding=1, pad_value=-1), (image, V)),
+        "attention": (lambda q, k, s: binary.binary_attention(q, k, k, probability="bool", scale=s[:1]), (x, W, scale)),
         "sequence": (lambda x, w: binary.binary_conv1d(x, w, padding="same"), (torch.randn(2, 4, 9), V[:, :, 0].contiguous())),
     }[name]
     results = []
@@ -53,6 +54,17 @@ def test_inference() -> None:
         compiled = torch.compile(layers, fullgraph=True, backend="aot_eager")
         for a, b in zip(compiled(x, image), layers(x, image), strict=True):
             assert torch.allclose(a, b, atol=1e-4)  # integers but for packed_linear, which a backend may sum in another order
+
+
+@needs_cpp
+def test_bags_of_bits() -> None:
+    def layers(index: Tensor, offsets: Tensor) -> Tensor:
+        return binary.binary_embedding_bag(index, offsets, binary.BitTensor(words, 70, validate=False), "mean")
+
+    words, index, offsets = binary.pack(W).words, torch.randint(0, 9, (30,)), torch.tensor([0, 4, 4, 11])
+    compiled = torch.compile(layers, fullgraph=True, backend="aot_eager", dynamic=True)
+    for n in (30, 17):
+        assert torch.equal(compiled(index[:n], offsets), layers(index[:n], offsets))
 
 
 class Small(torch.nn.Module):
