@@ -30,7 +30,7 @@ def test_training(name: str) -> None:
         "linear": (lambda x, w: binary.binary_linear(x, w), (x, W)),
         "epilogue": (lambda x, w, s: binary.binary_linear(x, w, s, scale=s, prelu=(s, s, s), residual=x[:, :9]), (x, W, scale)),
         "conv": (lambda x, w: binary.binary_conv2d(x, w, padding=1, pad_value=-1), (image, V)),
-        "attention": (lambda q, k, s: binary.binary_attention(q, k, k, probability="bool", scale=s[:1]), (x, W, scale)),
+        "attention": (lambda q, k, s: binary.binary_attention(q, k, 0.5 - k, probability="bool", scale=s[:1]), (x, W, scale)),
         "sequence": (lambda x, w: binary.binary_conv1d(x, w, padding="same"), (torch.randn(2, 4, 9), V[:, :, 0].contiguous())),
     }[name]
     results = []
