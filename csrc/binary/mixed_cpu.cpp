@@ -43,14 +43,19 @@ STRUCTOPS_INLINE Ints add_products(Ints acc, Ints bits, Ints x) {
 #endif
 }
 
-template <int R> STRUCTOPS_INLINE void byte_tile(const int32_t* x, int64_t ldx, const uint32_t* panel, int64_t steps, int32_t (*sum)[kPanelRows]) {
-  constexpr int L = W<int32_t>, V = L == 16 ? 4 : 2;
+// Rows of the largest tile: with 32 registers, enough that taking the bits apart is a small part of the work.
+constexpr int kByteRows = W<int32_t> == 16 ? 12 : 4;
+constexpr int64_t kByteSteps = 64;
+
+// sum = or, where `more`, += the products of R rows with a panel.
+template <int R> void byte_tile(const int32_t* x, int64_t ldx, const uint32_t* panel, int64_t steps, bool more, int32_t (*sum)[kPanelRows]) {
+  constexpr int L = W<int32_t>, V = L == 16 && R <= 4 ? 4 : 2;
   for (int c = 0; c < kPanelRows; c += L * V) {
     Ints acc[R][V];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = Ints{};
+      for (int v = 0; v < V; ++v) acc[r][v] = more ? load(sum[r] + c + v * L) : Ints{};
     for (int64_t s = 0; s < steps; ++s) {
       VecU32 word[V];
 #pragma GCC unroll 4
@@ -62,7 +67,7 @@ template <int R> STRUCTOPS_INLINE void byte_tile(const int32_t* x, int64_t ldx, 
           bits[v] = (Ints)(word[v] & 0x01010101u);
           word[v] >>= 1;
         }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int r = 0; r < R; ++r) {
           const Ints y = splat(x[r * ldx + 8 * s + t]);
 #pragma GCC unroll 4
@@ -70,11 +75,44 @@ template <int R> STRUCTOPS_INLINE void byte_tile(const int32_t* x, int64_t ldx, 
         }
       }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) store(sum[r] + c + v * L, acc[r][v]);
   }
+}
+
+// x in the order of the bits, padded with 0 to `count` bytes; returns its sum.
+STRUCTOPS_INLINE int32_t order_bytes(const int8_t* x, int64_t K, int64_t count, int8_t* out) {
+  uint32_t sum = 0;
+  for (int64_t k = 0; k < K; ++k) sum += uint32_t(int32_t(x[k]));
+  int64_t k = 0;
+#if defined(__AVX2__)
+  for (; k + 32 <= K; k += 32) {
+    const __m128i first = _mm_loadu_si128((const __m128i*)(x + k)), last = _mm_loadu_si128((const __m128i*)(x + k + 16));
+    const __m128i a = _mm_unpacklo_epi8(first, _mm_srli_si128(first, 8)), b = _mm_unpacklo_epi8(last, _mm_srli_si128(last, 8));
+    _mm_storeu_si128((__m128i*)(out + k), _mm_unpacklo_epi16(a, b));
+    _mm_storeu_si128((__m128i*)(out + k + 16), _mm_unpackhi_epi16(a, b));
+  }
+#endif
+  for (; k < count; ++k) out[k / 32 * 32 + k % 8 * 4 + k % 32 / 8] = k < K ? x[k] : int8_t(0);
+  return int32_t(sum);
+}
+
+// Tiles of R rows, then of fewer, of `rows` rows; of kByteSteps words at a time, whose activations stay in L1.
+template <int R> STRUCTOPS_INLINE void byte_rows(const int32_t* x, int64_t ldx, const uint32_t* panel, int64_t steps, int rows, int32_t (*sum)[kPanelRows]) {
+  int64_t s = 0;
+  do {  // once where there are no steps, for the zeros
+    const int64_t count = steps - s < kByteSteps ? steps - s : kByteSteps;
+    const int32_t* const xs = x + 8 * s;
+    const uint32_t* const words = panel + s * kPanelRows;
+    int r = 0;
+    for (; r + R <= rows; r += R) byte_tile<R>(xs + r * ldx, ldx, words, count, s > 0, sum + r);
+    if constexpr (R > 4)
+      for (; r + 4 <= rows; r += 4) byte_tile<4>(xs + r * ldx, ldx, words, count, s > 0, sum + r);
+    for (; r < rows; ++r) byte_tile<1>(xs + r * ldx, ldx, words, count, s > 0, sum + r);
+    s += kByteSteps;
+  } while (s < steps);
 }
 
 }  // namespace
@@ -88,32 +126,23 @@ void bits_w1a8(const BitsMixedArgs& a, const ParallelFor& pf) {
   int32_t* const total = hold<int32_t>(sum_buffer, a.M);
   auto order = [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
-      const int8_t* const in = static_cast<const int8_t*>(a.x) + m * a.K;
-      int8_t* const out = reinterpret_cast<int8_t*>(x + m * row);
-      uint32_t sum = 0;
-      for (int64_t k = 0; k < 4 * row; ++k) {
-        const int8_t v = k < a.K ? in[k] : int8_t(0);
-        sum += uint32_t(int32_t(v));
-        out[k / 32 * 32 + k % 8 * 4 + k % 32 / 8] = v;
-      }
-      total[m] = int32_t(sum);
+      total[m] = order_bytes(static_cast<const int8_t*>(a.x) + m * a.K, a.K, 4 * row, reinterpret_cast<int8_t*>(x + m * row));
     }
   };
   parallel_for(pf, a.M, 1 + 32768 / (row + 1), order);
-  constexpr int R = 4;
-  const int64_t blocks = div_up(a.M, R), tasks = NB * div_up(blocks, 16);
+  constexpr int R = kByteRows, most = 96;  // rows of a tile and of a task
+  const int64_t tasks = NB * div_up(a.M, most);
   auto body = [&](int64_t begin, int64_t end) {
     alignas(64) int32_t sum[R][kPanelRows];
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t q = task % NB, n0 = q * kPanelRows, first = task / NB * 16;
+      const int64_t q = task % NB, n0 = q * kPanelRows, first = task / NB * most;
+      const int64_t last = a.M - first < most ? a.M : first + most;
       const int cols = int(a.N - n0 < kPanelRows ? a.N - n0 : kPanelRows);
-      for (int64_t block = first; block < blocks && block < first + 16; ++block) {
-        const int64_t m0 = block * R;
-        const int rows = int(a.M - m0 < R ? a.M - m0 : R);
+      for (int64_t m0 = first; m0 < last; m0 += R) {
+        const int rows = int(last - m0 < R ? last - m0 : R);
         for (int64_t p = 0; p < a.P; ++p) {
           const uint32_t* const panel = panels + (p * NB + q) * steps * kPanelRows;
-          if (rows == R) byte_tile<R>(x + m0 * row, row, panel, steps, sum);
-          else for (int r = 0; r < rows; ++r) byte_tile<1>(x + (m0 + r) * row, row, panel, steps, sum + r);
+          byte_rows<R>(x + m0 * row, row, panel, steps, rows, sum);
           const int32_t coef = int32_t(a.coef[p]), base = int32_t(a.base);
           for (int r = 0; r < rows; ++r) {
             int32_t* const out = static_cast<int32_t*>(a.out) + (m0 + r) * a.N + n0;

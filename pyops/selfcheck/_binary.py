@@ -90,7 +90,7 @@ def conv_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
 
 
 def mixed_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
-    for M, N, K in ((1, 3, 5), (6, 70, 130), (5, 64, 64)):
+    for M, N, K in ((1, 3, 5), (6, 70, 130), (5, 64, 64), (29, 65, 2100), (3, 5, 0)):
         w = words(g, 2, N, K=K)
         if op == "bits_w1a8":
             x = torch.randint(-128, 128, (M, K), generator=g).to(torch.int8)
