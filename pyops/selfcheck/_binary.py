@@ -74,6 +74,8 @@ def gemm_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         yield a, b, None, K, [-1, 1], [0, 0], 0, 0, False, *none[0], 0
         yield a, b, None, K, [-1, 2], [1, -2], -1, 0, True, *none[0], 0
         yield words(g, 3, M, K=K), words(g, 1, 3, N, K=K), None, K, [-2], [0], 0, K, False, *none[0], 0
+        *_, e = epilogues(g, N, M)  # a threshold
+        yield words(g, 3, M, K=K), words(g, 1, 3, N, K=K), None, K, [-2], [0], 0, K, False, *e
 
 
 def conv_cases(op: str, g: torch.Generator) -> Iterator[tuple]:
