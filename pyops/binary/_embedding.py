@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .. import _check as check
-from ..graph import checked_pointer
-from ..sparse import segment_reduce
+from ..graph import Graph, checked_pointer
+from ..sparse import segment_reduce, spmm
 from . import _ops as ops
 from ._bits import BitTensor, unpack_words
 from ._signs import sign
@@ -42,9 +42,7 @@ def _values(bits: BitTensor) -> tuple[int, int]:
     return (0, 1) if bits.values == "01" else (-bits.polarity, bits.polarity)
 
 
-def _signs(index: Tensor, weight: Tensor, sign_zero: int, clip: float | None) -> Tensor:
-    """Signs of the rows that ``index`` [*] names, [*, D]; only those rows are quantized."""
-    rows = F.embedding(index, weight)
+def _signs(rows: Tensor, sign_zero: int, clip: float | None) -> Tensor:
     return sign(rows, "identity", sign_zero=sign_zero) if clip is None else sign(rows, clip=clip, sign_zero=sign_zero)
 
 
@@ -65,7 +63,7 @@ def binary_embedding(index: Tensor, weight: Tensor | BitTensor, *, sign_zero: in
     """
     _checked("binary_embedding", index, weight)
     if not isinstance(weight, BitTensor):
-        return _signs(index, weight, sign_zero, clip)
+        return _signs(F.embedding(index, weight), sign_zero, clip)
     zero, one = _values(weight)
     words = weight.words.index_select(0, index.reshape(-1))
     return unpack_words(words, weight.K, 1, torch.float32, zero, one).reshape(*index.shape, weight.K)
@@ -88,7 +86,8 @@ def binary_embedding_bag(
 
     Returns:
         ``[B, D]`` in the dtype of the weight, float32 of bits; 0 for empty bags. Deterministic. A packed table is summed on its
-        bits, by carry-save counters: nothing of size E * D is made, and sums below 2**24 are exact.
+        bits, by carry-save counters: nothing of size E * D is made, and sums below 2**24 are exact. Of a float table the signs
+        are taken once, or where the bags name less than half as many rows as it has (and in compiled code) of those rows.
 
     >>> import torch, structops
     >>> w = torch.tensor([[1.0, 2.0], [-3.0, 4.0]])
@@ -104,7 +103,10 @@ def binary_embedding_bag(
         check.fail(ValueError, op, "index [E] and offsets [B]", f"{list(index.shape)} and {list(offsets.shape)}")
     _checked(op, index, weight)
     ends = torch.cat([offsets.long(), offsets.new_full((1,), index.numel(), dtype=torch.int64)])
+    ends, (N, D), E = checked_pointer(op, "offsets", ends, index, index.numel()), weight.shape, index.numel()
     if not isinstance(weight, BitTensor):
-        return cast(Tensor, segment_reduce(_signs(index, weight, sign_zero, clip), ends, reduce))
-    ends = checked_pointer(op, "offsets", ends, index, index.numel())
-    return ops.bits_bag(weight.words, index.contiguous(), ends, weight.K, *_values(weight), REDUCES.index(reduce))
+        if torch.compiler.is_compiling() or 2 * E <= N:  # few of many rows, or no structure to be analysed
+            return cast(Tensor, segment_reduce(_signs(F.embedding(index, weight), sign_zero, clip), ends, reduce))
+        table = _signs(weight, sign_zero, clip)
+        return cast(Tensor, spmm(Graph.from_csr(ends, index, N), table, None, "copy_u", reduce))
+    return ops.bits_bag(weight.words, index.contiguous(), ends, D, *_values(weight), REDUCES.index(reduce))

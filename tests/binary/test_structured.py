@@ -180,6 +180,31 @@ def test_bags_of_bits_are_exact(reduce: str, isa: str, poison: None) -> None:
             assert torch.equal(B.binary_embedding(index, bits).double(), rows[index])
 
 
+@pytest.mark.parametrize("reduce", ["sum", "mean", "max"])
+@pytest.mark.parametrize("rows", [12, 500])
+def test_learned_bags(rows: int, reduce: str) -> None:
+    """Values, gradients of any order and the sign of zero, for tables smaller and larger than what the bags name."""
+    w, g = rand(rows, 5), generator(2)
+    w[::3, 1] = 0
+    index, offsets = torch.randint(0, rows, (40,), generator=g), torch.tensor([0, 0, 3, 17, 17, 30])
+    for sign_zero in (-1, 0, 1):
+        got = B.binary_embedding_bag(index.int(), offsets.int(), w, reduce, sign_zero=sign_zero)
+        table = torch.where(w == 0, float(sign_zero), w.sign())
+        assert_close(got, F.embedding_bag(index, table, offsets, mode=reduce), terms=64)
+    a, b = w.clone().requires_grad_(), w.clone().requires_grad_()
+    if reduce == "max":  # torch gives the gradient of equal signs to another row
+        return
+    a, b = w.clone().requires_grad_(), w.clone().requires_grad_()
+    B.binary_embedding_bag(index, offsets, a, reduce).square().sum().backward()
+    F.embedding_bag(index, sgn(b), offsets, mode=reduce).square().sum().backward()
+    assert_close(a.grad, b.grad, terms=256)
+    y = B.binary_embedding_bag(index, offsets, a, reduce, clip=None).square().sum()
+    (first,) = torch.autograd.grad(y, a, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), a)
+    bags = F.embedding_bag(index, torch.eye(rows, dtype=torch.float64), offsets, mode=reduce)
+    assert_close(second, 4 * bags.t() @ (bags @ first.detach()), terms=1024, magnitude=64.0)
+
+
 @pytest.mark.skipif(backends.native is None, reason="the reference unpacks")
 def test_a_bag_makes_nothing_of_its_rows() -> None:
     """The floats of the rows would be 64 MB; the result is 16 KB."""
