@@ -21,9 +21,9 @@ from .case import BOTH, FWD, OURS, Case, Prepared, Provider, at_level, runner
 from .models import Traffic
 
 B = structops.binary
-BAG, BLOCKS, ATTENTION = "embedding bag of bits", "block-sparse linear", "bool attention"
+BAG, LEARNED, BLOCKS, ATTENTION = "embedding bag of bits", "embedding bag, training", "block-sparse linear", "bool attention"
 UNPACKED, GATHERED, DENSE, BSR = "gather, unpack, reduce", "gather, batched product, reduce", "torch dense", "torch BSR"
-COMPOSED = "float composition"
+COMPOSED, SIMULATED = "float composition", "float simulation"
 
 
 def cases(level: str) -> Iterator[Case]:
@@ -38,6 +38,8 @@ def cases(level: str) -> Iterator[Case]:
         moved = E * (8 * ops.words_of(D) + 8) + 4 * bags * D
         title = f"{bags} bags of {size} of {N} rows of {D}"
         yield Case(BAG, FWD, "random", title, D, partial(_bag, N, D, bags, size), Traffic(moved, moved, E * D), {FLOAT: 2.0})
+        low, high = 4 * (3 * N * D + 2 * bags * D) + 16 * E, 4 * (3 * N * D + 2 * E * D + 2 * bags * D) + 16 * E
+        yield Case(LEARNED, BOTH, "random", title, D, partial(_learned, N, D, bags, size), Traffic(low, high, 2 * E * D))
     for rows, width, block in at_level(
         level,
         smoke=[(3, 24, 4)],
@@ -91,6 +93,25 @@ def _bag(N: int, D: int, bags: int, size: int, device: str) -> Prepared:
     return Prepared(ours, peers, do(lambda: F.embedding_bag(index, table.double(), offsets, mode="sum")), tolerance=0)
 
 
+def _learned(N: int, D: int, bags: int, size: int, device: str) -> Prepared:
+    table, index = _table(N, D, bags * size, device)
+    offsets = torch.arange(0, bags * size, size, device=device)
+    latent, grad = table * torch.rand(N, 1, device=device) * 2, torch.rand(bags, D, device=device)
+
+    def run(f, dtype: torch.dtype = torch.float32):
+        leaf = latent.to(dtype, copy=True).requires_grad_()
+        return runner(lambda: f(leaf), BOTH, (leaf,), grad.to(dtype))
+
+    simulated = lambda w: F.embedding_bag(index, _through(w), offsets, mode="sum")
+    ours = Provider(OURS, run(lambda w: B.binary_embedding_bag(index, offsets, w, "sum")))
+    return Prepared(ours, [Provider(SIMULATED, run(simulated))], run(simulated, torch.float64))
+
+
+def _through(t: Tensor) -> Tensor:
+    """Signs, with the gradient of a clamp."""
+    return (signs(t).to(t.dtype) - t.clamp(-1, 1)).detach() + t.clamp(-1, 1)
+
+
 def _gathered(x: Tensor, graph: structops.Graph, blocks: Tensor) -> Tensor:
     a, b = blocks.shape[1:]
     parts = x.reshape(-1, graph.num_src, b).transpose(0, 1)[graph.col.long()] @ blocks.transpose(1, 2)
@@ -131,11 +152,10 @@ def _blocks(rows: int, width: int, block: int, direction: str, device: str) -> P
 
 
 def _floats(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    through = lambda t: (signs(t).to(t.dtype) - t.clamp(-1, 1)).detach() + t.clamp(-1, 1)
-    scores = through(q) @ through(k).transpose(-1, -2) / math.sqrt(q.shape[-1])
+    scores = _through(q) @ _through(k).transpose(-1, -2) / math.sqrt(q.shape[-1])
     # torch's clamp passes the gradient at its bounds, the threshold does not.
     surrogate = scores * (scores.abs() < 1)
-    return (surrogate + ((scores > 0).to(q.dtype) - surrogate).detach()) @ through(v)
+    return (surrogate + ((scores > 0).to(q.dtype) - surrogate).detach()) @ _through(v)
 
 
 def _attention(heads: int, T: int, D: int, direction: str, device: str) -> Prepared:
