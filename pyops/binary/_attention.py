@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from .. import _check as check
 from . import _ops as ops
-from ._bits import BitTensor, pack, pack_words, unpack_words
+from ._bits import BitTensor, _product, pack, pack_words, unpack_words
 from ._linear import NONE, bit_matmul, clip_of, first_order, masked, saved_mask, sign_test
 from ._weights import elastic
 
@@ -65,8 +67,8 @@ class _Threshold(torch.autograd.Function):
         return (*first_order(g, (grad,)), None)
 
 
-def _threshold(scale: Any, D: int, L: int, like: Tensor, tie: bool) -> Tensor:
-    """[2, L] of bits_gemm: bits of ``dot * scale > 0`` (tie: ``>= 0``) as the products in the dtype of ``like`` have them.
+def _cut(scale: Any, D: int, like: Tensor, tie: bool) -> Tensor:
+    """(threshold, flip) of bits_gemm: bits of ``dot * scale > 0`` (tie: ``>= 0``) as products in the dtype of ``like`` have them.
 
     Over the dots -D..D they are false, then true, or the other way round.
     """
@@ -74,8 +76,21 @@ def _threshold(scale: Any, D: int, L: int, like: Tensor, tie: bool) -> Tensor:
     on = (scores >= 0 if tie else scores > 0).reshape(-1)
     falls = on[0] & ~on[-1]
     count = on.sum()
-    found = torch.stack([torch.where(falls, count - D, D + 1 - count), -falls.long()])
-    return found.int()[:, None].expand(2, L).contiguous()
+    return torch.stack([torch.where(falls, count - D, D + 1 - count), -falls.long()]).int()
+
+
+@lru_cache(maxsize=256)
+def _number_cut(scale: float, D: int, dtype: torch.dtype, tie: bool) -> list[int]:
+    return _cut(scale, D, torch.empty(0, dtype=dtype), tie).tolist()
+
+
+def _threshold(scale: Any, D: int, L: int, like: Tensor, tie: bool) -> Tensor:
+    """The same [2, L] for every key."""
+    if isinstance(scale, Tensor) or torch.compiler.is_compiling():
+        found = _cut(scale, D, like, tie)
+    else:
+        found = torch.tensor(_number_cut(scale, D, like.dtype, tie), dtype=torch.int32, device=like.device)
+    return found[:, None].expand(2, L).contiguous()
 
 
 class _BoolAttention(torch.autograd.Function):
@@ -99,14 +114,15 @@ class _BoolAttention(torch.autograd.Function):
         limit = _threshold(known, D, L, query, tie)
         on = ops.bits_gemm(
             _flat(q), _flat(k)[None], None, D, [-2], [0], 0, D, False, None, None, None, None, None, limit, ops.OUT_BITS
-        ).reshape(*query.shape[:-1], -1)
+        ).reshape(*query.shape[:-1], ops.words_of(L))
         if mask is not None:
             rows = mask.expand(*mask.shape[:-1], L)
             on &= pack_words(rows, rows.dim() - 1, ops.GT)
-        ctx.save_for_backward(
-            q, k, v, saved_mask(query, last, clip), saved_mask(key, last, clip), saved_mask(value, last - 1, clip), mask,
-            scale if isinstance(scale, Tensor) else None,
-        )  # fmt: skip
+        masks = (
+            saved_mask(t, dim, clip) if needed else None
+            for t, dim, needed in zip((query, key, value), (last, last, last - 1), ctx.needs_input_grad, strict=False)
+        )
+        ctx.save_for_backward(q, k, v, *masks, mask, scale if isinstance(scale, Tensor) else None)
         ctx.sizes, ctx.scale, ctx.tie = (D, L), None if isinstance(scale, Tensor) else scale, tie
         context = bit_matmul(BitTensor(on, L, values="01", validate=False), BitTensor(v, L, validate=False))
         return context.to(query.dtype)
@@ -120,7 +136,15 @@ class _BoolAttention(torch.autograd.Function):
 
 def _flat(words: Tensor) -> Tensor:
     """[groups, rows, W] of words [.., rows, W]."""
-    return words.reshape(-1, *words.shape[-2:])
+    return words.reshape(_product(words.shape[:-2]), *words.shape[-2:])
+
+
+def _mask_blocks(mask: Tensor, lead: tuple[int, ...]) -> Callable[[slice, slice], Tensor]:
+    """Blocks of groups and rows of a mask that broadcasts, which is never expanded to all of them."""
+    full = mask.reshape((1,) * (len(lead) + 2 - mask.dim()) + mask.shape)
+    flat = _flat(full)
+    group = torch.arange(flat.shape[0], device=mask.device).reshape(full.shape[:-2]).expand(lead).reshape(-1)
+    return lambda at, of: flat[:, of if flat.shape[1] > 1 else slice(None)].index_select(0, group[at])
 
 
 BLOCK = 1 << 20  # scores that a backward holds in floats at a time
@@ -139,9 +163,9 @@ def _bool_grads(ctx: Any, g: Tensor) -> tuple:
     G = gf.shape[0]
     gq, gk, gv = torch.empty_like(sq), torch.zeros_like(sk, dtype=wide), torch.zeros_like(sv, dtype=wide)
     g_scale = torch.zeros((), dtype=wide, device=g.device)
-    allowed = None if mask is None else mask.expand(*lead, M, L).reshape(G, M, L) if G * M * L else mask
+    allowed = None if mask is None else _mask_blocks(mask, lead)
     groups = max(1, BLOCK // max(M * L, 1))
-    rows = M if groups > 1 else max(1, BLOCK // max(L, 1))
+    rows = max(1, M if groups > 1 else BLOCK // max(L, 1))
     for a in range(0, G, groups):
         for m in range(0, M, rows):
             at, of = slice(a, a + groups), slice(m, m + rows)
@@ -150,7 +174,8 @@ def _bool_grads(ctx: Any, g: Tensor) -> tuple:
             scores = dots * by
             on, passes = (scores >= 0 if ctx.tie else scores > 0), scores.abs() < 1
             if allowed is not None:
-                on, passes = on & allowed[at, of], passes & allowed[at, of]
+                here = allowed(at, of)
+                on, passes = on & here, passes & here
             gv[at] += on.to(g.dtype).transpose(1, 2) @ gf[at, of]
             gs = (gf[at, of] @ sv[at].transpose(1, 2)) * passes
             if ctx.needs_input_grad[3]:

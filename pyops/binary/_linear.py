@@ -295,7 +295,8 @@ def bit_matmul(a: BitTensor, b: BitTensor | PackedWeight, *, count: str = "dot")
     if b.words.shape[:-2] != lead:
         check.fail(ValueError, op, f"b with the leading dimensions {list(lead)} of a", list(b.shape))
     G = _product(lead)
-    y = ops.bits_gemm(a.words.reshape(G, M, W), b.words.reshape(1, G, -1, W), None, a.K, *numbers, *NONE, ops.OUT_I32)
+    groups = a.words.reshape(G, M, W), b.words.reshape(1, G, b.words.shape[-2], W)
+    y = ops.bits_gemm(*groups, None, a.K, *numbers, *NONE, ops.OUT_I32)
     return y.reshape(*lead, M, y.shape[-1])
 
 

@@ -129,6 +129,19 @@ def test_bool_scores_become_bits(dtype: torch.dtype, tie: str, isa: str, monkeyp
                 assert_close(scale.grad.reshape(()), by.grad, terms=4 * G * M * L, magnitude=size, what=number)
 
 
+@pytest.mark.parametrize("sizes", [(0, 3, 4, 5, 2), (2, 0, 4, 5, 2), (2, 3, 0, 5, 2), (2, 3, 4, 0, 2), (2, 3, 4, 5, 0)])
+def test_bool_attention_of_nothing(sizes: tuple[int, ...], poison: None) -> None:
+    G, M, L, D, O = sizes
+    for mask in (None, torch.ones(M, L).bool(), torch.tensor(True)):
+        leaves = [torch.ones(G, *s, requires_grad=True) for s in ((M, D), (L, D), (L, O))]
+        y = B.binary_attention(*leaves, probability="bool", mask=mask, tie=">=")
+        assert torch.equal(y, torch.full((G, M, O), float(L)))
+        y.sum().backward()
+        for t in leaves:
+            assert t.grad.shape == t.shape
+        assert leaves[2].grad.eq(M).all()
+
+
 @pytest.mark.skipif(backends.native is None, reason="the reference unpacks")
 def test_bool_attention_makes_no_scores() -> None:
     """Scores of 4096 by 4096 floats would be 64 MB, their bits are 2 MB."""
