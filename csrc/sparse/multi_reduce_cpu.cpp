@@ -32,11 +32,13 @@ template <class A> struct Moments {
     shift += d;
     sum = moved;
   }
-  // Appends the later part b of nb messages to the n of this. About each part's own mean: what cancels is bounded by the runs.
+  // Appends the later part b of nb messages to the n of this. Squares are added about each part's own mean, where what cancels is
+  // bounded by the runs, sums about the shift of the longer part.
   [[gnu::always_inline]] void append(A n, const Moments& b, A nb) {
-    const Vec<A> own = sum / n, other = b.sum / nb, apart = b.shift - shift + (other - own);
+    const Vec<A> own = sum / n, other = b.sum / nb, step = b.shift - shift, apart = step + (other - own);
     square = square - sum * own + (b.square - b.sum * other) + apart * apart * (n * (nb / (n + nb)));
-    sum += b.sum + nb * (b.shift - shift);
+    sum = n < nb ? b.sum + (sum - n * step) : sum + (b.sum + nb * step);
+    if (n < nb) shift = b.shift;
     const Vec<A> d = finite_or_0<A>(shift + sum / (n + nb)) - shift;
     shift += d;
     sum -= (n + nb) * d;

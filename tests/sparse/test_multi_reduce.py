@@ -126,6 +126,31 @@ def test_first_message_far_away() -> None:
     torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
 
 
+def test_an_outlier_in_a_part_of_its_own(isa: str, on_threads) -> None:
+    """The row is cut behind its first two messages, far from the others: merging the parts costs no digits."""
+    before, size = 253, 3000  # with spmm_chunk = 256, two edges of the second row belong to the first piece
+    m = (torch.randn(before + size, 5, generator=generator(0)) * 8).round() / 8
+    m[before] = 3e4
+    indptr = torch.tensor([0, before, before + size])
+    got = on_threads(lambda: segment_multi_aggregate(m, indptr, ("var", "mean")))
+    hub = m[before:].double()
+    torch.testing.assert_close(got[1].double(), torch.cat([hub.var(0, unbiased=False), hub.mean(0)]), rtol=1e-5, atol=1e-6)
+
+
+def test_special_values_of_a_hub(isa: str, on_threads) -> None:
+    """NaN and infinities in one part of a row are in its results, whichever part it is."""
+    size = 2000
+    indptr = torch.tensor([0, size])
+    for at in (0, 255, 700, size - 1):
+        m = short(size, 3, dtype=torch.float32)
+        m[at] = torch.tensor([float("nan"), float("inf"), float("-inf")])
+        got = on_threads(lambda: segment_multi_aggregate(m, indptr, ("sum", "mean", "min", "max", "var")))  # noqa: B023
+        want = torch.stack([m.sum(0), m.mean(0), m.amin(0), m.amax(0), m.new_full((3,), float("nan"))])
+        special = ~want.isfinite()
+        torch.testing.assert_close(got.reshape(5, 3)[special], want[special], equal_nan=True)
+        torch.testing.assert_close(got.reshape(5, 3)[2:4], want[2:4], equal_nan=True)
+
+
 def test_equal_messages_have_no_deviation(isa: str) -> None:
     graph = Graph(torch.stack([torch.zeros(300, dtype=torch.long), torch.arange(300) % 2]), num_src=1, num_dst=2)
     x = torch.tensor([[0.1, 1e4 + 1 / 3, 3e38]])
