@@ -252,6 +252,9 @@ def binary_attention(
     D, L = query.shape[-1], key.shape[-2]
     if key.shape[-1] != D or value.shape[-2] != L:
         check.fail(ValueError, op, f"key [.., L, {D}] and value [.., L, O]", f"{list(key.shape)} and {list(value.shape)}")
+    # torch.compile refuses a Function to which one tensor is given twice.
+    value = value.view_as(value) if value is query or value is key else value
+    key = key.view_as(key) if key is query else key
     check.choice(op, "probability", probability, PROBABILITIES)
     check.choice(op, "tie", tie, (">", ">="))
     limit = None if clip is None else clip_of(op, "clip", clip)

@@ -57,6 +57,19 @@ def test_inference() -> None:
 
 
 @needs_cpp
+@pytest.mark.parametrize("probability", ["softmax", "bool"])
+def test_attention_of_one_tensor(probability: str) -> None:
+    """A tensor may be query, key and value at once."""
+    compiled = torch.compile(lambda x: binary.binary_attention(x, x, x, probability=probability), fullgraph=True, backend="aot_eager")
+    grads = []
+    for f in (compiled, lambda x: binary.binary_attention(x, x, x, probability=probability)):
+        x = W.clone().requires_grad_()
+        f(x).square().sum().backward()
+        grads.append(x.grad)
+    assert torch.allclose(*grads, atol=1e-4)
+
+
+@needs_cpp
 def test_bags_of_bits() -> None:
     def layers(index: Tensor, offsets: Tensor) -> Tensor:
         return binary.binary_embedding_bag(index, offsets, binary.BitTensor(words, 70, validate=False), "mean")
