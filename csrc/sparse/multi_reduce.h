@@ -10,8 +10,8 @@
 // Sums run in the order of the structure. With var or std they are sums of m - shift and of its square, run by run of kMultiRun edges;
 // the shift is the first message (0 where that is not finite) and moves to the mean after every run: what cancels in the variance is
 // bounded by the run, whatever the offset. On the CPU rows longer than spmm_chunk are cut at fixed positions; every part has runs and
-// a shift of its own, and parts are merged in order about their means (Chan, Golub and LeVeque, 1979). The backward cuts sources, by the
-// reversed edges, in the same way. Threads never change a result.
+// a shift of its own, and parts are merged in order about their means (Chan, Golub and LeVeque, 1979). The backward cuts rows for
+// the gradient of their edges, and never a source. Threads never change a result.
 //
 // For the backward, where `stat` and `arg` are not null:
 //   stat[0, v, f] = mean - centre[f], and stat[1, v, f] = std where std is asked for; kept with var or std, in the accumulator's type.

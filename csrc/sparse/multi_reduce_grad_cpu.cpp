@@ -84,23 +84,12 @@ void reduce_gradient(const MultiReduceArgs& a, const Backward<T>& b, int64_t r, 
   }
 }
 
-// Writes the gradient of x[u], features f to f + n, from the sums of its terms.
-template <class T, int C>
-STRUCTOPS_INLINE void give(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int64_t f, int64_t n, Vec<Acc<T>> d, Vec<Acc<T>> slope) {
-  const int64_t at = u * a.F + f;
-  if constexpr (C == 2) d += slope * (get(static_cast<const T*>(a.x) + at, n) - centre<T>(a.x, a.M, f, n));
-  if (b.won) d += get(b.won + at, n);
-  put(static_cast<T*>(a.d_x) + at, d, n);
-}
-
-// The terms of the edges [begin, end) of source u, features f to f + n of one panel, V vectors or one of n lanes. Those of a part of the
-// edges go to `part` [C, width of the panel]; null: all.
-template <class T, int C, int V>
-void gather_terms(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int64_t begin, int64_t end, int64_t f, int64_t n, Acc<T>* part) {
+// The gradient of x[u], features f to f + n, V vectors or one of n lanes, of one panel.
+template <class T, int C, int V> void gather_terms(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int64_t f, int64_t n) {
   using A = Acc<T>;
   constexpr int L = W<A>, U = V == 1 ? 4 : 1;  // U sums of every U-th edge: hides the latency of dependent additions
   const A* const rows = b.at(a, 0, f);
-  const int64_t stride = C * b.width;
+  const int64_t stride = C * b.width, end = a.colptr[u + 1];
   const int64_t width = V == 1 ? n : L;
   Vec<A> sum[U][V] = {}, slope[U][V] = {};
   auto add = [&](int64_t j, int i) __attribute__((always_inline)) {
@@ -116,7 +105,7 @@ void gather_terms(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int
       }
     }
   };
-  int64_t j = begin;
+  int64_t j = a.colptr[u];
   for (; j + U <= end; j += U)
 #pragma GCC unroll 4
     for (int i = 0; i < U; ++i) {
@@ -130,34 +119,23 @@ void gather_terms(const MultiReduceArgs& a, const Backward<T>& b, int64_t u, int
   for (int v = 0; v < V; ++v, f += L) {
 #pragma GCC unroll 4
     for (int i = 1; i < U; ++i) { sum[0][v] += sum[i][v]; slope[0][v] += slope[i][v]; }
-    if (!part) {
-      give<T, C>(a, b, u, f, width, sum[0][v], slope[0][v]);
-      continue;
-    }
-    put(part + f % b.width, sum[0][v], width);
-    if constexpr (C == 2) put(part + b.width + f % b.width, slope[0][v], width);
+    Vec<A> d = sum[0][v];
+    if constexpr (C == 2) d += slope[0][v] * (get(static_cast<const T*>(a.x) + u * a.F + f, width) - centre<T>(a.x, a.M, f, width));
+    if (b.won) d += get(b.won + u * a.F + f, width);
+    put(static_cast<T*>(a.d_x) + u * a.F + f, d, width);
   }
 }
 
 template <class T, int C> void gather_panels(const MultiReduceArgs& a, const Backward<T>& b, const ParallelFor& pf) {
-  using A = Acc<T>;
-  constexpr int L = W<A>;
+  constexpr int L = W<Acc<T>>;
   const int64_t pieces = row_pieces(a.M, a.E), panels = (a.F + b.width - 1) / b.width;
-  const Slots<A> parts(a.M, a.E, C * b.width, panels);
-  const auto stop_of = [&](int64_t f0) { return f0 + b.width < a.F ? f0 + b.width : a.F; };
-  for_cut_rows(a.colptr, a.M, a.E, 2 * b.width, pf, [&](int64_t task, auto rows) {
-    const int64_t f0 = task / pieces * b.width, stop = stop_of(f0);
-    rows([&](int64_t u, int64_t begin, int64_t end, int64_t slot) {
-      A* const part = slot < 0 ? nullptr : parts[slot];
-      int64_t f = f0;
-      for (; f + kWide * L <= stop; f += kWide * L) gather_terms<T, C, kWide>(a, b, u, begin, end, f, kWide * L, part);
-      for (; f < stop; f += L) gather_terms<T, C, 1>(a, b, u, begin, end, f, stop - f, part);
-    });
-  }, [&](int64_t u, int64_t first, int64_t last) {
-    const A* const sum = parts.sum(first, last);
-    const int64_t f0 = first / 2 / pieces * b.width, stop = stop_of(f0);
-    for (int64_t f = f0; f < stop; f += L)
-      give<T, C>(a, b, u, f, stop - f, get(sum + f - f0, stop - f), C == 2 ? get(sum + b.width + f - f0, stop - f) : Vec<A>{});
+  for_row_pieces(a.colptr, a.M, a.E, 2 * b.width, pf, [&](int64_t task, int64_t first, int64_t last) {
+    const int64_t begin = task / pieces * b.width, end = begin + b.width < a.F ? begin + b.width : a.F;
+    for (int64_t u = first; u < last; ++u) {
+      int64_t f = begin;
+      for (; f + kWide * L <= end; f += kWide * L) gather_terms<T, C, kWide>(a, b, u, f, kWide * L);
+      for (; f < end; f += L) gather_terms<T, C, 1>(a, b, u, f, end - f);
+    }
   }, panels);
 }
 

@@ -93,7 +93,7 @@ void test_multi_reduce_all(Rng& rng) {
     for (int64_t F : {1, 5, 16, 70})
       for (int n = 1; n <= 6; ++n, ++turn) test_one(s, t, F, n, turn % 3 != 1, turn % 3 != 0, turn % 2, rng);
   test_one(none, Dtype::f32, 5, 6, true, true, false, rng);
-  // Rows and sources of more edges than a piece of the work: their parts are merged.
+  // Rows of more edges than a piece of the work, whose parts are merged, and sources of as many.
   const Structure row_hub = random_structure(11, 200, 100, 2500, rng), source_hub = random_structure(300, 2, 1500, 0, rng);
   for (Dtype t : kFloats)
     for (int n = 1; n <= 6; ++n, ++turn) {
