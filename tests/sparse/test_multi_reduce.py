@@ -76,13 +76,12 @@ def test_widths(isa: str, messages: str, dtype: torch.dtype, poison: None, on_th
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 @pytest.mark.parametrize("messages", MESSAGES)
-def test_hub_rows_and_sources(isa: str, messages: str, dtype: torch.dtype, poison: None, on_threads) -> None:
-    """Node 1 is the destination, then the source, of most edges: its parts are merged in order, and the first of equals still wins."""
+def test_hub_row(isa: str, messages: str, dtype: torch.dtype, poison: None, on_threads) -> None:
+    """Node 1 is the destination of most edges: its parts are merged in order, and the first of equals still wins."""
     star = torch.stack([torch.arange(3000) % M, torch.ones(3000, dtype=torch.int64)])
-    for n, coo in enumerate((star, star.flip(0))):
-        coo = torch.cat([coo % torch.tensor([[M], [N]]), random_coo(M, N, 130)], 1)
-        for width, reduces in ((70, ALL), (5, [C.MAX, C.MEAN]), (17, [C.STD])):
-            check(messages, reduces, width, dtype, INTEGERS[n], on_threads, coo)
+    coo = torch.cat([star, random_coo(M, N, 130)], 1)
+    for n, (width, reduces) in enumerate(((70, ALL), (5, [C.MAX, C.MEAN]), (17, [C.STD]))):
+        check(messages, reduces, width, dtype, INTEGERS[n % 2], on_threads, coo)
 
 
 def test_panels(on_threads) -> None:
