@@ -400,7 +400,7 @@ ERRORS = [
     (ValueError, r"\[5, 1, \*\]", lambda: A * torch.ones(7)),
     (ValueError, "square", lambda: A.permute(torch.arange(5))),
     (NotImplementedError, "SparseTensor", lambda: A + 1),
-    (NotImplementedError, "METIS", lambda: A.partition(2)),
+    (ValueError, "square", lambda: A.partition(2)),
     (ValueError, "sequence", lambda: ts.cat([], 0)),
     (ValueError, "other of shape", lambda: A @ torch.ones(5, 1)),
     (TypeError, "dtype", lambda: A @ torch.ones(7, 1, dtype=torch.complex64)),

@@ -24,16 +24,23 @@ Different, on purpose:
 
 ``sampler`` samples uniformly, homogeneous and heterogeneous graphs, in whole vectors of nodes with torch's generator: PyG's
 NeighborLoader, LinkNeighborLoader and Node2Vec run on it. Not here: sampling by time or by weight, disjoint subgraphs, walks with
-p or q other than 1, which raise NotImplementedError. ``partition``, the hash maps and, of ``ops``, the clustering, neighbour search
-and spline functions are missing to ``hasattr``, so that PyG falls back or says what it needs.
+p or q other than 1, which raise NotImplementedError. ``partition`` is here where pymetis is installed. The hash maps
+and, of ``ops``, the clustering, neighbour search and spline functions are missing to ``hasattr``, so that PyG falls back or says
+what it needs.
 """
 
 from .._dispatcher import cuda_version
 from .._install import installers
+from .._metis import available
 from . import _names, ops, sampler
 
 _names.register()
-install, uninstall = installers("pyg_lib", __name__, ("ops", "ops.scatter_reduce", "sampler", "testing"))
+_submodules = ["ops", "ops.scatter_reduce", "sampler", "testing"]
+if available():
+    from . import partition  # noqa: F401
+
+    _submodules.append("partition")
+install, uninstall = installers("pyg_lib", __name__, tuple(_submodules))
 
 __version__ = "0.8.0"
 __all__ = ["__version__", "cuda_version", "ops", "sampler"]

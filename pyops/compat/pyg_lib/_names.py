@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from .. import _dispatcher as dispatcher
+from .._metis import metis
 from . import ops, sampler
 from .ops import _products
 
@@ -48,6 +49,10 @@ SCHEMAS = {
         f"({_DICT}, {_DICT}, {_DICT}, {_DICT}?, Dict(str, int[]), Dict(str, int[]))"
     ),
     "subgraph": "(Tensor rowptr, Tensor col, Tensor nodes, bool return_edge_id) -> (Tensor, Tensor, Tensor?)",
+    "metis": (
+        "(Tensor rowptr, Tensor col, int num_partitions, Tensor? node_weight=None, Tensor? edge_weight=None, "
+        "bool recursive=False) -> Tensor"
+    ),
     "random_walk": "(Tensor rowptr, Tensor col, Tensor seed, int walk_length, float p, float q) -> Tensor",
 }
 
@@ -72,6 +77,7 @@ def _function(name: str) -> Callable:
         "cuda_version": dispatcher.cuda_version,
         "index_sort": lambda indices, max=None: ops.index_sort(indices),
         "segment_matmul": lambda input, ptr, other: ops.segment_matmul(input, ptr, other),
+        "metis": lambda *args: metis("metis", *args),
         "sampled_op": _products.sampled_op,
         "softmax_csr_backward": _products.softmax_csr_backward,
     }

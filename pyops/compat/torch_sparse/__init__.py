@@ -28,7 +28,8 @@ TorchScript compiles ``SparseTensor`` and ``SparseStorage``, construction, layou
 ``masked_select``, the diagonals and the reductions; PyG's layers need no more. The other methods and functions are for Python.
 Under torch.compile, ``matmul`` of a matrix after ``fill_cache_()`` is part of the graph; ``@``, and what builds a matrix, break it.
 
-Not here: METIS (``partition`` into several parts raises NotImplementedError) and ``hetero_temporal_neighbor_sample``. Samplers run
+``partition`` runs on pymetis (NotImplementedError without it) and takes any matrix as undirected, without loops; nodes keep their
+order within a part. Not here: ``hetero_temporal_neighbor_sample``. Samplers run
 torch operations over whole vectors of nodes, on the device of the graph (``hgt_sample`` on the CPU).
 """
 

@@ -100,7 +100,8 @@ def register() -> None:
 
 _OTHERS = {
     **{f.__name__: f for f in (spmm_sum, spmm_mean, spmm_min, spmm_max)},
-    **dict.fromkeys(("partition", "partition2", "mt_partition"), metis.refuse),
+    "partition": metis.by_edges,
+    **dict.fromkeys(("partition2", "mt_partition"), metis.by_nodes),
     "spmm": _spmm,
     "spspmm": _spspmm.sparse_product,
     "sorted_by": lambda first, second, M, N: _index.sorted_by(first, second, (M, N)),
