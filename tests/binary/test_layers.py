@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 
 import pytest
 import structops
@@ -24,18 +25,28 @@ def rand(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tens
 # ---- masks -----------------------------------------------------------------------------------------------------------
 
 
+@cache
+def topk_cases(n: int, seed: int, dtype: torch.dtype) -> tuple[Tensor, list[tuple]]:
+    """Scores with ties; how many to keep and whether by magnitude, with the reference's mask and what it leaves."""
+    score = rand(n, dtype=dtype, seed=seed)
+    if n > 7:
+        score[::3] = score[0]
+    found = []
+    for keep, magnitude in itertools.product((0, 1, n // 3, n - 1, n), (False, True)):
+        bits = mask_ref.topk_mask(score, keep, magnitude)
+        assert int(mask_ref.unpack(bits, n).sum()) == keep
+        found.append((keep, magnitude, bits, mask_ref.mask_apply(score, bits)))
+    return score, found
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_topk_mask(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None:
     for n, seed in ((1, 0), (7, 1), (8, 2), (1000, 3), (4097, 4), (600_000, 5)):
-        score = rand(n, dtype=dtype, seed=seed)
-        if n > 7:
-            score[::3] = score[0]  # ties
-        for keep, magnitude in itertools.product((0, 1, n // 3, n - 1, n), (False, True)):
+        score, found = topk_cases(n, seed, dtype)
+        for keep, magnitude, want, left in found:
             bits = on_threads(lambda: ops.topk_mask(score, keep, magnitude))  # noqa: B023
-            assert_same(bits, mask_ref.topk_mask(score, keep, magnitude), (n, keep, magnitude))
-            assert int(mask_ref.unpack(bits, n).sum()) == keep
-            y = on_threads(lambda: ops.mask_apply(score, bits))  # noqa: B023
-            assert_same(y, mask_ref.mask_apply(score, bits), n)
+            assert_same(bits, want, (n, keep, magnitude))
+            assert_same(on_threads(lambda: ops.mask_apply(score, bits)), left, n)  # noqa: B023
 
 
 def test_topk_mask_of_special_values(isa: str) -> None:
