@@ -19,13 +19,14 @@ from .kernels import backends
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _HAS_CUDA = torch.cuda.is_available()
 _functorch_level = torch._C._functorch.maybe_current_level
+_dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
 
 
 def is_eager() -> bool:
-    """Neither torch.compile nor a torch.func transform is looking on."""
-    return not _is_compiling() and _functorch_level() is None
+    """Neither torch.compile nor a torch.func transform nor a dispatch mode, which may be tracing, is looking on."""
+    return not _is_compiling() and _functorch_level() is None and _dispatch_modes() == 0
 
 
 def bare_apply(function: type[torch.autograd.Function]) -> Callable:

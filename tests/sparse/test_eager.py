@@ -11,6 +11,7 @@ from structops import Graph, backends, scatter_reduce, segment_reduce, spmm
 from structops.kernels import codes as C
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
 N, E, F = 7, 40, 3
@@ -89,6 +90,19 @@ def test_backend_of_spmm_is_that_of_its_frequent_case() -> None:
     bad = (operand(N), graph.rowptr, graph.col, 9)
     with pytest.raises(RuntimeError, match="unknown code"):
         torch.ops.structops.copy_reduce(*bad)
+
+
+@pytest.mark.parametrize("op", ("spmm", "segment"))
+@pytest.mark.parametrize("reduce", ("sum", "mean"))
+def test_traced_calls_keep_their_derivatives(op: str, reduce: str) -> None:
+    """What a trace without gradients records is differentiable when it is replayed."""
+    rows, short, _ = calls(reduce)[op]
+    traced = make_fx(short)(operand(rows))
+    assert any(node.target is torch.ops.structops.spmm.default for node in traced.graph.nodes)
+    x = operand(rows).requires_grad_()
+    want, got = short(x), traced(x)
+    assert torch.equal(got, want)
+    assert_close(torch.autograd.grad(got.sum(), x)[0], torch.autograd.grad(want.sum(), x)[0], terms=E)
 
 
 @every
