@@ -43,9 +43,8 @@ STRUCTOPS_INLINE void finish_real(const BitsEpilogue& e, const int32_t* dot, int
   }
 }
 
-// Row m, columns n0 .. n0 + cols of N; n0 is a multiple of 64 where bits are stored. dot has 64 readable entries.
 template <bool full>
-STRUCTOPS_INLINE void finish_row(const BitsEpilogue& e, const int32_t* dot, int64_t m, int64_t n0, int cols, int64_t N) {
+STRUCTOPS_INLINE void finish_columns(const BitsEpilogue& e, const int32_t* dot, int64_t m, int64_t n0, int cols, int64_t N) {
   const int64_t at = m * N + n0;
   switch (e.out) {
     case BitsOut::i32: __builtin_memcpy(static_cast<int32_t*>(e.data) + at, dot, size_t(cols) * 4); return;
@@ -55,19 +54,25 @@ STRUCTOPS_INLINE void finish_row(const BitsEpilogue& e, const int32_t* dot, int6
     case BitsOut::bits: break;
   }
   uint64_t word = 0;
+#pragma GCC unroll 4
   for (int i = 0; i < cols; i += W<float>) {
     const int n = cols - i < W<float> ? cols - i : W<float>;
-    Vec<int32_t> bit;
     if (e.threshold) {
-      bit = (Vec<int32_t>)(load(dot + i) >= load_n(e.threshold + n0 + i, n)) ^ load_n(e.flip + n0 + i, n);
+      word |= (at_least(load(dot + i), load_n(e.threshold + n0 + i, n)) ^ lane_mask<int32_t>(load_n(e.flip + n0 + i, n))) << i;
     } else {
       Vec<float> y = real_value<full>(e, load(dot + i), at + i, n0 + i, n);
       if (e.shift) y += load_n(e.shift + n0 + i, n);
-      bit = (Vec<int32_t>)(y >= 0.f);
+      word |= at_least(y, Vec<float>{}) << i;
     }
-    word |= lane_mask<int32_t>(bit) << i;
   }
   static_cast<uint64_t*>(e.data)[m * words_of(N) + n0 / 64] = word & valid_bits(cols, 0);
+}
+
+// Row m, columns n0 .. n0 + cols of N; n0 is a multiple of 64 where bits are stored. dot has 64 readable entries.
+template <bool full>
+STRUCTOPS_INLINE void finish_row(const BitsEpilogue& e, const int32_t* dot, int64_t m, int64_t n0, int cols, int64_t N) {
+  if (cols == kPanelRows) finish_columns<full>(e, dot, m, n0, kPanelRows, N);  // loops of known length
+  else finish_columns<full>(e, dot, m, n0, cols, N);
 }
 
 STRUCTOPS_INLINE bool is_full(const BitsEpilogue& e) { return e.residual || e.slope || (e.shift && !e.threshold); }

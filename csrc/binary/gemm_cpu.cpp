@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kRows = 32, kSteps = 64;  // rows of a task; 32-bit words of a panel that stay in L1
 constexpr int64_t kStackWords = 8192;
 constexpr double kTaskWork = 1.5e7;          // products that are worth another thread
+constexpr int64_t kReadRows = 8;             // as many rows can be counted while a panel comes from memory
 
 int64_t div_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -98,6 +99,16 @@ void count_few(const uint64_t* x, int64_t Wd, const uint64_t* b, int rows, int c
     }
 }
 
+// Rows of consecutive pixels. Of its own, so that its many numbers stay in registers.
+[[gnu::noinline]] void gather_rows(const BitsWindow win, const uint64_t* image, int64_t image_words, int64_t c0, int64_t C, Pixel p, int rows,
+                                   int64_t Wd, Pixel* pixel, bool* border, uint64_t* out) {
+  for (int r = 0; r < rows; ++r, p = next_pixel(win, p)) {
+    pixel[r] = p;
+    border[r] = touches_padding(win, p);
+    gather_taps(win, image, image_words, c0, C, p, border[r], out + r * Wd);
+  }
+}
+
 template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gathered) {
   const BitsGemmArgs& a = plan.a;
   const BitsWindow& win = a.win;
@@ -111,11 +122,7 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
   bool border[kRows];
   if (a.conv) {
     const int64_t C = a.K / (win.kh * win.kw);
-    for (int r = 0; r < rows; ++r) {
-      pixel[r] = r ? next_pixel(win, pixel[r - 1]) : pixel_of(win, m0);
-      border[r] = plan.taps && touches_padding(win, pixel[r]);
-      gather_taps(win, a.a, words_of(a.G * C), g * C, C, pixel[r], gathered + r * Wd);
-    }
+    gather_rows(win, a.a, words_of(a.G * C), g * C, C, pixel_of(win, m0), rows, Wd, pixel, border, gathered);
     x = gathered;
   }
   int32_t start[kRows];
@@ -137,7 +144,7 @@ template <bool full> void run_task(const Plan& plan, int64_t task, uint64_t* gat
       for (int r = 0; r < rows; ++r)
         for (int c = 0; c < cols; ++c) dot[r][c] += plan.columns[n0 + c];
     for (int r = 0; r < rows; ++r) {
-      if (a.conv && border[r]) undo_padding(a, plan.taps, pixel[r], n0, cols, dot[r]);
+      if (plan.taps && border[r]) undo_padding(a, plan.taps, pixel[r], n0, cols, dot[r]);
       if (a.halve)
         for (int c = 0; c < kPanelRows; ++c) dot[r][c] >>= 1;
       finish_row<full>(a.e, dot[r], row0 + r, n0 - lead * a.N, cols, total);
@@ -171,7 +178,7 @@ void run_panels(const BitsGemmArgs& a, const int32_t* taps, const ParallelFor& p
   plan.chunk = div_up(plan.NB, plan.chunks);
   plan.chunks = div_up(plan.NB, plan.chunk);
   const int64_t tasks = a.G * plan.blocks * plan.chunks;
-  const double work = double(a.M) * double(all) * double(a.K) * double(a.P) / double(tasks);
+  const double work = double(a.M > kReadRows ? a.M : kReadRows) * double(all) * double(a.K) * double(a.P) / double(tasks);
   const int64_t grain = work >= kTaskWork ? 1 : int64_t(kTaskWork / (work + 1)) + 1;
   const bool full = is_full(a.e);
   if (Wd > kStackWords) {  // a window of half a million bits: the gathered row lives on the heap, and tasks run in turn

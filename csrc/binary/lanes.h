@@ -20,6 +20,22 @@ template <class I> STRUCTOPS_INLINE uint64_t lane_mask(Vec<I> m) {
 #endif
 }
 
+// Bit i of the result: x[i] >= y[i].
+STRUCTOPS_INLINE uint64_t at_least(Vec<float> x, Vec<float> y) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask((__m512)x, (__m512)y, _CMP_GE_OQ);  // gcc takes a vector comparison through a vector of masks
+#else
+  return lane_mask<int32_t>((Vec<int32_t>)(x >= y));
+#endif
+}
+STRUCTOPS_INLINE uint64_t at_least(Vec<int32_t> x, Vec<int32_t> y) {
+#if defined(__AVX512F__)
+  return _mm512_cmpge_epi32_mask((__m512i)x, (__m512i)y);
+#else
+  return lane_mask<int32_t>((Vec<int32_t>)(x >= y));
+#endif
+}
+
 template <class I> STRUCTOPS_INLINE Vec<I> lane_number() {
   Vec<I> v;
   for (int i = 0; i < W<I>; ++i) v[i] = i;

@@ -43,22 +43,22 @@ STRUCTOPS_INLINE bool touches_padding(const BitsWindow& w, Pixel p) {
   return !inside(p.ih, w.H) || !inside(p.ih + (w.kh - 1) * w.dh, w.H) || !inside(p.iw, w.W) || !inside(p.iw + (w.kw - 1) * w.dw, w.W);
 }
 
-// The channels [c0, c0 + C) of every tap of pixel p, C bits each; image rows have Wd words. out has words_of(taps * C) words.
-STRUCTOPS_INLINE void gather_taps(const BitsWindow& w, const uint64_t* image, int64_t Wd, int64_t c0, int64_t C, Pixel p, uint64_t* out) {
+// The channels [c0, c0 + C) of every tap of pixel p, C bits each; image rows have Wd words. border: whether p touches_padding. out has
+// words_of(taps * C) words.
+STRUCTOPS_INLINE void gather_taps(const BitsWindow& w, const uint64_t* image, int64_t Wd, int64_t c0, int64_t C, Pixel p, bool border,
+                                  uint64_t* out) {
   const uint64_t ones = w.pad == BitsPad::bit1 ? ~uint64_t(0) : 0;
   const bool whole = C % 64 == 0 && c0 % 64 == 0;
   const int64_t words = C / 64;
-  if (whole && !touches_padding(w, p)) {
-    const bool joined = w.dw == 1 && words == Wd;  // the taps of a row of the window are neighbours in memory
-    for (int64_t i = 0; i < w.kh; ++i) {
-      const uint64_t* const row = image + ((p.b * w.H + p.ih + i * w.dh) * w.W + p.iw) * Wd + c0 / 64;
-      if (joined) {
-        for (int64_t n = 0; n < w.kw * words; ++n) *out++ = row[n];
-      } else {
-        for (int64_t j = 0; j < w.kw; ++j)
-          for (int64_t n = 0; n < words; ++n) *out++ = row[j * w.dw * Wd + n];
-      }
-    }
+  if (whole && !border) {
+    // Runs of words that are neighbours in memory: a row of the window, or a tap.
+    const bool joined = w.dw == 1 && words == Wd;
+    const int64_t kh = w.kh, runs = joined ? 1 : w.kw, length = joined ? w.kw * words : words;
+    const int64_t down = w.dh * w.W * Wd, right = w.dw * Wd;
+    const uint64_t* row = image + ((p.b * w.H + p.ih) * w.W + p.iw) * Wd + c0 / 64;
+    for (int64_t i = 0; i < kh; ++i, row += down)
+      for (int64_t j = 0; j < runs; ++j)
+        for (int64_t n = 0; n < length; ++n) *out++ = row[j * right + n];
     return;
   }
   const int64_t total = words_of(w.kh * w.kw * C);
