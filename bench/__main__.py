@@ -107,10 +107,10 @@ def main() -> int:
     found = peers.versions()
     console.print(f"[bold]{report.title(info, threads)}[/], structops {info['structops']} at {info['commit']}")
     console.print(", ".join(f"{name} {version}" for name, version in found.items()))
-    stream = machine.stream(info, threads)
-    for name, rate in stream.items():
-        console.print(f"stream ({name}): copy {rate['copy'] / 1e9:.1f} GB/s, read {rate['read'] / 1e9:.1f} GB/s")
-    runner = Runner(args.device, threads, budget, patience, stream, info["llc_bytes"])
+    limits = machine.limits(info, threads)
+    for name, limit in limits.items():
+        console.print(f"measured ({name}): {machine.rates(limit)}")
+    runner = Runner(args.device, threads, budget, patience, limits, info["llc_bytes"])
     rows, started = [], time.perf_counter()
     bar = (
         TextColumn("{task.description}"),
@@ -127,7 +127,7 @@ def main() -> int:
         task = progress.add_task("preparing inputs", total=None)
         cases = collect(args.level, args.family, args.only)
         progress.update(task, total=len(cases))
-        run = {"machine": info, "level": args.level, "threads": threads, "stream": stream, "peers": found, "rows": rows}
+        run = {"machine": info, "level": args.level, "threads": threads, "stream": limits, "peers": found, "rows": rows}
         for done, case in enumerate(cases, 1):
             progress.update(task, description=case.key.replace("|", "  "))
             rows.extend(runner.rows(case))

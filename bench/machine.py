@@ -1,4 +1,4 @@
-"""The machine, and the copy rate that bounds every memory-bound operator, measured in the same run."""
+"""The machine, and the rates that bound every operator, measured in the same run: of copying memory, and of a matrix product."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import structops
 import torch
+
+GEMM = 2048  # rows of the square matrices whose product is timed
 
 
 def cpu_model() -> str:
@@ -74,22 +76,26 @@ def folder_name(info: dict) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
-def stream(info: dict, threads: list[int]) -> dict:
-    """Measured bytes per second: ``copy`` (of arrays beyond the cache) and ``read`` (a sum), per thread count.
+def limits(info: dict, threads: list[int]) -> dict:
+    """Per thread count: bytes per second of ``copy`` (of arrays beyond the cache) and ``read`` (a sum), and the operations per
+    second of ``gemm`` (float32, square, multiplications and additions counted).
 
     A copy counts two bytes moved per byte copied; a store that first reads its cache line is not counted twice.
     """
     if info["device"].startswith("cuda"):
-        return {"cuda": _cuda_stream(info["device"])}
+        return {"cuda": _cuda_limits(info["device"])}
     count = max(4 * info["llc_bytes"], 256 << 20) // 4
     a, b = torch.rand(count), torch.empty(count)
+    n = GEMM
+    square, product = torch.rand(n, n), torch.empty(n, n)
     saved, rates = torch.get_num_threads(), {}
-    for n in threads:
-        torch.set_num_threads(n)
+    for t in threads:
+        torch.set_num_threads(t)
         copy = _best(lambda: b.copy_(a))
-        if n == 1:
+        if t == 1:
             copy = min(copy, _best(lambda: np.copyto(b.numpy(), a.numpy())))
-        rates[str(n)] = {"copy": 8 * count / copy, "read": 4 * count / _best(lambda: a.sum())}
+        gemm = _best(lambda: torch.mm(square, square, out=product))
+        rates[str(t)] = {"copy": 8 * count / copy, "read": 4 * count / _best(lambda: a.sum()), "gemm": 2 * n**3 / gemm}
     torch.set_num_threads(saved)
     return rates
 
@@ -103,10 +109,20 @@ def _best(fn, repeats: int = 7) -> float:
     return min(times)
 
 
-def _cuda_stream(device: str) -> dict:
+def _cuda_limits(device: str) -> dict:
     from .timing import interleave
 
     a = torch.rand(1 << 28, device=device)
     b = torch.empty_like(a)
-    times = interleave({"copy": lambda: b.copy_(a), "read": lambda: a.sum()}, 1.0, device)
-    return {"copy": 8 * a.numel() / times["copy"].median, "read": 4 * a.numel() / times["read"].median}
+    n = 4 * GEMM
+    square = torch.rand(n, n, device=device)
+    work = {"copy": lambda: b.copy_(a), "read": lambda: a.sum(), "gemm": lambda: square @ square}
+    times = interleave(work, 1.0, device)
+    amounts = {"copy": 8 * a.numel(), "read": 4 * a.numel(), "gemm": 2 * n**3}
+    return {name: amount / times[name].median for name, amount in amounts.items()}
+
+
+def rates(limit: dict) -> str:
+    """The limits of one thread count in words."""
+    gemm = f", sgemm {limit['gemm'] / 1e9:.0f} GFLOP/s" if "gemm" in limit else ""
+    return f"copy {limit['copy'] / 1e9:.1f} GB/s, read {limit['read'] / 1e9:.1f} GB/s{gemm}"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .case import OURS
+from .machine import rates
 
 
 def title(machine: dict, threads: list[int] | None = None) -> str:
@@ -40,17 +41,17 @@ def targets(row: dict) -> str:
 
 
 def cells(row: dict, peers: list[str]) -> list[str]:
-    """shape, threads, ours, each peer, ratio, with plan, target, items/s, GB/s, % of stream, saved, check."""
+    """shape, threads, ours, each peer, ratio, with plan, target, items/s, GB/s, % of stream, GFLOP/s, saved, check."""
     left = [row["shape"], str(row["threads"]) if row["device"] == "cpu" else row["device"]]
     if row["status"] != "ok":
         empty = ["" for _ in peers]
-        return [*left, "WRONG", *empty, "", "", targets(row), "", "", "", "", f"error {row['error']:.0e}"]
+        return [*left, "WRONG", *empty, "", "", targets(row), "", "", "", "", "", f"error {row['error']:.0e}"]
     fraction = row["stream_fraction"]
     return [
         *left, milliseconds(row["ours"]["median"]), *(_peer(row["peers"].get(p)) for p in peers),
         times(row["ratio"]), times(row.get("ratio_with_plan")), targets(row), _items(row),
         f"{row['effective_rate'] / 1e9:.1f}" if row["traffic"]["max_bytes"] else "—",
-        "n/a" if fraction is None else f"{fraction:.0%}", _saved(row), f"{row['error']:.0e}",
+        "n/a" if fraction is None else f"{fraction:.0%}", _operations(row), _saved(row), f"{row['error']:.0e}",
     ]  # fmt: skip
 
 
@@ -58,12 +59,18 @@ def _items(row: dict) -> str:
     return f"{row['items'] / row['ours']['median']:.3g}" if row.get("items") else "—"
 
 
+def _operations(row: dict) -> str:
+    if not row["traffic"]["flops"] or row.get("gemm_fraction") is None:
+        return "—"
+    return f"{row['traffic']['flops'] / row['ours']['median'] / 1e9:.3g} ({row['gemm_fraction']:.0%})"
+
+
 def _saved(row: dict) -> str:
     """Ours, and the least of the peers in brackets."""
     known = {name: size / 1e6 for name, size in row["saved_bytes"].items() if size is not None}
     if OURS not in known:
         return "—"
-    least = min((size for name, size in known.items() if name != OURS), default=None)
+    least = min((size for name, size in known.items() if not name.startswith(OURS)), default=None)
     return f"{known[OURS]:.1f}" + ("" if least is None else f" ({least:.1f})")
 
 
@@ -76,14 +83,16 @@ def _peer(peer: dict | None) -> str:
 
 
 def headings(peers: list[str]) -> list[str]:
-    return ["shape", "thr", "ours ms", *peers, "ratio", "incl. plan", "target", "items/s", "GB/s", "% stream", "saved MB", "check"]
+    return ["shape", "thr", "ours ms", *peers, "ratio", "incl. plan", "target", "items/s", "GB/s", "% stream", "GFLOP/s (of sgemm)",
+            "saved MB", "check"]  # fmt: skip
 
 
 LEGEND = (
     "ms: median per call. ratio: best correct peer / ours; incl. plan: a call and the building of its plan. target: "
     "least ratio to the best or the named peer, ✓ all met, ✗ not. items/s: sentences per second. GB/s: bytes without any "
-    "reuse / time. % stream: "
-    "least bytes / time, of the copy rate measured in the same run (n/a: fits the cache). saved MB: kept for the "
+    "reuse / time. % stream: least bytes / time, of the copy rate measured in the same run (n/a: fits the cache). GFLOP/s: "
+    "operations of the formula / time, without those of recomputing, and their share of the rate of a float32 matrix product in "
+    "the same run, which products of bits may exceed. saved MB: kept for the "
     "backward beyond inputs and plan (least of the peers). check: largest error relative to a float64 reference."
 )
 
@@ -104,9 +113,9 @@ def markdown(run: dict, base: dict | None = None) -> str:
     """The whole run as markdown; with ``base`` a last column says how our time changed (above 1x: faster now)."""
     before = {key(r): r["ours"]["median"] for r in base["rows"] if "ours" in r} if base else {}
     lines = [f"# {title(run['machine'])}", "", f"commit {run['machine']['commit']}, {run['machine']['time']}", ""]
-    for threads, rate in run["stream"].items():
+    for threads, limit in run["stream"].items():
         who = "device" if threads == "cuda" else f"{threads} thread(s)"
-        lines.append(f"- measured, {who}: copy {rate['copy'] / 1e9:.1f} GB/s, read {rate['read'] / 1e9:.1f} GB/s")
+        lines.append(f"- measured, {who}: {rates(limit)}")
     lines += [f"- {name}: {version}" for name, version in run["peers"].items()]
     lines += ["", LEGEND, ""]
     for name, rows, peers in groups(run["rows"]):

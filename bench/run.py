@@ -49,10 +49,10 @@ def check(prepared: Prepared) -> tuple[float, dict[str, str], dict[str, float]]:
 class Runner:
     """Runs cases on one device; plan times are measured once per structure, provider and thread count."""
 
-    def __init__(self, device: str, threads: list[int], budget: float, patience: float, stream: dict, llc_bytes: int):
+    def __init__(self, device: str, threads: list[int], budget: float, patience: float, limits: dict, llc_bytes: int):
         self.device, self.threads, self.budget = device, threads if device == "cpu" else threads[-1:], budget
         self.patience = patience  # a peer's call of more seconds is timed once, and what it saves is not weighed
-        self.stream, self.llc_bytes = stream, llc_bytes
+        self.limits, self.llc_bytes = limits, llc_bytes
         self._plans: dict[tuple, float] = {}
 
     def rows(self, case: Case) -> Iterator[dict]:
@@ -107,10 +107,11 @@ class Runner:
         medians = {name: m for name, m in timed.items() if not name.startswith(OURS)}  # another way of ours is no peer
         row["best"] = min(medians, key=medians.get) if medians else None
         row["ratio"] = ratios[row["best"]] if medians else None
-        copy = self.stream["cuda" if self.device != "cpu" else str(row["threads"])]["copy"]
+        limit = self.limits["cuda" if self.device != "cpu" else str(row["threads"])]
         row["effective_rate"] = case.traffic.max_bytes / ours
         beyond_cache = case.traffic.min_bytes > 2 * self.llc_bytes
-        row["stream_fraction"] = case.traffic.min_bytes / ours / copy if beyond_cache else None
+        row["stream_fraction"] = case.traffic.min_bytes / ours / limit["copy"] if beyond_cache else None
+        row["gemm_fraction"] = case.traffic.flops / ours / limit["gemm"]
         wanted = {(row["best"] if name == "best" else name): least for name, least in case.targets.items()}
         known = [ratios[name] >= least if name in ratios else None for name, least in wanted.items()]
         if case.stream_target and row["stream_fraction"] is not None:
