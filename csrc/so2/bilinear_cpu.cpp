@@ -13,6 +13,7 @@ constexpr int kVectors = 4;
 // One operand or the result: the numbers between rows, channels and components.
 struct View {
   int64_t row, channel, component;
+  bool joined(int64_t C) const { return component == 1 && row == C * channel; }  // pairs (row, channel) are channel apart
 };
 
 View view(const BilinearArgs& a, int64_t rows, int64_t dim) {
@@ -53,6 +54,12 @@ STRUCTOPS_INLINE void product(const BilinearArgs& args, const Lists<A>& l, const
 // `lanes` pairs (row, channel) from the flat pair `first` on, as [component][kVectors * W].
 template <class T> void pack(const View& v, int64_t dim, int64_t C, const T* from, int64_t first, int lanes, Acc<T>* to) {
   constexpr int step = kVectors * W<Acc<T>>;
+  if (v.joined(C)) {
+    transpose(from + first * v.channel, v.channel, lanes, dim, to, step);
+    for (int64_t i = 0; i < dim; ++i)
+      for (int e = lanes; e < step; ++e) to[i * step + e] = 0;
+    return;
+  }
   for (int e = 0; e < step; ++e) {
     if (e >= lanes) {
       for (int64_t i = 0; i < dim; ++i) to[i * step + e] = 0;
@@ -65,6 +72,7 @@ template <class T> void pack(const View& v, int64_t dim, int64_t C, const T* fro
 
 template <class T> void unpack(const View& v, int64_t dim, int64_t C, const Acc<T>* from, int64_t first, int lanes, T* to) {
   constexpr int step = kVectors * W<Acc<T>>;
+  if (v.joined(C)) return transpose(from, step, dim, lanes, to + first * v.channel, v.channel);
   for (int e = 0; e < lanes; ++e) {
     T* const p = to + (first + e) / C * v.row + (first + e) % C * v.channel;
     for (int64_t i = 0; i < dim; ++i) narrow_to(p + i * v.component, from[i * step + e]);

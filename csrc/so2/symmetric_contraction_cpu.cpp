@@ -4,6 +4,8 @@
 // nodes at a time, a vector of channels each, so that indices and u are read once for all of them. Numbers with directions are
 // kept as 2^K coefficients ("jets"), each of a set of directions.
 #include "so2/symmetric_contraction.h"
+
+#include "core/transpose.h"
 #include "so2/tp_rows.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -90,8 +92,7 @@ void pack(const View& v, int64_t count, const T* from, int64_t node, int64_t fir
     }
     return;
   }
-  for (int e = 0; e < lanes; ++e)
-    for (int64_t i = 0; i < count; ++i) to[i * step + e] = widen(p[e * v.channel + i]);
+  transpose(p, v.channel, lanes, count, to, step);
 }
 
 template <class T>
@@ -105,8 +106,7 @@ void unpack(const View& v, int64_t count, const Acc<T>* from, int64_t step, T* t
     }
     return;
   }
-  for (int e = 0; e < lanes; ++e)
-    for (int64_t i = 0; i < count; ++i) narrow_to(p + e * v.channel + i, from[i * step + e]);
+  transpose(from, step, count, lanes, p, v.channel);
 }
 
 // Numbers of a job, all [..][W]: u and its gradient; factors and their gradients; g; the result in g.

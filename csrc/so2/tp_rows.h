@@ -1,7 +1,7 @@
 // Repacked rows, the tile of M, and the scratch of the tensor-product kernels, for one instruction set. See tp_cpu.cpp.
 #pragma once
 #include "core/memory.h"
-#include "core/simd.h"
+#include "core/transpose.h"
 #include "so2/tp.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -32,17 +32,20 @@ template <class T> inline void pack(const Rows<Acc<T>>& r, const T* row, Acc<T>*
   for (int64_t b = 0; b < r.n; ++b) {
     const TpBlock& k = r.blocks[b];
     const T* const from = row + k.offset;
+    A* const block = to + r.at[b];
+    const int64_t step = r.step[b];
+    if (k.channel != 1) {
+      transpose(from, k.channel, k.mul, k.d, block, step);
+      for (int c = 0; c < k.d; ++c)
+        for (int64_t u = k.mul; u < step; ++u) block[c * step + u] = 0;
+      continue;
+    }
     for (int c = 0; c < k.d; ++c) {
-      A* const o = to + r.at[b] + c * r.step[b];
+      A* const o = block + c * step;
       const T* const p = from + int64_t(c) * k.component;
       int64_t u = 0;
-      if (k.channel == 1) {
-        for (; u + W<A> <= k.mul; u += W<A>) store(o + u, load(p + u));
-        if (u < k.mul) store(o + u, load_n(p + u, int(k.mul - u)));
-      } else {
-        for (; u < k.mul; ++u) o[u] = widen(p[u * k.channel]);
-        for (; u < r.step[b]; ++u) o[u] = 0;
-      }
+      for (; u + W<A> <= k.mul; u += W<A>) store(o + u, load(p + u));
+      if (u < k.mul) store(o + u, load_n(p + u, int(k.mul - u)));
     }
   }
 }
@@ -52,18 +55,16 @@ template <class T> inline void unpack(const Rows<Acc<T>>& r, const Acc<T>* from,
   for (int64_t b = 0; b < r.n; ++b) {
     const TpBlock& k = r.blocks[b];
     T* const to = row + k.offset;
-    if (k.channel == 1) {
-      for (int c = 0; c < k.d; ++c) {
-        const A* const p = from + r.at[b] + c * r.step[b];
-        T* const o = to + int64_t(c) * k.component;
-        int64_t u = 0;
-        for (; u + W<A> <= k.mul; u += W<A>) store<T>(o + u, load(p + u));
-        if (u < k.mul) store_n<T>(o + u, load(p + u), int(k.mul - u));
-      }
-    } else {
-      const A* const p = from + r.at[b];
-      for (int64_t u = 0; u < k.mul; ++u)
-        for (int c = 0; c < k.d; ++c) narrow_to(to + u * k.channel + int64_t(c) * k.component, p[c * r.step[b] + u]);
+    if (k.channel != 1) {
+      transpose(from + r.at[b], r.step[b], k.d, k.mul, to, k.channel);
+      continue;
+    }
+    for (int c = 0; c < k.d; ++c) {
+      const A* const p = from + r.at[b] + c * r.step[b];
+      T* const o = to + int64_t(c) * k.component;
+      int64_t u = 0;
+      for (; u + W<A> <= k.mul; u += W<A>) store<T>(o + u, load(p + u));
+      if (u < k.mul) store_n<T>(o + u, load(p + u), int(k.mul - u));
     }
   }
 }
