@@ -74,10 +74,14 @@ class CMakeBuild(build_ext):
 
 
 found = packages()
+# What CuPy compiles at run time where there is no nvcc: HEADERS of kernels/sparse/common_nvrtc.py.
+found["structops.csrc"] = "csrc"
+headers = ["core/cuda/device.cuh", "sparse/spmm.cuh", "sparse/sddmm.cuh", "sparse/softmax.cuh"]
 setup(
     packages=list(found),
     package_dir=found,
-    package_data={"structops": ["py.typed", "*.pyi", "lib/*.pyi"]},
+    include_package_data=False,  # the sdist holds all of csrc
+    package_data={"structops": ["py.typed", "*.pyi", "lib/*.pyi"], "structops.csrc": headers},
     ext_modules=[Extension("structops.lib._native", sources=[])],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -1,7 +1,8 @@
 """Which backends exist on this machine, why the others do not, and which one every operator uses.
 
 Resolution order: ``override(...)`` context > ``STRUCTOPS_BACKEND_<OP>`` and ``STRUCTOPS_BACKEND`` environment variables
-(read once, at import) > automatic: the compiled library, else numba, else the reference.
+(read once, at import) > automatic: on a CPU the compiled library, numba, the reference; on a GPU the compiled CUDA kernels, the
+same kernels compiled at run time, Triton, the reference.
 """
 
 from __future__ import annotations
@@ -18,9 +19,10 @@ from pathlib import Path
 import torch
 
 from . import binary, so2, sparse, tree
+from .sparse.common_nvrtc import CSRC, HEADERS
 
 LIB = Path(__file__).resolve().parent.parent / "pyops" / "lib"
-BACKENDS = ("cpp", "triton", "numba", "reference")
+BACKENDS = ("cpp", "nvrtc", "triton", "numba", "reference")
 
 # Operator -> the one whose frequent case it is, and with which its backend is chosen.
 _PART_OF = {"copy_reduce": "spmm"}
@@ -55,11 +57,16 @@ def cpp() -> tuple[bool, str]:
     return (True, f"{native.isa()} of {native.detected_isa()}") if native else (False, _cpp_reason)
 
 
+def cuda_kernels() -> bool:
+    """Whether the library has them, whatever the device."""
+    return native is not None and native.cuda_compiled()
+
+
 def cuda() -> tuple[bool, str]:
     """The compiled CUDA kernels."""
     if not native:
         return False, f"no compiled library: {_cpp_reason}"
-    if not native.cuda_compiled():
+    if not cuda_kernels():
         return False, "built without nvcc (reinstall with nvcc on the PATH, or STRUCTOPS_CUDA=ON)"
     if not torch.cuda.is_available():
         return False, "compiled, but torch sees no CUDA device"
@@ -78,7 +85,7 @@ def numba() -> tuple[bool, str]:
 
 
 def triton() -> tuple[bool, str]:
-    """Triton: the GPU path where the library was built without nvcc; on a CPU only in interpreter mode."""
+    """Triton: the GPU path without nvcc and without CuPy; on a CPU only in interpreter mode."""
     ok, reason = _importable("triton")
     if not ok:
         return ok, reason
@@ -89,9 +96,18 @@ def triton() -> tuple[bool, str]:
     return False, "no CUDA device (TRITON_INTERPRET=1 runs it slowly on a CPU)"
 
 
-def cupy() -> tuple[bool, str]:
-    """CuPy: arrays in and out by DLPack."""
-    return _importable("cupy")
+def nvrtc() -> tuple[bool, str]:
+    """The CUDA kernels of the sparse family, compiled at run time by CuPy and NVRTC: the GPU path without nvcc."""
+    ok, reason = _importable("cupy")
+    if not ok:
+        return ok, reason
+    if not torch.version.cuda or not torch.cuda.is_available():
+        return False, "torch sees no CUDA device"
+    major, minor = torch.cuda.get_device_capability()
+    if major < 8:
+        return False, f"compute capability {major}.{minor}, and the kernels need 8.0"
+    missing = [h for h in HEADERS if not (CSRC / h).is_file()]
+    return (False, f"{CSRC / missing[0]} is missing") if missing else (True, "CUDA device")
 
 
 def reference() -> tuple[bool, str]:
@@ -101,7 +117,7 @@ def reference() -> tuple[bool, str]:
 
 def status() -> dict[str, tuple[bool, str]]:
     """Every backend as (available, reason)."""
-    return {f.__name__: f() for f in (cpp, cuda, triton, numba, cupy, reference)}
+    return {f.__name__: f() for f in (cpp, cuda, nvrtc, triton, numba, reference)}
 
 
 def isa() -> str:
@@ -153,7 +169,7 @@ def implementation(op: str, device: str = "cpu") -> Callable:
             raise RuntimeError(f"{op}: backend '{chosen}' is not available here: {_why(op, chosen)}")
         if fn is not None:
             return fn
-    gpu: tuple[str, ...] = ("cpp", "triton", "reference") if native and native.cuda_compiled() else ("triton", "reference")
+    gpu = ("cpp" if cuda_kernels() else "nvrtc", "triton", "reference")
     if op in so2.TRITON_FIRST or op in sparse.TRITON_FIRST:
         gpu = ("triton", *(b for b in gpu if b != "triton"))
     for backend in ("cpp", "numba", "reference") if device == "cpu" else gpu:

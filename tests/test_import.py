@@ -66,7 +66,7 @@ def test_default_backend() -> None:
 
 def test_status_gives_reasons() -> None:
     status = backends.status()
-    assert set(status) == {"cpp", "cuda", "triton", "numba", "cupy", "reference"}
+    assert set(status) == {"cpp", "cuda", "nvrtc", "triton", "numba", "reference"}
     for name, (ok, reason) in status.items():
         assert isinstance(ok, bool) and isinstance(reason, str) and len(reason) > 3, name
     assert status["reference"][0]

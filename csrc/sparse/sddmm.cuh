@@ -1,4 +1,5 @@
-// CUDA sddmm: device code. The contract is sddmm.h; launch heuristics are in sddmm_cuda.cu.
+// CUDA sddmm: device code. The contract is sddmm.h; it is launched by sddmm_cuda.cu, and by kernels/sparse/sddmm_nvrtc.py
+// where there is no nvcc.
 //
 // A warp takes `batches` times 32 consecutive edges. Its lanes look up row, col and eid of one edge each, then share the work:
 //   sddmm_map  (R == 1): a lane computes V features of an edge; lanes walk the (edge, pack of V) pairs in order.
@@ -84,6 +85,13 @@ template <class T> STRUCTOPS_DEVICE const T* row_at(const void* base, int64_t pl
 }
 
 constexpr int kSddmmThreads = 256;
+
+// Small features would spend their time on finding rows: then a warp takes more edges, where there are enough for all warps.
+__host__ __device__ constexpr int sddmm_batches(int64_t E, int64_t features) {
+  const int64_t by_size = 128 / (features ? features : 1), by_count = E / (32 * 16384);
+  const int64_t batches = by_size < by_count ? by_size : by_count;
+  return int(batches < 1 ? 1 : batches > 8 ? 8 : batches);
+}
 
 template <class T, int V> __global__ void __launch_bounds__(kSddmmThreads, 4) sddmm_map(const SddmmParams p) {
   using A = Acc<T>;

@@ -19,10 +19,7 @@ template <class T> void run(const SddmmArgs& a, SddmmParams p, const CudaContext
   const bool l = packs(a.lhs, a.Fl, a.lhs_batch, a.l_off);
   const bool r = a.op != EdgeOp::copy && packs(a.rhs, a.Fr, a.rhs_batch, a.r_off);
 
-  // Small features would spend their time on finding rows: then a warp takes more edges, where there are enough for all warps.
-  const int64_t by_size = 128 / (a.Fo * (a.R ? a.R : 1)), by_count = a.E / (32 * 16384);
-  const int64_t batches = by_size < by_count ? by_size : by_count;
-  p.batches = int(batches < 1 ? 1 : batches > 8 ? 8 : batches);
+  p.batches = sddmm_batches(a.E, a.Fo * a.R);
   const dim3 grid(unsigned(div_up(a.E, int64_t(p.batches) * kSddmmThreads)), grid_y(a.B));
   if (a.R == 1) {
     const bool l_ok = l || (p.l_one && !a.l_off), r_ok = a.op == EdgeOp::copy || r || (p.r_one && !a.r_off);

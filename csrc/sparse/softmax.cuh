@@ -1,4 +1,5 @@
-// CUDA segment softmax: device code. The contract is softmax.h; launch heuristics are in softmax_cuda.cu.
+// CUDA segment softmax: device code. The contract is softmax.h; it is launched by softmax_cuda.cu, and by
+// kernels/sparse/softmax_nvrtc.py where there is no nvcc.
 //
 // The lanes of a warp form P rows x S edge slots x L feature lanes of V features; P and S follow the mean degree, all fixed
 // by (N, E, F). One pass over a row folds it to a state per feature, slots merge by a fixed tree, a second pass writes.
@@ -20,6 +21,13 @@ struct SoftmaxParams {
 };
 
 constexpr int kSoftmaxThreads = 128, kHeavy = 128;
+
+// No more slots than edges in a mean row.
+__host__ __device__ constexpr int softmax_slots(int64_t N, int64_t E, int lanes) {
+  int slots = 1;
+  while (slots * lanes < 32 && 2 * slots * N <= E) slots *= 2;
+  return slots;
+}
 
 // The forward state is (max, sum of exp(x - max)), the backward state a sum in its first half.
 template <class A> struct SoftmaxState { A a, b; };

@@ -23,8 +23,7 @@ template <class T, bool backward> void run(const char* op, const SoftmaxArgs& a,
   p.lanes = packs < 32 ? pow2_above(packs) : 32;
   p.tiles = unsigned(div_up(packs, p.lanes));
   p.planes = unsigned(p.tiles * a.B);
-  p.slots = 1;
-  while (p.slots * p.lanes < 32 && 2 * p.slots * a.N <= a.E) p.slots *= 2;  // no more slots than edges in a mean row
+  p.slots = softmax_slots(a.N, a.E, p.lanes);
   const int64_t rows = kSoftmaxThreads / (p.lanes * p.slots);
   const dim3 grid(unsigned(div_up(a.N, rows)), grid_y(p.planes));
   launch(op, ctx, wide ? softmax_rows<T, backward, V> : softmax_rows<T, backward, 1>, grid, kSoftmaxThreads, p);

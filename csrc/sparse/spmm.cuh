@@ -1,4 +1,5 @@
-// CUDA spmm: device code. The contract is spmm.h; launch heuristics are in spmm_cuda.cu.
+// CUDA spmm: device code. The contract is spmm.h; it is launched by spmm_cuda.cu, and by kernels/sparse/spmm_nvrtc.py where
+// there is no nvcc.
 //
 // 1. The merge path of rows and edges is cut every `chunk` steps, which depends on (N, E) alone. A cut moves back to the
 //    start of its row, except inside a row of more than `chunk` edges: those hubs are cut into pieces. A cut closer than
@@ -230,6 +231,12 @@ spmm_emit(const SpmmParams& p, const typename Op::State (&s)[V], int64_t at, int
 
 // ---- kernels ----------------------------------------------------------------------------------------------------
 constexpr int kSpmmThreads = 128;
+
+// Items a warp each: enough for every device, and a hub costs one warp no more than twice this many edges.
+__host__ __device__ constexpr int64_t spmm_item_size(int64_t N, int64_t E) {
+  const int64_t q = (N + E) / 32768;
+  return q < 64 ? 64 : q > 2048 ? 2048 : q;
+}
 
 template <class T, class Op, bool binary, int V>
 __global__ void __launch_bounds__(kSpmmThreads, sizeof(Acc<T>) == 8 ? 4 : 5) spmm_rows(const SpmmParams p) {

@@ -10,12 +10,6 @@ static_assert(int(ArgKind::source) == arg_source && int(ArgKind::edge) == arg_ed
 
 constexpr const char* kOp = "spmm_fwd";
 
-// Items a warp each: enough for every device, and a hub costs one warp no more than twice this many edges.
-int64_t item_size(int64_t N, int64_t E) {
-  const int64_t q = (N + E) / 32768;
-  return q < 64 ? 64 : q > 2048 ? 2048 : q;
-}
-
 template <class T, class Op, bool binary, int V> void run_rows(SpmmParams p, int64_t B, const CudaContext& ctx) {
   const int64_t packs = p.F / V;
   p.lanes = packs < 32 ? pow2_above(packs) : 32;
@@ -36,7 +30,7 @@ template <class T, class Op> void run(const SpmmArgs& a, SpmmParams p, bool bina
   const bool x_ok = p.x_packs || p.x_stride == size, e_ok = !binary || p.e_packs || p.e_stride == size || p.e_off;
   const bool wide = a.F % V == 0 && aligned(p.out, pack) && x_ok && e_ok;
 
-  p.chunk = item_size(a.N, a.E);
+  p.chunk = spmm_item_size(a.N, a.E);
   p.items = div_up(a.N + a.E, p.chunk);
   const bool cuts = a.E > p.chunk;  // only then can a row be longer than an item
   if (cuts) {

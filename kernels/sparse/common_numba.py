@@ -24,6 +24,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from .shapes import shape, sizes  # noqa: F401
+
 AHEAD = 8  # edges between a prefetch and its use
 PIECE = 2048  # edges that one float accumulator sums before it is added to the row's
 _SERIAL = 1 << 16  # elements below which threads cost more than they save
@@ -143,19 +145,6 @@ def index(op: str, t: Tensor | None, like: Tensor) -> np.ndarray:
 @functools.cache
 def _none(dtype: torch.dtype) -> np.ndarray:
     return torch.empty(0, dtype=dtype).numpy()
-
-
-def sizes(t: Tensor) -> tuple[int, int, int]:
-    """(B, rows, F) of [rows], [rows, F] or [B, rows, F]."""
-    if t.dim() == 1:
-        return 1, t.shape[0], 1
-    B = 1 if t.dim() == 2 else t.shape[0]
-    return B, t.shape[-2], t.shape[-1]
-
-
-def shape(rank: int, B: int, N: int, F: int) -> tuple[int, ...]:
-    """The shape of a result of that rank."""
-    return ((N,), (N, F), (B, N, F))[rank - 1]
 
 
 def result(array: np.ndarray, rank: int, B: int, N: int, F: int, dtype: torch.dtype) -> Tensor:
