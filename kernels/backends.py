@@ -169,7 +169,7 @@ def implementation(op: str, device: str = "cpu") -> Callable:
             raise RuntimeError(f"{op}: backend '{chosen}' is not available here: {_why(op, chosen)}")
         if fn is not None:
             return fn
-    gpu = ("cpp" if cuda_kernels() else "nvrtc", "triton", "reference")
+    gpu: tuple[str, ...] = ("cpp" if cuda_kernels() else "nvrtc", "triton", "reference")
     if op in so2.TRITON_FIRST or op in sparse.TRITON_FIRST:
         gpu = ("triton", *(b for b in gpu if b != "triton"))
     for backend in ("cpp", "numba", "reference") if device == "cpu" else gpu:

@@ -101,7 +101,8 @@ _OFFSET = """
 def _layout(struct: type[ctypes.Structure]) -> list[str]:
     name = struct.__name__
     facts = [f"sizeof({name}) == {ctypes.sizeof(struct)}"]
-    for field, kind in struct._fields_:
+    for entry in struct._fields_:
+        field, kind = entry[:2]
         facts.append(f"STRUCTOPS_OFFSET({name}, {field}) == {getattr(struct, field).offset}")
         facts.append(f"sizeof({name}::{field}) == {ctypes.sizeof(kind)}")
     return facts
@@ -138,8 +139,13 @@ def launch(program: Program, name: str, like: Tensor, grid: tuple[int, int], thr
     import numpy as np
 
     device = like.device.index
-    by_value = np.frombuffer(params, dtype=np.dtype((np.void, ctypes.sizeof(params))))
+    by_value = np.frombuffer(bytearray(params), dtype=np.dtype(type(params)))
     with torch.cuda.device(device), cupy.cuda.Device(device):
         kernel = _kernel(program, name, device)
-        with cupy.cuda.ExternalStream(torch.cuda.current_stream().cuda_stream):
+        stream = torch.cuda.current_stream()
+        if hasattr(stream, "__cuda_stream__") and hasattr(cupy.cuda.Stream, "from_external"):
+            external = cupy.cuda.Stream.from_external(stream)
+        else:
+            external = cupy.cuda.ExternalStream(stream.cuda_stream)
+        with external:
             kernel(grid, (threads,), (by_value,))
