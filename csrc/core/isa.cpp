@@ -1,5 +1,9 @@
 #include "core/isa.h"
 
+#ifdef STRUCTOPS_HAS_AVX2
+#include <cpuid.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <initializer_list>
@@ -10,7 +14,9 @@ namespace structops {
 static Isa detect() {
 #ifdef STRUCTOPS_HAS_AVX2
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  unsigned a, b, c = 0, d;
+  const bool f16c = __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);  // a name that clang's __builtin_cpu_supports lacks
+  const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 #ifdef STRUCTOPS_HAS_AVX512
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&

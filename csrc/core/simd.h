@@ -177,6 +177,15 @@ template <class A> STRUCTOPS_INLINE Vec<A> select(Vec<Int<A>> mask, Vec<A> yes, 
 // Makes v one rounded value: without it a product that feeds two expressions may be contracted into a different fused
 // multiply-add in each, and m - m need not be 0.
 template <class V> STRUCTOPS_INLINE void pin(V& v) {
+#ifdef __clang__  // knows no register for half a vector
+  if constexpr (sizeof(V) == 8) {
+    Lanes<int64_t, 2> whole{};
+    __builtin_memcpy(&whole, &v, 8);
+    pin(whole);
+    __builtin_memcpy(&v, &whole, 8);
+    return;
+  }
+#endif
 #if defined(__AVX512F__)
   asm("" : "+v"(v));
 #elif defined(__x86_64__)
