@@ -80,6 +80,7 @@ def _function(name: str) -> Callable:
         "metis": lambda *args: metis("metis", *args),
         "sampled_op": _products.sampled_op,
         "softmax_csr_backward": _products.softmax_csr_backward,
+        "hetero_neighbor_sample": sampler.hetero_neighbor_sample_by_name,
     }
     if name in found:
         return found[name]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ... import _check as check
 from . import _index
-from ._sampling import checked, draw, induced, number
+from ._sampling import Step, checked, draw, induced, number, uniform
 
 _MANY = 50  # neighbours beyond these are a sample, in hgt_sample
 
@@ -43,7 +43,9 @@ def hetero_neighbor_sample(
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Nodes by type, and local rows, local columns and entries by relation; as ``neighbor_sample`` otherwise."""
     types = {"__".join(t): tuple(t) for t in edge_types}
-    nodes, found, _ = neighbor_hops(node_types, types, colptr, row, input_node, num_neighbors, num_hops, replace)
+    checked_relations("hetero_neighbor_sample", types, colptr, row, input_node, num_neighbors, num_hops)
+    steps = {name: uniform(colptr[name], row[name], replace) for name in colptr}
+    nodes, found, _ = neighbor_hops(node_types, types, input_node, num_neighbors, num_hops, steps)
     if not directed:
         found = {name: [_between(types[name], colptr[name], row[name], nodes)] for name in colptr}
     parts = {name: tuple(map(torch.cat, zip(*edges, strict=True))) for name, edges in found.items()}
@@ -51,34 +53,44 @@ def hetero_neighbor_sample(
     return nodes, rows, cols, entries
 
 
-def neighbor_hops(
-    node_types: list[str],
+def checked_relations(
+    op: str,
     types: dict[str, tuple],
     colptr: dict[str, Tensor],
     row: dict[str, Tensor],
     input_node: dict[str, Tensor],
     num_neighbors: dict[str, list[int]],
     num_hops: int,
-    replace: bool,
-) -> tuple[dict[str, Tensor], dict[str, list[tuple[Tensor, Tensor, Tensor]]], dict[str, list[int]]]:
-    """Nodes by type; (local rows, local columns, entries) of each hop after an empty one by relation; the number of nodes before
-    each hop and at the end by type. ``types``: (source, name, destination) of each relation, sampled from destinations."""
-    op = "hetero_neighbor_sample"
+) -> None:
+    """The graph, the nodes within it, and the numbers of neighbours. ``types``: (source, name, destination) of each relation,
+    sampled from destinations."""
     _structures(op, types, colptr, row)
     _seeds(op, types, colptr, row, input_node)
     if any(name not in colptr or len(k) < num_hops for name, k in num_neighbors.items()):
         check.fail(ValueError, op, f"num_neighbors of {num_hops} hops, for relations of colptr", num_neighbors)
-    empty = torch.empty(0, dtype=torch.int64)
+
+
+def neighbor_hops(
+    node_types: list[str],
+    types: dict[str, tuple],
+    input_node: dict[str, Tensor],
+    num_neighbors: dict[str, list[int]],
+    num_hops: int,
+    steps: dict[str, Step],
+) -> tuple[dict[str, Tensor], dict[str, list[tuple[Tensor, Tensor, Tensor]]], dict[str, list[int]]]:
+    """Nodes by type; (local rows, local columns, entries) of each hop after an empty one by relation; the number of nodes before
+    each hop and at the end by type."""
+    empty = next(iter(input_node.values()), torch.empty(0, dtype=torch.int64)).new_empty(0)
     nodes = {t: input_node.get(t, empty) for t in node_types}
-    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [(empty, empty, empty)] for name in colptr}
+    found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [(empty, empty, empty)] for name in steps}
     begin, sizes = dict.fromkeys(node_types, 0), {t: [n.numel()] for t, n in nodes.items()}
     for hop in range(num_hops):
         end = {t: n.numel() for t, n in nodes.items()}
         for name in sorted(num_neighbors):
             source, _, destination = types[name]
             frontier = nodes[destination][begin[destination] : end[destination]]
-            owner, entry = draw(colptr[name], frontier, num_neighbors[name][hop], replace)
-            local, fresh = number(nodes[source], row[name][entry])
+            owner, entry, ids = steps[name](frontier, num_neighbors[name][hop])
+            local, fresh = number(nodes[source], ids)
             found[name].append((local, owner + begin[destination], entry))
             nodes[source] = torch.cat([nodes[source], fresh])
         begin = end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -21,29 +23,46 @@ def checked(op: str, ptr: Tensor, ind: Tensor, nodes: Tensor) -> None:
     _index.in_range(op, "nodes", nodes, ptr.numel() - 1)
 
 
+def checked_graph(op: str, ptr: Tensor, ind: Tensor, nodes: Tensor) -> None:
+    """``checked``, and ``ind`` within the rows too."""
+    checked(op, ptr, ind, nodes)
+    _index.in_range(op, "row", ind, ptr.numel() - 1)
+
+
+def pointers(count: Tensor) -> Tensor:
+    return torch.cat([count.new_zeros(1), count.cumsum(0)])
+
+
+def spans(first: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """The numbers ``first[i]`` to ``first[i] + count[i] - 1`` of every i, and the i of each."""
+    start = pointers(count)
+    owner = _index.ptr2ind(start, int(start[-1]))
+    return owner, torch.arange(owner.numel(), device=first.device) + (first - start[:-1])[owner]
+
+
 def entries(ptr: Tensor, nodes: Tensor) -> tuple[Tensor, Tensor]:
     """All entries of the rows ``nodes``, with the position in ``nodes`` of each."""
-    first, count = ptr[nodes], ptr[nodes + 1] - ptr[nodes]
-    start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    owner = _index.ptr2ind(start, int(start[-1]))
-    return owner, torch.arange(owner.numel(), device=ptr.device) + (first - start[:-1])[owner]
+    return spans(ptr[nodes], ptr[nodes + 1] - ptr[nodes])
 
 
 def draw(ptr: Tensor, nodes: Tensor, k: int, replace: bool) -> tuple[Tensor, Tensor]:
     """Up to k entries of every row of ``nodes`` (all if k < 0), and the position in ``nodes`` of each."""
-    count = ptr[nodes + 1] - ptr[nodes]
+    return draw_spans(ptr[nodes], ptr[nodes + 1] - ptr[nodes], k, replace)
+
+
+def draw_spans(first: Tensor, count: Tensor, k: int, replace: bool) -> tuple[Tensor, Tensor]:
+    """Up to k of the numbers ``first[i]`` to ``first[i] + count[i] - 1`` of every i (all if k < 0), and the i of each."""
     if replace and k >= 0:
         owner = (count > 0).nonzero().flatten().repeat_interleave(k)
-        drawn = (torch.rand(owner.numel(), dtype=torch.float64, device=ptr.device) * count[owner]).long()
-        return owner, ptr[nodes[owner]] + torch.minimum(drawn, count[owner] - 1)
+        drawn = (torch.rand(owner.numel(), dtype=torch.float64, device=first.device) * count[owner]).long()
+        return owner, first[owner] + torch.minimum(drawn, count[owner] - 1)
     crowded = count > k if k >= 0 else torch.zeros_like(count, dtype=torch.bool)
     if not bool(crowded.any()):
-        return entries(ptr, nodes)
+        return spans(first, count)
     few, many = (~crowded).nonzero().flatten(), crowded.nonzero().flatten()
-    owner, entry = entries(ptr, nodes[few])
-    _, choices = entries(ptr, nodes[many])
-    start = torch.cat([count.new_zeros(1), count[many].cumsum(0)])
-    at = segment_topk(torch.rand(choices.numel(), device=ptr.device), start, k)[1].flatten()
+    owner, entry = spans(first[few], count[few])
+    _, choices = spans(first[many], count[many])
+    at = segment_topk(torch.rand(choices.numel(), device=first.device), pointers(count[many]), k)[1].flatten()
     owner, entry = torch.cat([few[owner], many.repeat_interleave(k)]), torch.cat([entry, choices[at]])
     order = torch.argsort(owner, stable=True)
     return owner[order], entry[order]
@@ -119,6 +138,19 @@ def relabel_one_hop(
     return ptr, local, None if value is None else value[entry], nodes
 
 
+Step = Callable[[Tensor, int], tuple[Tensor, Tensor, Tensor]]
+"""Of the nodes of a frontier and the number wanted of each: for every edge sampled the position of its end in the frontier, its
+entry and the node it comes from."""
+
+
+def uniform(ptr: Tensor, ind: Tensor, replace: bool) -> Step:
+    def step(nodes: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+        owner, entry = draw(ptr, nodes, k, replace)
+        return owner, entry, ind[entry]
+
+    return step
+
+
 def neighbor_sample(
     colptr: Tensor, row: Tensor, input_node: Tensor, num_neighbors: list[int], replace: bool, directed: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -126,7 +158,8 @@ def neighbor_sample(
 
     ``directed`` False: of all edges among the nodes instead.
     """
-    nodes, parts = neighbor_hops(colptr, row, input_node, num_neighbors, replace)[:2]
+    checked_graph("neighbor_sample", colptr, row, input_node)
+    nodes, parts = neighbor_hops(input_node, num_neighbors, uniform(colptr, row, replace))[:2]
     if directed:
         rows, cols, edges = map(torch.cat, zip(*parts, strict=True))
         return nodes, rows, cols, edges
@@ -135,17 +168,15 @@ def neighbor_sample(
 
 
 def neighbor_hops(
-    colptr: Tensor, row: Tensor, input_node: Tensor, num_neighbors: list[int], replace: bool
+    input_node: Tensor, num_neighbors: list[int], step: Step
 ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]], list[int]]:
     """Nodes, (local rows, local columns, entries) of each hop after an empty one, and the number of nodes before each hop and at
     the end."""
-    checked("neighbor_sample", colptr, row, input_node)
-    _index.in_range("neighbor_sample", "row", row, colptr.numel() - 1)
     empty = input_node.new_empty(0)
     nodes, parts, sizes = input_node, [(empty, empty, empty)], [0, input_node.numel()]
     for k in num_neighbors:
-        owner, entry = draw(colptr, nodes[sizes[-2] :], k, replace)
-        local, fresh = number(nodes, row[entry])
+        owner, entry, found = step(nodes[sizes[-2] :], k)
+        local, fresh = number(nodes, found)
         parts.append((local, owner + sizes[-2], entry))
         nodes = torch.cat([nodes, fresh])
         sizes.append(nodes.numel())
