@@ -275,8 +275,6 @@ ERRORS = [
     (ValueError, "reduce_list", lambda: ops.fused_scatter_reduce(X, INDEX, 5, ["var"])),
     (IndexError, "index", lambda: ops.fused_scatter_reduce(X, INDEX, 3, ["sum"])),
     (NotImplementedError, "knn", lambda: ops.knn),
-    (NotImplementedError, "temporal", lambda: pyg.sampler.neighbor_sample(INDPTR, INDEX, INDEX, [2], node_time=INDEX)),
-    (NotImplementedError, "disjoint", lambda: pyg.sampler.neighbor_sample(INDPTR, INDEX, INDEX, [2], disjoint=True)),
     (NotImplementedError, "biased", lambda: torch.ops.pyg.random_walk(INDPTR, INDEX, INDEX, 3, 1.0, 2.0)),
 ]
 

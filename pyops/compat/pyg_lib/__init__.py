@@ -22,9 +22,12 @@ Different, on purpose:
 - TorchScript takes ``torch.ops.pyg.*`` and, of the Python functions, those that PyG scripts: index_sort, softmax_csr,
   segment_matmul.
 
-``sampler`` samples uniformly, homogeneous and heterogeneous graphs, in whole vectors of nodes with torch's generator: PyG's
-NeighborLoader, LinkNeighborLoader and Node2Vec run on it. Not here: sampling by time or by weight, disjoint subgraphs, walks with
-p or q other than 1, which raise NotImplementedError. ``partition`` is here where pymetis is installed. The hash maps
+``sampler`` samples homogeneous and heterogeneous graphs, in whole vectors of nodes with torch's generator: uniformly, by node or
+edge time ("uniform" and "last"), by weight, in one subgraph or disjoint ones. PyG's NeighborLoader, LinkNeighborLoader and Node2Vec
+run on it. Different there, on purpose: time and weight may be given together; all neighbours of a node that is reached must be in
+order of time (there: the first and the last); weights must be finite and >= 0, and edges of weight 0 are taken only where all are
+asked for; errors are ValueError, TypeError or IndexError. Not here: induced subgraphs and walks with p or q other than 1, which
+raise NotImplementedError, and ``torch.ops.pyg`` of distributed sampling. ``partition`` is here where pymetis is installed. The hash maps
 and, of ``ops``, the clustering, neighbour search and spline functions are missing to ``hasattr``, so that PyG falls back or says
 what it needs.
 """

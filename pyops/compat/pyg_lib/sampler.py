@@ -125,8 +125,9 @@ def hetero_neighbor_sample(
     kinds = {"__".join(kind): kind for kind in rowptr_dict}
     graph = named(rowptr_dict), named(col_dict), seed_dict, named(num_neighbors_dict)
     marks = node_time_dict, named(edge_time_dict), seed_time_dict, named(edge_weight_dict)
-    flags = csc, replace, directed, disjoint, temporal_strategy, return_edge_id
-    out = hetero_neighbor_sample_by_name(node_types, list(rowptr_dict), *graph, *marks, *flags)
+    out = hetero_neighbor_sample_by_name(
+        node_types, list(rowptr_dict), *graph, *marks, csc, replace, directed, disjoint, temporal_strategy, return_edge_id
+    )
     by_type = {0, 1, 3, 5}
     return tuple({kinds[n]: v for n, v in part.items()} if part and i in by_type else part for i, part in enumerate(out))
 
