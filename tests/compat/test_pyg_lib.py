@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import pytest
-import structops.compat.pyg_lib as pyg
 import torch
 from structops.compat.pyg_lib import ops
 from structops.compat.pyg_lib.ops._products import softmax_csr_backward

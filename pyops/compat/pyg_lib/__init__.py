@@ -27,9 +27,9 @@ edge time ("uniform" and "last"), by weight, in one subgraph or disjoint ones. P
 run on it. Different there, on purpose: time and weight may be given together; all neighbours of a node that is reached must be in
 order of time (there: the first and the last); weights must be finite and >= 0, and edges of weight 0 are taken only where all are
 asked for; errors are ValueError, TypeError or IndexError. Not here: induced subgraphs and walks with p or q other than 1, which
-raise NotImplementedError, and ``torch.ops.pyg`` of distributed sampling. ``partition`` is here where pymetis is installed. The hash maps
-and, of ``ops``, the clustering, neighbour search and spline functions are missing to ``hasattr``, so that PyG falls back or says
-what it needs.
+raise NotImplementedError, and ``torch.ops.pyg`` of distributed sampling. ``partition`` is here where pymetis is installed. The
+hash maps and, of ``ops``, the clustering, neighbour search and spline functions are missing to ``hasattr``, so that PyG falls back
+or says what it needs.
 """
 
 from .._dispatcher import cuda_version
