@@ -53,12 +53,16 @@ def cases(level: str) -> Iterator[Case]:
             yield _case(WIGNER, name, kind, size, BOTH)
 
 
-def _flops(L: int, M: int, C: int, H: int, radial: bool = True) -> int:
-    """Of the products of one edge, forward, with four real multiplications for a complex one."""
+def _conv_flops(L: int, M: int, inputs: int, outputs: int, extra: int = 0) -> int:
+    """Of one edge, forward, with four real multiplications for a complex one; ``extra`` outputs beside those of order 0."""
     n = [L + 1 - m for m in range(M + 1)]
-    conv1 = 2 * n[0] * 2 * C * (n[0] * H + L * H) + sum(8 * k * k * 2 * C * H for k in n[1:])
-    conv2 = 2 * n[0] * n[0] * H * C + sum(8 * k * k * H * C for k in n[1:])
-    return conv1 + conv2 + (2 * K * sum(n) * 2 * C if radial else 0)
+    return 2 * n[0] * inputs * (n[0] * outputs + extra) + sum(8 * k * k * inputs * outputs for k in n[1:])
+
+
+def _flops(L: int, M: int, C: int, H: int) -> int:
+    """Of the products of one edge, forward."""
+    radial = 2 * K * sum(L + 1 - m for m in range(M + 1)) * 2 * C
+    return _conv_flops(L, M, 2 * C, H, L * H) + _conv_flops(L, M, H, C) + radial
 
 
 def _case(op: str, name: str, kind: str, size: int, direction: str) -> Case:
@@ -70,7 +74,7 @@ def _case(op: str, name: str, kind: str, size: int, direction: str) -> Case:
         flops = E * _flops(*SHAPES[name]) * factor
         low = 4 * (atoms.num_nodes * (L + 1) ** 2 * C * 2 + E * (K + 4)) * factor
     elif op == CONV:
-        flops, low = E * 3 * _flops(L, M, C, H, False), 4 * E * len(so2.frame_order(L, M)) * (2 * C + H) * 3
+        flops, low = E * 2 * _conv_flops(L, M, H, C), 4 * E * len(so2.frame_order(L, M)) * (H + C) * 2
     else:
         flops, low = E * 400 * factor, 4 * E * (3 + sum((2 * min(l, M) + 1) * (2 * l + 1) for l in range(L + 1))) * factor
     targets = {}
