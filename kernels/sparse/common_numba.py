@@ -24,7 +24,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from .shapes import shape, sizes  # noqa: F401
+from .shapes import shape
 
 AHEAD = 8  # edges between a prefetch and its use
 PIECE = 2048  # edges that one float accumulator sums before it is added to the row's

@@ -8,8 +8,6 @@ import torch
 import triton
 from torch import Tensor
 
-from .shapes import shape, sizes  # noqa: F401
-
 
 def tile(F: int) -> tuple[int, int]:
     """(edges, features) of the block that a program holds, about 1024 elements of at most 32 edges."""

@@ -12,6 +12,7 @@ from .. import codes as C
 from . import common_numba as nb
 from .common_numba import jit
 from .csr_numba import index_range
+from .shapes import sizes
 
 U = np.uint64
 MEAN, MIN, MAX, PROD = C.MEAN, C.MIN, C.MAX, C.PROD
@@ -70,7 +71,7 @@ def kernel(src, index, out, lane, count, B, N, F, reduce, fill, skip_nan, n0, n1
 def scatter(src, index, dim_size, reduce, return_arg, fill, skip_nan):
     """Same signature and results as torch.ops.structops.scatter."""
     op = "scatter"
-    B, E, F = nb.sizes(src)
+    B, E, F = sizes(src)
     if not 0 <= reduce <= PROD:
         nb.fail(op, "reduce must be sum, mean, min, max or prod")
     if not src.is_floating_point() and reduce == MEAN:

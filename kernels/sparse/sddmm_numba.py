@@ -8,6 +8,7 @@ from numba import njit
 from .. import codes as C
 from . import common_numba as nb
 from .common_numba import AHEAD, jit, prefetch
+from .shapes import sizes
 
 U = np.uint64
 ADD, SUB, MUL, DIV = C.EDGE_ADD, C.EDGE_SUB, C.EDGE_MUL, C.EDGE_DIV
@@ -116,7 +117,7 @@ def sddmm(
     right = lhs if copy else rhs
     if copy:
         rhs_target = lhs_target
-    l_sizes, r_sizes = nb.sizes(lhs), nb.sizes(right)
+    l_sizes, r_sizes = sizes(lhs), sizes(right)
     B = nb.batch(name, l_sizes, r_sizes)
     F, Fl, Fr = out_features * reduce_features, l_sizes[2], r_sizes[2]
     if (bcast.shape[1] != F) if bcast is not None else (Fl not in (1, F) or Fr not in (1, F)):

@@ -6,6 +6,7 @@ import numpy as np
 
 from . import common_numba as nb
 from .common_numba import jit
+from .shapes import sizes
 
 U = np.uint64
 _PANEL = 16  # features of one task of the transpose
@@ -40,8 +41,8 @@ def scatter_add(grad, idx, out, N, M, F, width, t0, t1):
 
 
 def _operands(op, data, idx):
-    B, rows, F = nb.sizes(data)
-    Bi, N, Fi = nb.sizes(idx)
+    B, rows, F = sizes(data)
+    Bi, N, Fi = sizes(idx)
     if data.dim() != idx.dim() or Bi != B or Fi != F:
         nb.fail(op, "shapes of data and idx do not match")
     return nb.flat(op, data), nb.index(op, idx, idx), B, rows, N, F

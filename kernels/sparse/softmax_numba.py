@@ -8,6 +8,7 @@ import numpy as np
 
 from . import common_numba as nb
 from .common_numba import jit
+from .shapes import sizes
 
 U = np.uint64
 
@@ -78,7 +79,7 @@ def backward(y, g, rowptr, eid, out, B, E, F, log, v0, v1):
 
 def _launch(op, kernel, tensors, rowptr, eid, log):
     first = tensors[0]
-    B, E, F = nb.sizes(first)
+    B, E, F = sizes(first)
     if not first.is_floating_point():
         nb.fail(op, "floating dtypes only")
     if any(t.dtype != first.dtype or t.numel() != first.numel() for t in tensors):

@@ -11,6 +11,7 @@ import triton
 import triton.language as tl
 
 from . import common_triton as ct
+from .shapes import sizes
 
 
 @triton.jit
@@ -87,7 +88,7 @@ def _launch(op, kernel, tensors, rowptr, eid, log):
     ct.check_device(op, first)
     if not first.is_floating_point():
         raise NotImplementedError(f"{op}: the triton backend has floating dtypes only, got {first.dtype}")
-    B, E, F = ct.sizes(first)
+    B, E, F = sizes(first)
     N = rowptr.numel() - 1
     out = torch.empty_like(first, memory_format=torch.contiguous_format)
     BK, BF = ct.tile(max(F, 1))

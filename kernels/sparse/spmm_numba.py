@@ -15,6 +15,7 @@ from .. import codes as C
 from . import common_numba as nb
 from .common_numba import AHEAD, PIECE, jit, prefetch
 from .copies import copy_reduce_by
+from .shapes import sizes
 
 U = np.uint64
 SUM, MEAN, MIN, MAX, PROD, VAR, STD, LSE = range(8)
@@ -268,8 +269,8 @@ def spmm(
         nb.fail(op, "x and e differ in dtype")
     if not like.is_floating_point() and not (copy and reduce in (SUM, MIN, MAX, PROD)):
         nb.fail(op, "integer dtypes take copy messages with sum, min, max, prod")
-    x_sizes = nb.sizes(x) if x is not None else None
-    e_sizes = nb.sizes(e) if e is not None else None
+    x_sizes = sizes(x) if x is not None else None
+    e_sizes = sizes(e) if e is not None else None
     B = nb.batch(op, x_sizes, e_sizes)
     rank = max(t.dim() for t in (x, e) if t is not None)
     Fx, Fe = (x_sizes or e_sizes)[2], (e_sizes or x_sizes)[2]

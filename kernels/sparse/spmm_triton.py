@@ -13,6 +13,7 @@ import triton.language as tl
 from .. import codes as C
 from . import common_triton as ct
 from .copies import copy_reduce_by
+from .shapes import shape, sizes
 
 
 @triton.jit
@@ -120,7 +121,7 @@ def spmm(
         raise NotImplementedError(f"{op}: the triton backend has floating dtypes only, got {like.dtype}")
     # An operand that the message does not use is never read: any pointer will do.
     operands = [t if t is not None else like for t in (x, e)]
-    (Bx, _, Fx), (Be, _, Fe) = map(ct.sizes, operands)
+    (Bx, _, Fx), (Be, _, Fe) = map(sizes, operands)
     if bcast is None and Fx != Fe and 1 not in (Fx, Fe):
         raise NotImplementedError(f"{op}: the triton backend broadcasts {Fx} and {Fe} features by a table only")
     B = 0 if 0 in (Bx, Be) else max(Bx, Be)
@@ -128,9 +129,9 @@ def spmm(
     N = rowptr.numel() - 1
     rank = max(t.dim() for t in (x, e) if t is not None)
     given = col if col is not None else eid
-    edges = given.numel() if given is not None else ct.sizes(operands[1])[1]
+    edges = given.numel() if given is not None else sizes(operands[1])[1]
     extreme = reduce in (C.MIN, C.MAX)
-    out = like.new_empty(ct.shape(rank, B, N, F))
+    out = like.new_empty(shape(rank, B, N, F))
     nothing = -1 if arg == C.ARG_SOURCE else edges  # which could be a source
     winners = torch.full(out.shape if arg else (0,), nothing, dtype=rowptr.dtype, device=like.device)
     BK, BF = ct.tile(max(F, 1))
