@@ -26,6 +26,8 @@ OPS = {
     "segment_attention_bwd": "bench_sparse_segment_attention",
     "segment_order": "bench_sparse_segment_order",
     "csr_build": "bench_sparse_csr",
+    "csr_from_coo": "bench_sparse_csr",
+    "csr_transpose": "bench_sparse_csr",
     "block_spmm": "bench_sparse_sheaf",
     "block_sddmm": "bench_sparse_sheaf",
     "block_matmul": "bench_sparse_sheaf",

@@ -68,10 +68,9 @@ class Graph:
         num_dst = dst_max + 1 if num_dst is None else num_dst
         itype = _index_type(num_src, num_dst, src.numel())
         check.fits(op, itype, num_dst)
-        rowptr, perm = ladder.csr_build(dst.to(itype), num_dst)
         # Structure is never shared with the caller: writing to the argument afterwards must not unsettle the checks.
-        col = src.to(itype, copy=True) if sorted_by_dst else src.to(itype)[perm]
-        self._set(rowptr, col, None if sorted_by_dst else perm, num_src)
+        rowptr, col, eid = ladder.csr_from_coo(dst, src, num_dst, itype == torch.int64)
+        self._set(rowptr, col, None if sorted_by_dst else eid, num_src)
 
     @classmethod
     def from_csr(cls, rowptr: Tensor, col: Tensor, num_src: int | None = None) -> Graph:

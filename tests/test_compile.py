@@ -116,7 +116,8 @@ def samples(grad: bool) -> dict[str, list[tuple]]:
 
 PLAIN = {
     "copy_reduce": [(values(EDGES, 3), PTR, None, C.MEAN), (values(2, NUM_SRC, 3), *to_csr(COO, NUM_DST)[:2], C.LOGSUMEXP), (values(EDGES), PTR, None, C.MAX)],
-    "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
+    "csr_build": [(INDEX, 5), (INDEX.int(), 4)], "csr_from_coo": [(INDEX, INDEX.flip(0), 5, False), (INDEX.int(), INDEX.int(), 4, True)],
+    "csr_transpose": [(PTR, INDEX, None, 5), (PTR.int(), INDEX.int(), INDEX.int(), 4)], "index_range": [(INDEX,), (INDEX.int()[:0],)],
     # bits
     **binary_samples(), **plain_samples(),
     **segment_order_samples(),

@@ -9,45 +9,94 @@
 namespace structops::STRUCTOPS_ISA {
 namespace {
 
-// Part p of P counts its slice of the index; counts are then scanned group by group, part by part, so that every part
+// What an element carries to its place beside its number. A walk sees the elements of one slice in order.
+struct Nothing {
+  void start(int64_t) {}
+  void put(int64_t, int64_t) {}
+};
+
+template <class I, class O> struct Other {
+  const I* other;
+  O* carried;
+  void start(int64_t) {}
+  void put(int64_t k, int64_t at) { carried[at] = O(other[k]); }
+};
+
+template <class I, class O> struct Row {
+  const I* rowptr;
+  int64_t rows;
+  O* carried;
+  int64_t row, end;
+  void start(int64_t k) {  // the last row that begins at or before k: rows without elements come before it
+    int64_t low = 0, high = rows;
+    while (high - low > 1) {
+      const int64_t mid = (low + high) / 2;
+      (rowptr[mid] <= I(k) ? low : high) = mid;
+    }
+    row = low;
+    end = rows ? rowptr[row + 1] : 0;
+  }
+  void put(int64_t k, int64_t at) {
+    while (k >= end && row + 1 < rows) end = rowptr[++row + 1];
+    carried[at] = O(row);
+  }
+};
+
+// Part p of P counts its slice of the keys; counts are then scanned group by group, part by part, so that every part
 // knows where its first element of each group goes. Stable, and the same for every P.
-template <class I> bool build(const I* index, int64_t E, int64_t N, I* rowptr, I* perm, const ParallelFor& pf) {
+template <class I, class O, class Carry> bool build(const CsrArgs& a, const Carry& carry, const ParallelFor& pf) {
+  const int64_t E = a.E, N = a.N;
+  const I *const key = static_cast<const I*>(a.key.data), *const number = static_cast<const I*>(a.number.data);
+  O *const ptr = static_cast<O*>(a.ptr), *const perm = static_cast<O*>(a.perm);
   const int64_t parts = E < 65536 || N > E * 4 ? 1 : pf.threads;
-  I* const count = allocate<I>(size_t(parts * N));
-  std::memset(count, 0, size_t(parts * N) * sizeof(I));
+  O* const count = allocate<O>(size_t(parts * N));
+  std::memset(count, 0, size_t(parts * N) * sizeof(O));
   auto slice = [&](int64_t p) { return E * p / parts; };
   bool ok = true;
   auto histogram = [&](int64_t begin, int64_t end) {
     for (int64_t p = begin; p < end; ++p) {
-      I* const c = count + p * N;
-      for (int64_t e = slice(p); e < slice(p + 1); ++e) {
-        if (uint64_t(index[e]) >= uint64_t(N)) { __atomic_store_n(&ok, false, __ATOMIC_RELAXED); break; }
-        ++c[index[e]];
+      O* const c = count + p * N;
+      for (int64_t k = slice(p); k < slice(p + 1); ++k) {
+        if (uint64_t(key[k]) >= uint64_t(N)) { __atomic_store_n(&ok, false, __ATOMIC_RELAXED); break; }
+        ++c[key[k]];
       }
     }
   };
   parallel_for(pf, parts, 1, histogram);
   if (ok) {
-    I running = 0;
+    O running = 0;
     for (int64_t n = 0; n < N; ++n) {
-      rowptr[n] = running;
+      ptr[n] = running;
       for (int64_t p = 0; p < parts; ++p) {
-        const I c = count[p * N + n];
+        const O c = count[p * N + n];
         count[p * N + n] = running;
         running += c;
       }
     }
-    rowptr[N] = running;
+    ptr[N] = running;
     auto place = [&](int64_t begin, int64_t end) {
       for (int64_t p = begin; p < end; ++p) {
-        I* const next = count + p * N;
-        for (int64_t e = slice(p); e < slice(p + 1); ++e) perm[next[index[e]]++] = I(e);
+        O* const next = count + p * N;
+        Carry walk = carry;
+        walk.start(slice(p));
+        for (int64_t k = slice(p); k < slice(p + 1); ++k) {
+          const O at = next[key[k]]++;
+          perm[at] = number ? O(number[k]) : O(k);
+          walk.put(k, at);
+        }
       }
     };
     parallel_for(pf, parts, 1, place);
   }
   std::free(count);
   return ok;
+}
+
+template <class I, class O> bool build(const CsrArgs& a, const ParallelFor& pf) {
+  O* const carried = static_cast<O*>(a.carried);
+  if (a.other) return build<I, O>(a, Other<I, O>{static_cast<const I*>(a.other.data), carried}, pf);
+  if (a.rowptr) return build<I, O>(a, Row<I, O>{static_cast<const I*>(a.rowptr.data), a.rows, carried, 0, 0}, pf);
+  return build<I, O>(a, Nothing{}, pf);
 }
 
 template <class I> Range range(const I* index, int64_t n, bool* sorted, const ParallelFor& pf) {
@@ -82,9 +131,9 @@ template <class I> Range range(const I* index, int64_t n, bool* sorted, const Pa
 
 }  // namespace
 
-bool csr_build(const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const ParallelFor& pf) {
-  return index.wide ? build(static_cast<const int64_t*>(index.data), E, N, static_cast<int64_t*>(rowptr), static_cast<int64_t*>(perm), pf)
-                    : build(static_cast<const int32_t*>(index.data), E, N, static_cast<int32_t*>(rowptr), static_cast<int32_t*>(perm), pf);
+bool csr_build(const CsrArgs& a, const ParallelFor& pf) {
+  if (!a.key.wide) return a.wide ? build<int32_t, int64_t>(a, pf) : build<int32_t, int32_t>(a, pf);
+  return a.wide ? build<int64_t, int64_t>(a, pf) : build<int64_t, int32_t>(a, pf);
 }
 
 Range index_range(const Index& index, int64_t n, bool* sorted, const ParallelFor& pf) {

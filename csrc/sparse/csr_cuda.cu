@@ -1,7 +1,8 @@
 // CUDA structure builders. The contract is csr.h.
 //
 // csr_sort: cub's stable radix sort of (index, position) over the bits that N needs, then a binary search of every row's
-// start. Keys and positions are 32 bits wide when N and E fit. Scratch: four arrays of E, and cub's own.
+// start. Keys and positions are 32 bits wide when N and E fit. What elements carry is gathered after. Scratch: four arrays of E, and
+// cub's own.
 #include "sparse/csr.cuh"
 
 #include <cub/device/device_radix_sort.cuh>
@@ -34,12 +35,30 @@ template <class K, class I> __global__ void write_rowptr(const K* key, int64_t E
   }
 }
 
-template <class K, class I> __global__ void write_perm(const K* pos, int64_t E, I* perm) {
-  for (int64_t i = thread_id(); i < E; i += thread_count()) perm[i] = I(pos[i]);
+struct Carried {
+  IndexRef other, rowptr, number;
+  int64_t rows;
+};
+
+template <class K, class I> __global__ void gather(const K* pos, int64_t E, Carried from, I* perm, I* carried) {
+  for (int64_t i = thread_id(); i < E; i += thread_count()) {
+    const int64_t k = int64_t(pos[i]);
+    perm[i] = I(from.number.data ? from.number.at(k) : k);
+    if (from.other.data) carried[i] = I(from.other.at(k));
+    if (from.rowptr.data) {
+      int64_t low = 0, high = from.rows;  // the last row that begins at or before k
+      while (high - low > 1) {
+        const int64_t mid = (low + high) / 2;
+        if (from.rowptr.at(mid) <= k) low = mid; else high = mid;
+      }
+      carried[i] = I(low);
+    }
+  }
 }
 
-template <class K, class I>
-void sort(const char* op, const Index& index, int64_t E, int64_t N, I* rowptr, I* perm, const CudaContext& ctx) {
+template <class K, class I> void sort(const char* op, const CsrArgs& a, const CudaContext& ctx) {
+  const int64_t E = a.E, N = a.N;
+  I *const rowptr = static_cast<I*>(a.ptr), *const perm = static_cast<I*>(a.perm);
   if (E == 0) {
     check(op, cudaMemsetAsync(rowptr, 0, size_t(N + 1) * sizeof(I), stream_of(ctx)));
     return;
@@ -49,7 +68,7 @@ void sort(const char* op, const Index& index, int64_t E, int64_t N, I* rowptr, I
   K* const key_out = scratch<K>(ctx, E);
   K* const pos = scratch<K>(ctx, E);
   K* const pos_out = in_place ? reinterpret_cast<K*>(perm) : scratch<K>(ctx, E);
-  launch(op, ctx, sort_input<K>, blocks_for(E, kThreads), kThreads, ref(index), E, key, pos);
+  launch(op, ctx, sort_input<K>, blocks_for(E, kThreads), kThreads, ref(a.key), E, key, pos);
   int bits = 1;
   while (bits < 8 * int(sizeof(K)) && (N - 1) >> bits) ++bits;
   size_t bytes = 0;
@@ -59,7 +78,9 @@ void sort(const char* op, const Index& index, int64_t E, int64_t N, I* rowptr, I
   sort_pairs(nullptr);
   sort_pairs(scratch<char>(ctx, int64_t(bytes ? bytes : 1)));
   launch(op, ctx, write_rowptr<K, I>, blocks_for(N + 1, kThreads), kThreads, key_out, E, N, rowptr);
-  if (!in_place) launch(op, ctx, write_perm<K, I>, blocks_for(E, kThreads), kThreads, pos_out, E, perm);
+  if (in_place && !a.other && !a.rowptr && !a.number) return;
+  const Carried from{ref(a.other), ref(a.rowptr), ref(a.number), a.rows};
+  launch(op, ctx, gather<K, I>, blocks_for(E, kThreads), kThreads, pos_out, E, from, perm, static_cast<I*>(a.carried));
 }
 
 struct Span {
@@ -117,18 +138,17 @@ bool csr_in_range(const char* op, const Index& index, int64_t E, int64_t N, cons
   return s.min >= 0 && s.max < N;
 }
 
-void csr_sort(const char* op, const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const CudaContext& ctx) {
-  const bool small = !(E >> 31) && !(N >> 31);
-  if (!index.wide && E >> 31) throw std::runtime_error(std::string(op) + ": more than 2^31 - 1 elements need an int64 index");
-  if (!index.wide) return sort<unsigned>(op, index, E, N, static_cast<int32_t*>(rowptr), static_cast<int32_t*>(perm), ctx);
-  int64_t *const r = static_cast<int64_t*>(rowptr), *const q = static_cast<int64_t*>(perm);
-  if (small) sort<unsigned>(op, index, E, N, r, q, ctx);
-  else sort<unsigned long long>(op, index, E, N, r, q, ctx);
+void csr_sort(const char* op, const CsrArgs& a, const CudaContext& ctx) {
+  const bool small = !(a.E >> 31) && !(a.N >> 31);
+  if (!a.wide && !small) throw std::runtime_error(std::string(op) + ": more than 2^31 - 1 elements or groups need an int64 result");
+  if (!a.wide) return sort<unsigned, int32_t>(op, a, ctx);
+  if (small) sort<unsigned, int64_t>(op, a, ctx);
+  else sort<unsigned long long, int64_t>(op, a, ctx);
 }
 
-bool csr_build(const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const CudaContext& ctx) {
-  if (!csr_in_range("csr_build", index, E, N, ctx)) return false;
-  csr_sort("csr_build", index, E, N, rowptr, perm, ctx);
+bool csr_build(const CsrArgs& a, const CudaContext& ctx) {
+  if (!csr_in_range("csr_build", a.key, a.E, a.N, ctx)) return false;
+  csr_sort("csr_build", a, ctx);
   return true;
 }
 

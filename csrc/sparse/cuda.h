@@ -7,7 +7,6 @@
 #include "sparse/csr.h"
 #include "sparse/edge_act.h"
 #include "sparse/block_spmm.h"
-#include "sparse/csr.h"
 #include "sparse/difference.h"
 #include "sparse/multi_reduce.h"
 #include "sparse/rspmm.h"
@@ -41,7 +40,7 @@ void select_bwd(const SelectArgs& a, const CudaContext& ctx);
 void segment_attention_fwd(const SegmentAttentionArgs& a, const CudaContext& ctx);
 void segment_attention_bwd(const SegmentAttentionArgs& a, const CudaContext& ctx);
 void segment_order_fwd(const SegmentOrderArgs& a, const CudaContext& ctx);
-bool csr_build(const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const CudaContext& ctx);
+bool csr_build(const CsrArgs& a, const CudaContext& ctx);
 Range index_range(const Index& index, int64_t n, bool* sorted, const CudaContext& ctx);
 
 void block_spmm_fwd(const BlockSpmmArgs& a, const CudaContext& ctx);

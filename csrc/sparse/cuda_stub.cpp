@@ -21,7 +21,7 @@ void softmax_bwd(const SoftmaxArgs&, const CudaContext&) { missing(); }
 bool scatter_fwd(const ScatterArgs&, const CudaContext&) { missing(); }
 void select_fwd(const SelectArgs&, const CudaContext&) { missing(); }
 void select_bwd(const SelectArgs&, const CudaContext&) { missing(); }
-bool csr_build(const Index&, int64_t, int64_t, void*, void*, const CudaContext&) { missing(); }
+bool csr_build(const CsrArgs&, const CudaContext&) { missing(); }
 Range index_range(const Index&, int64_t, bool*, const CudaContext&) { missing(); }
 
 }  // namespace structops::cuda

@@ -16,8 +16,7 @@ STRUCTOPS_DISPATCH(void, softmax_bwd, (const SoftmaxArgs& a, const ParallelFor& 
 STRUCTOPS_DISPATCH(bool, scatter_fwd, (const ScatterArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, select_fwd, (const SelectArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(void, select_bwd, (const SelectArgs& a, const ParallelFor& pf), (a, pf))
-STRUCTOPS_DISPATCH(bool, csr_build, (const Index& index, int64_t E, int64_t N, void* rowptr, void* perm, const ParallelFor& pf),
-                   (index, E, N, rowptr, perm, pf))
+STRUCTOPS_DISPATCH(bool, csr_build, (const CsrArgs& a, const ParallelFor& pf), (a, pf))
 STRUCTOPS_DISPATCH(Range, index_range, (const Index& index, int64_t n, bool* sorted, const ParallelFor& pf), (index, n, sorted, pf))
 
 }  // namespace structops

@@ -18,6 +18,9 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("select_bwd(Tensor grad, Tensor idx, int rows) -> Tensor");
   m.def("segment_order(Tensor src, Tensor rowptr, Tensor? rank, int k, bool largest) -> Tensor");
   m.def("csr_build(Tensor index, int num_groups) -> (Tensor, Tensor)");
+  // (rowptr, col, eid) of edges col -> row in any order, int64 if wide; and that of the reversed edges, (colptr, row_t, eid_t).
+  m.def("csr_from_coo(Tensor row, Tensor col, int num_rows, bool wide) -> (Tensor, Tensor, Tensor)");
+  m.def("csr_transpose(Tensor rowptr, Tensor col, Tensor? eid, int num_cols) -> (Tensor, Tensor, Tensor)");
   m.def("index_range(Tensor index) -> (int, int, bool)");
   // x and value [M, F], y [N, F], edge [E, F], scalar [E], direction [F]. The gradients of absent operands are empty, that of direction
   // [N, F], of every row by itself; both that and scalar's in the accumulator's dtype. keep: the slopes [N, F] for y are wanted.

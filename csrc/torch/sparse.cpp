@@ -227,17 +227,55 @@ template <bool cuda> Tensor select_bwd(Tensor grad, Tensor idx, int64_t rows) {
   return out;
 }
 
-template <bool cuda> Pair csr_build(Tensor index, int64_t num_groups) {
-  const Index idx = index_of(index);
-  STRUCTOPS_CHECK(index.dim() == 1 && num_groups >= 0, "csr_build: index must be [E]");
-  const int64_t E = index.size(0);
-  Tensor rowptr = new_empty(index, {num_groups + 1}, index.scalar_type()), perm = new_empty(index, {E}, index.scalar_type());
+// Allocates the results, [N + 1] and [E], and carried [E] where something is carried.
+template <bool cuda> std::tuple<Tensor, Tensor, Tensor> build_csr(const char* op, const Tensor& key, CsrArgs a, bool wide) {
+  a.key = index_of(key);
+  a.E = key.size(0);
+  a.wide = wide;
+  const ScalarType dtype = wide ? ScalarType::Long : ScalarType::Int;
+  const bool carries = a.other || a.rowptr;
+  Tensor ptr = new_empty(key, {a.N + 1}, dtype), perm = new_empty(key, {a.E}, dtype), carried = new_empty(key, {carries ? a.E : 0}, dtype);
+  a.ptr = ptr.mutable_data_ptr();
+  a.perm = perm.mutable_data_ptr();
+  a.carried = carried.mutable_data_ptr();
   bool ok = false;
-  void *const ptr = rowptr.mutable_data_ptr(), *const order = perm.mutable_data_ptr();
-  launch<cuda>(index, idx, [&](auto& i, auto pf) { ok = structops::csr_build(i, E, num_groups, ptr, order, pf); },
-               [&](auto& i, auto ctx) { ok = cuda::csr_build(i, E, num_groups, ptr, order, ctx); });
-  STRUCTOPS_CHECK(ok, "csr_build: index out of range");
-  return {rowptr, perm};
+  launch<cuda>(key, a, [&](auto& s, auto pf) { ok = structops::csr_build(s, pf); }, [&](auto& s, auto ctx) { ok = cuda::csr_build(s, ctx); });
+  STRUCTOPS_CHECK(ok, op, ": index out of range");
+  return {ptr, carried, perm};
+}
+
+template <bool cuda> Pair csr_build(Tensor index, int64_t num_groups) {
+  STRUCTOPS_CHECK(index.dim() == 1 && num_groups >= 0, "csr_build: index must be [E]");
+  CsrArgs a{};
+  a.N = num_groups;
+  const auto [ptr, carried, perm] = build_csr<cuda>("csr_build", index, a, index.scalar_type() == ScalarType::Long);
+  return {ptr, perm};
+}
+
+template <bool cuda> std::tuple<Tensor, Tensor, Tensor> csr_from_coo(Tensor row, Tensor col, int64_t num_rows, bool wide) {
+  STRUCTOPS_CHECK(row.dim() == 1 && col.dim() == 1 && row.size(0) == col.size(0) && row.scalar_type() == col.scalar_type(),
+                  "csr_from_coo: row and col must be [E] of one dtype");
+  STRUCTOPS_CHECK(num_rows >= 0, "csr_from_coo: num_rows must not be negative");
+  STRUCTOPS_CHECK(wide || (num_rows < INT32_MAX && row.size(0) < INT32_MAX), "csr_from_coo: too many rows or edges for int32");
+  CsrArgs a{};
+  a.N = num_rows;
+  a.other = index_of(col);
+  return build_csr<cuda>("csr_from_coo", row, a, wide);
+}
+
+template <bool cuda> std::tuple<Tensor, Tensor, Tensor> csr_transpose(Tensor rowptr, Tensor col, OptTensor eid, int64_t num_cols) {
+  STRUCTOPS_CHECK(rowptr.dim() == 1 && rowptr.size(0) > 0 && col.dim() == 1 && col.scalar_type() == rowptr.scalar_type(),
+                  "csr_transpose: rowptr must be [N + 1] and col [E], of one dtype");
+  STRUCTOPS_CHECK(!eid || (eid->dim() == 1 && eid->size(0) == col.size(0) && eid->scalar_type() == col.scalar_type()),
+                  "csr_transpose: eid must be [E] of the dtype of col");
+  const bool wide = col.scalar_type() == ScalarType::Long;
+  STRUCTOPS_CHECK(num_cols >= 0 && (wide || num_cols < INT32_MAX), "csr_transpose: num_cols must not be negative, and fit the dtype");
+  CsrArgs a{};
+  a.N = num_cols;
+  a.rowptr = index_of(rowptr);
+  a.rows = rowptr.size(0) - 1;
+  a.number = index_of(eid);
+  return build_csr<cuda>("csr_transpose", col, a, wide);
 }
 
 // (min, max, is non-decreasing); (0, -1, true) of nothing.
@@ -261,6 +299,8 @@ template <bool cuda> void implement(torch::stable::detail::StableLibrary& m) {
   m.impl("select", TORCH_BOX(&select<cuda>));
   m.impl("select_bwd", TORCH_BOX(&select_bwd<cuda>));
   m.impl("csr_build", TORCH_BOX(&csr_build<cuda>));
+  m.impl("csr_from_coo", TORCH_BOX(&csr_from_coo<cuda>));
+  m.impl("csr_transpose", TORCH_BOX(&csr_transpose<cuda>));
   m.impl("index_range", TORCH_BOX(&index_range<cuda>));
 }
 

@@ -22,6 +22,8 @@ OPS = {
     "segment_attention_bwd": "segment_attention",
     "segment_order": "segment_order",
     "csr_build": "csr",
+    "csr_from_coo": "csr",
+    "csr_transpose": "csr",
     "block_spmm": "block_spmm",
     "block_sddmm": "block_spmm",
     "block_matmul": "block_spmm",

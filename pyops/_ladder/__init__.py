@@ -15,7 +15,7 @@ from __future__ import annotations
 from .._dispatch import is_eager
 from ._attention import attention
 from ._common import lookup
-from ._csr import csr_build, index_range, with_reverse
+from ._csr import csr_build, csr_from_coo, index_range, with_reverse
 from ._eager import copy_reduce, covers, scatter_rows, segment_rows
 from ._edge_act import activate, edge_act
 from ._multi_reduce import multi_reduce
@@ -37,6 +37,7 @@ __all__ = [
     "copy_reduce",
     "covers",
     "csr_build",
+    "csr_from_coo",
     "edge_act",
     "index_range",
     "is_eager",

@@ -86,6 +86,14 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         index = torch.randint(0, N, (E,), generator=g).to(itype)
         if op == "csr_build":
             yield index, N
+        elif op == "csr_from_coo":
+            yield index, index.flip(0), N, False
+            yield index, index.flip(0), N, True
+        elif op == "csr_transpose":
+            sources, at = index % M, torch.arange(E).to(itype)
+            ptr = torch.cat([at.new_zeros(1), torch.bincount(index, minlength=N).cumsum(0).to(itype)])
+            yield ptr, sources, None, M
+            yield ptr, sources, at.flip(0), M
         elif op == "index_range":
             yield (index,)
             yield (index.sort().values,)

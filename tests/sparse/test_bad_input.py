@@ -375,6 +375,16 @@ def test_raw_operators_check_what_they_can() -> None:
         "select_bwd: rows": lambda: ops.select_bwd(x, torch.zeros(5, 2, dtype=torch.long), -1),
         "csr_build: groups": lambda: ops.csr_build(INDEX, -1),
         "csr_build: range": lambda: ops.csr_build(INDEX, 2),
+        "csr_from_coo: range": lambda: ops.csr_from_coo(INDEX, INDEX, 2, False),
+        "csr_from_coo: rows": lambda: ops.csr_from_coo(INDEX, INDEX, -1, False),
+        "csr_from_coo: lengths": lambda: ops.csr_from_coo(INDEX, INDEX[:3], 9, False),
+        "csr_from_coo: dtypes": lambda: ops.csr_from_coo(INDEX, INDEX.int(), 9, False),
+        "csr_from_coo: int32": lambda: ops.csr_from_coo(INDEX, INDEX, 2**31, False),
+        "csr_transpose: range": lambda: ops.csr_transpose(ptr, INDEX, None, 2),
+        "csr_transpose: columns": lambda: ops.csr_transpose(ptr, INDEX, None, -1),
+        "csr_transpose: rowptr": lambda: ops.csr_transpose(ptr[:0], INDEX, None, 9),
+        "csr_transpose: dtypes": lambda: ops.csr_transpose(ptr.int(), INDEX, None, 9),
+        "csr_transpose: eid": lambda: ops.csr_transpose(ptr, INDEX, INDEX[:3], 9),
         "index_range: floats": lambda: ops.index_range(x),
     }  # fmt: skip
     for name, call in bad.items():

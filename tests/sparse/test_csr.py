@@ -1,4 +1,4 @@
-"""csr_build and index_range."""
+"""csr_build, csr_from_coo, csr_transpose and index_range."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structops.kernels.sparse import csr_ref
 
-csr_build, index_range = torch.ops.structops.csr_build, torch.ops.structops.index_range
+ops = torch.ops.structops
+csr_build, index_range = ops.csr_build, ops.index_range
+SIZES = [(0, 0), (0, 5), (1, 1), (100, 7), (100, 1000), (200_000, 50), (200_000, 300_000), (70_000, 400_000)]
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize(("edges", "groups"), [(0, 0), (0, 5), (1, 1), (100, 7), (100, 1000), (200_000, 50), (200_000, 300_000), (70_000, 400_000)])
+@pytest.mark.parametrize(("edges", "groups"), SIZES)
 def test_csr_build(isa: str, edges: int, groups: int, dtype: torch.dtype, poison: None, on_threads) -> None:
     """A stable sort, the same on any number of threads."""
     index = torch.randint(max(groups, 1), (edges,), generator=generator(1)).to(dtype)
@@ -22,6 +24,40 @@ def test_csr_build(isa: str, edges: int, groups: int, dtype: torch.dtype, poison
     for got, expected in zip((rowptr, perm), csr_ref.csr_build(index, groups), strict=True):
         assert_same(got, expected)
     assert rowptr.dtype == perm.dtype == dtype
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize(("edges", "groups"), SIZES)
+def test_csr_from_coo(isa: str, edges: int, groups: int, dtype: torch.dtype, wide: bool, poison: None, on_threads) -> None:
+    """The sources of every destination in the order of the edges, and the numbers of the edges."""
+    row, col = (torch.randint(max(groups, 1), (edges,), generator=generator(seed)).to(dtype) for seed in (1, 2))
+    found = on_threads(lambda: ops.csr_from_coo(row, col, groups, wide))
+    for got, expected in zip(found, csr_ref.csr_from_coo(row, col, groups, wide), strict=True):
+        assert_same(got, expected)
+    assert {t.dtype for t in found} == {torch.int64 if wide else torch.int32}
+
+
+@pytest.mark.parametrize("permuted", [False, True])
+@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
+@pytest.mark.parametrize(("edges", "groups"), SIZES)
+def test_csr_transpose(isa: str, edges: int, groups: int, dtype: torch.dtype, permuted: bool, poison: None, on_threads) -> None:
+    """Rows without edges at the beginning, at the end and in between; twice transposed is the structure again."""
+    rows = edges // 3 + 4
+    row = torch.randint(2, rows - 1, (edges,), generator=generator(1)).sort().values
+    rowptr = torch.cat([row.new_zeros(1), torch.bincount(row, minlength=rows).cumsum(0)]).to(dtype)
+    col = torch.randint(max(groups, 1), (edges,), generator=generator(2)).to(dtype)
+    eid = torch.randperm(edges, generator=generator(3)).to(dtype) if permuted else None
+    found = on_threads(lambda: ops.csr_transpose(rowptr, col, eid, groups))
+    for got, expected in zip(found, csr_ref.csr_transpose(rowptr, col, eid, groups), strict=True):
+        assert_same(got, expected)
+    back = ops.csr_transpose(*found, rows)
+    assert_same(back[0], rowptr)
+    for part in range(rows if edges <= 100 else 0):
+        span = slice(int(rowptr[part]), int(rowptr[part + 1]))
+        edge = torch.arange(edges).to(dtype) if eid is None else eid
+        of = lambda c, e: sorted(zip(c[span].tolist(), e[span].tolist(), strict=True))  # noqa: B023
+        assert of(back[1], back[2]) == of(col, edge)
 
 
 @settings(max_examples=50, deadline=None)
@@ -44,6 +80,10 @@ def test_out_of_range_is_an_error(isa: str, dtype: torch.dtype, position: int, b
         torch.set_num_threads(threads)
         with pytest.raises(RuntimeError, match="csr_build: index out of range"):
             csr_build(index, 50)
+        with pytest.raises(RuntimeError, match="csr_from_coo: index out of range"):
+            ops.csr_from_coo(index, index, 50, False)
+        with pytest.raises(RuntimeError, match="csr_transpose: index out of range"):
+            ops.csr_transpose(torch.tensor([0, 200_000], dtype=dtype), index, None, 50)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)

@@ -151,6 +151,11 @@ def test_structure(edges: int) -> None:
         index = torch.randint(777, (edges,)).to(dtype)
         for a, b in zip(torch.ops.structops.csr_build(index.to(DEVICE), 777), torch.ops.structops.csr_build(index, 777), strict=True):
             assert_same(a.cpu(), b)
+        ptr = torch.tensor([0, 0, edges // 2, edges], dtype=dtype)
+        for op, args in (("csr_from_coo", (index, index.flip(0), 777, False)), ("csr_transpose", (ptr, index, index.flip(0), 777))):
+            run = getattr(torch.ops.structops, op)
+            for a, b in zip(run(*(t.to(DEVICE) if isinstance(t, torch.Tensor) else t for t in args)), run(*args), strict=True):
+                assert_same(a.cpu(), b)
         assert torch.ops.structops.index_range(index.to(DEVICE)) == torch.ops.structops.index_range(index)
         if edges:
             index[edges // 2] = 777

@@ -36,7 +36,7 @@ from structops.kernels.sparse import (  # noqa: E402
 )  # fmt: skip
 
 # Operators with a numba kernel.
-NUMBA_OPS = ("spmm", "sddmm", "segment_softmax", "segment_softmax_bwd", "scatter", "select", "select_bwd", "csr_build", "index_range")
+NUMBA_OPS = ("spmm", "sddmm", "segment_softmax", "segment_softmax_bwd", "scatter", "select", "select_bwd", "csr_build", "csr_from_coo", "csr_transpose", "index_range")
 NUM_SRC, NUM_DST, EDGES, HUB = 7, 9, 40, 20
 TOTAL = EDGES + HUB
 LIMIT = 8.0  # magnitude of sums of messages: values are below 1.5, quotients below 3
@@ -251,6 +251,10 @@ def test_scatter_and_csr_out_of_range(bad: int) -> None:
         scatter_numba.scatter(torch.ones(3), index, 3, C.SUM, False, 0.0, False)
     with pytest.raises(RuntimeError, match="structops: csr_build: index out of range"):
         csr_numba.csr_build(index, 3)
+    with pytest.raises(RuntimeError, match="structops: csr_from_coo: index out of range"):
+        csr_numba.csr_from_coo(index, index, 3, False)
+    with pytest.raises(RuntimeError, match="structops: csr_transpose: index out of range"):
+        csr_numba.csr_transpose(torch.tensor([0, 3]), index, None, 3)
 
 
 @pytest.mark.parametrize("kind", INTEGERS)
@@ -259,6 +263,13 @@ def test_csr(kind: torch.dtype) -> None:
         index = index.to(kind)
         for a, b in zip(csr_numba.csr_build(index, NUM_DST), csr_ref.csr_build(index, NUM_DST), strict=True):
             assert_same(a, b, "csr_build")
+        for wide in (False, True):
+            for a, b in zip(*(m.csr_from_coo(index, index.flip(0), NUM_DST, wide) for m in (csr_numba, csr_ref)), strict=True):
+                assert_same(a, b, "csr_from_coo")
+        ptr = torch.tensor([0, 0, index.numel() // 3, index.numel() // 3, index.numel(), index.numel()], dtype=kind)
+        for eid in (None, torch.arange(index.numel()).flip(0).to(kind)):
+            for a, b in zip(*(m.csr_transpose(ptr, index, eid, NUM_DST) for m in (csr_numba, csr_ref)), strict=True):
+                assert_same(a, b, "csr_transpose")
         assert csr_numba.index_range(index) == csr_ref.index_range(index)
     assert csr_numba.index_range(torch.tensor([3, -2, 3], dtype=kind)) == (-2, 3, False)
 
