@@ -3,35 +3,61 @@
 ``define(op, fake, setup, backward, differentiable)`` returns the function that the package calls. In eager mode it takes the
 shortest way: the kernel below autograd when no gradient is wanted, a ``torch.autograd.Function`` otherwise. (A formula from
 ``torch.library.register_autograd`` costs about 3 microseconds on every eager call.) Under torch.compile and export it calls
-``torch.ops.structops.<op>``, on which the same formula is registered; under torch.func a Function that functorch accepts.
+``torch.ops.structops.<op>``, on which the same formula is registered; under torch.func and in forward mode a Function that they
+accept, whose forward derivative is its reverse mode, transposed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from .kernels import backends
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
 _HAS_CUDA = torch.cuda.is_available()
+_unwrap_if_dead = torch._C._functorch.unwrap_if_dead
 _functorch_level = torch._C._functorch.maybe_current_level
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _is_compiling = torch.compiler.is_compiling
 _grad_enabled = torch.is_grad_enabled
+_forward_grad_enabled = torch._C._is_fwd_grad_enabled
+
+
+def is_transformed() -> bool:
+    """Whether a torch.func transform, or forward mode, is looking on."""
+    return _functorch_level() is not None or (forward_ad._current_level >= 0 and _forward_grad_enabled())
 
 
 def is_eager() -> bool:
-    """Neither torch.compile nor a torch.func transform nor a dispatch mode, which may be tracing, is looking on."""
-    return not _is_compiling() and _functorch_level() is None and _dispatch_modes() == 0
+    """Neither torch.compile nor torch.func, forward mode, or a dispatch mode, which may be tracing, is looking on."""
+    return not _is_compiling() and not is_transformed() and _dispatch_modes() == 0
 
 
 def bare_apply(function: type[torch.autograd.Function]) -> Callable:
     """``function.apply`` without its handling of torch.func, which takes a third of its time: for calls where is_eager()."""
     return super(torch.autograd.Function, function).apply  # type: ignore[misc]
+
+
+def wants_derivative(*tensors: Tensor | None) -> bool:
+    """Whether derivatives with respect to ``tensors`` may be asked for: by reverse mode, or by whoever transforms or traces."""
+    if _grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return not _is_compiling() and (is_transformed() or _dispatch_modes() > 0)
+
+
+@contextlib.contextmanager
+def lasting() -> Iterator[None]:
+    """For tensors that are kept beyond the call: no inference tensors, and none that a torch.func transform has wrapped."""
+    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+        yield
 
 
 class Entry(Protocol):
@@ -47,6 +73,41 @@ def _device(args: tuple) -> str:
         if isinstance(a, Tensor):
             return a.device.type
     return "cpu"
+
+
+def alive(a: Any) -> Any:
+    """``a`` without the wrappers of transforms that have ended. torch takes off one; derivatives of derivatives leave several."""
+    while isinstance(a, Tensor) and (inner := _unwrap_if_dead(a)) is not a:
+        a = inner
+    return a
+
+
+def _moves(result: Any) -> bool:
+    """Whether a result has a derivative."""
+    return isinstance(result, Tensor) and result.is_floating_point()
+
+
+def _forward_derivative(function: Callable, args: list, tangents: tuple, zeros: list[Tensor]) -> tuple[Tensor, ...]:
+    """The derivatives of ``function(*args)`` along ``tangents``, None where there is none: its reverse mode, transposed.
+
+    ``zeros``: like the results that have derivatives. All of it happens within torch.func.grad: what torch.func.vjp returns would
+    run after its transform has ended.
+    """
+    moving = [i for i, t in enumerate(tangents) if isinstance(t, Tensor)]
+
+    def product(*u):
+        def weighted(*values):
+            given = list(args)
+            for i, v in zip(moving, values, strict=True):
+                given[i] = v
+            output = function(*given)
+            results = filter(_moves, (output,) if isinstance(output, Tensor) else output)
+            return sum((o * w).sum() for o, w in zip(results, u, strict=True))
+
+        grads = torch.func.grad(weighted, tuple(range(len(moving))))(*(args[i] for i in moving))
+        return sum((g * tangents[i].to(g.dtype)).sum() for g, i in zip(grads, moving, strict=True))
+
+    return torch.func.grad(product, tuple(range(len(zeros))))(*zeros)
 
 
 def define(op: str, fake: Callable, setup: Callable | None, backward: Callable | None, differentiable: tuple[int, ...]) -> Entry:
@@ -93,7 +154,7 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         differentiable_apply = bare_apply(Differentiable)
 
         class Transformed(torch.autograd.Function):
-            """The same for torch.func: functorch wants forward and setup apart, and a batching rule."""
+            """The same for torch.func and forward mode, which want forward and setup apart, and rules of their own."""
 
             @staticmethod
             def forward(*args):
@@ -102,6 +163,23 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
             @staticmethod
             def setup_context(ctx, inputs, output):
                 setup(ctx, inputs, output)
+                is_tensor = [isinstance(a, Tensor) for a in inputs]
+                ctx.save_for_forward(*(a for a, t in zip(inputs, is_tensor, strict=True) if t))
+                ctx.forward_inputs = [(t, None if t else a) for a, t in zip(inputs, is_tensor, strict=True)]
+                still = getattr(ctx, "non_differentiable", None) or ()
+                results = (output,) if isinstance(output, Tensor) else output
+                ctx.forward_results = [(_moves(o), any(o is t for t in still), o.shape, o.dtype, o.device) for o in results]
+
+            @staticmethod
+            def jvp(ctx, *tangents):
+                saved = iter(ctx.saved_tensors)
+                args = [forward_ad.unpack_dual(next(saved)).primal if is_tensor else a for is_tensor, a in ctx.forward_inputs]
+                with torch.enable_grad():
+                    zeros = [torch.zeros(shape, dtype=t, device=d) for moves, _, shape, t, d in ctx.forward_results if moves]
+                    found = iter(_forward_derivative(call, args, tangents, zeros))
+                along = [next(found) if moves else None for moves, *_ in ctx.forward_results]
+                along = [None if still else t for t, (_, still, *_) in zip(along, ctx.forward_results, strict=True)]
+                return tuple(along) if len(along) > 1 else along[0]
 
             @staticmethod
             def vmap(info, in_dims, *args):
@@ -120,8 +198,8 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         if _is_compiling():
             # Without the compiled library there is no operator to put in a graph: one clean break.
             return packet(*args) if packet is not None else torch.compiler.disable(call)(*args)
-        if backward is not None and _functorch_level() is not None:
-            return Transformed.apply(*args)
+        if backward is not None and is_transformed():
+            return Transformed.apply(*map(alive, args))
         if backward is not None and _grad_enabled():
             for i in differentiable:
                 a = args[i]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from . import _check as check
 from . import _ladder as ladder
+from ._dispatch import lasting
 
 _INT32_MAX = 2**31 - 1
 
@@ -52,7 +53,7 @@ class Graph:
     def __init__(self, edge_index: Tensor, num_nodes: int | None = None, *, num_src: int | None = None, num_dst: int | None = None):
         op = "Graph"
         check.index(op, "edge_index", edge_index)
-        with torch.inference_mode(False):
+        with lasting():
             self._build(op, edge_index, num_nodes, num_src, num_dst)
 
     def _build(self, op: str, edge_index: Tensor, num_nodes, num_src, num_dst) -> None:
@@ -89,7 +90,7 @@ class Graph:
         num_src = largest + 1 if num_src is None else num_src
         itype = _index_type(num_src, rowptr.numel() - 1, col.numel())
         graph = cls.__new__(cls)
-        with torch.inference_mode(False):
+        with lasting():
             graph._set(rowptr.to(itype, copy=True).contiguous(), col.to(itype, copy=True).contiguous(), None, num_src)
         return graph
 
@@ -139,10 +140,10 @@ class Graph:
         return self.rowptr.device
 
     @cached_property
+    @lasting()
     def reversed_structure(self) -> tuple[Tensor, Tensor, Tensor]:
         """(colptr, row_t, eid_t): rowptr, col and eid of the reversed edges. Built at the first gradient, then kept."""
-        with torch.inference_mode(False):
-            return ladder.with_reverse((self.rowptr, self.col, self.eid, None, None, None), self.num_src)[3:]
+        return ladder.with_reverse((self.rowptr, self.col, self.eid, None, None, None), self.num_src)[3:]
 
     @property
     def structure(self) -> tuple:
@@ -159,6 +160,7 @@ class Graph:
         return graph
 
     @cached_property
+    @lasting()
     def _in_degrees(self) -> Tensor:
         return self.rowptr.diff()
 
@@ -169,6 +171,7 @@ class Graph:
         return self._in_degrees
 
     @cached_property
+    @lasting()
     def _out_degrees(self) -> Tensor:
         return self.reversed_structure[0].diff()
 

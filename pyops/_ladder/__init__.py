@@ -12,7 +12,7 @@ the halves. Rules that need each other import modules, not names.
 
 from __future__ import annotations
 
-from .._dispatch import is_eager
+from .._dispatch import is_eager, wants_derivative
 from ._attention import attention
 from ._common import lookup
 from ._csr import csr_build, csr_from_coo, index_range, with_reverse
@@ -57,5 +57,6 @@ __all__ = [
     "select",
     "select_bwd",
     "spmm",
+    "wants_derivative",
     "with_reverse",
 ]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .._dispatch import alive, is_transformed
+
 
 def gradients(composed: Callable, inputs: Sequence, needs: Sequence[bool], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
     """Gradients of ``composed(*inputs)`` as differentiable functions of the inputs and of ``grads``.
@@ -15,6 +17,8 @@ def gradients(composed: Callable, inputs: Sequence, needs: Sequence[bool], grads
     a backward), the unfused composition of differentiable operators is run and differentiated instead; it may keep what the
     fused kernel does not, E x F messages included.
     """
+    if is_transformed():
+        return _transformed(composed, inputs, needs, grads)
     with torch.enable_grad():
         leaves = [t.view_as(t) if n else t for t, n in zip(inputs, needs, strict=True)]
         out = composed(*leaves)
@@ -26,4 +30,18 @@ def gradients(composed: Callable, inputs: Sequence, needs: Sequence[bool], grads
             if pairs and wanted
             else [None] * len(wanted)
         )
+    return [next(found) if n else None for n in needs]
+
+
+def _transformed(composed: Callable, inputs: Sequence, needs: Sequence[bool], grads: Sequence) -> list[Tensor | None]:
+    """The same by torch.func.vjp, which nests in every transform; torch.autograd.grad under vmap is silently wrong."""
+
+    def run(*leaves):
+        given = iter(leaves)
+        out = composed(*(next(given) if n else t for t, n in zip(inputs, needs, strict=True)))
+        outs = out if isinstance(out, (tuple, list)) else (out,)
+        return tuple(o for o, g in zip(outs, grads, strict=True) if g is not None)
+
+    _, pull = torch.func.vjp(run, *(alive(t) for t, n in zip(inputs, needs, strict=True) if n))
+    found = iter(pull(tuple(g for g in grads if g is not None)))
     return [next(found) if n else None for n in needs]

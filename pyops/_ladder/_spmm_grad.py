@@ -164,7 +164,8 @@ class Cotangent:
 
         The mean is a rounded number and its small rest, so that the differences keep their digits wherever each row lies.
         """
-        near = common.beside(_spmm.aggregate(s, self.x.detach(), None, C.COPY_U, C.MEAN))
+        with torch.no_grad():  # not detach(), which hides from torch that the transform of a tensor has ended
+            near = common.beside(_spmm.aggregate(s, self.x, None, C.COPY_U, C.MEAN))
         x, a = common.beside(self.x), common.beside(a)
         count = s[0].diff().clamp(min=1).to(a.dtype)[:, None]
         rest = _difference.difference_rows(x, near, None, None, *s, 1.0, True) / -count
@@ -235,7 +236,8 @@ class Cotangent:
 
 def offset(t: Tensor) -> Tensor:
     """The mean of every feature, a constant: [1], [1, F] or [B, 1, F]; 0 where it is not finite."""
-    mean = t.detach().mean(0 if t.dim() == 1 else -2, keepdim=True)
+    with torch.no_grad():
+        mean = t.mean(0 if t.dim() == 1 else -2, keepdim=True)
     return torch.where(mean.isfinite(), mean, 0)
 
 

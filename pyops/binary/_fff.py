@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .. import _check as check
 from .. import _ladder as ladder
-from .._dispatch import define
+from .._dispatch import define, wants_derivative
 from ..kernels import codes as C
 
 _TORCH = {"identity": lambda v: v, "relu": F.relu, "gelu": F.gelu, "silu": F.silu}
@@ -265,7 +265,7 @@ def fff_path(x: Tensor, w_in: Tensor, b_in: Tensor | None, w_out: Tensor, *, act
     flat, levels_down = x.reshape(-1, x.shape[-1]), torch.arange(levels, 0, -1, device=x.device)
     nodes = ((leaf.reshape(-1, 1) + 2**levels) >> levels_down) - 1
     logit = logit.reshape(-1, levels)
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, w_in, b_in)):
+    if wants_derivative(x, w_in, b_in):
         logit = torch.einsum("bi,bti->bt", flat, w_in[nodes])
         logit = logit if b_in is None else logit + b_in.reshape(-1)[nodes]
     if w_out.dtype in (torch.float32, torch.float64):

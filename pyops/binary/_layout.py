@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import wants_derivative
 from ..kernels import codes as C
 from ._quantize import channel_stats, quantize
 
@@ -73,9 +74,8 @@ def apply(
     terms: int = 0, bits: int = 0, scaled: bool = False, learned_step: bool = False,
 ) -> Tensor:  # fmt: skip
     """One call of the kernel. Clipping slopes keep one exact bit, others x or ``bits`` bits, learned scales the sign."""
-    grad = torch.is_grad_enabled()
-    wanted = grad and any(v is not None and v.requires_grad for v in (x, shift, scale, extra))
-    save_sign = bool(grad and scale is not None and scale.requires_grad and forward in SIGNED)
+    wanted = wants_derivative(x, shift, scale, extra)
+    save_sign = scale is not None and forward in SIGNED and wants_derivative(scale)
     keeps_x = learned_step and wanted
     if slope in EXACT_IN_ONE_BIT and not keeps_x:
         bits = 1

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .._dispatch import define
+from .._dispatch import define, is_transformed
+from .._ladder._composed import gradients
 from ..kernels.so2.edge_block_ref import edges, gate, scales
 from ..kernels.so2.wigner_ref import order
 from ._conv_ops import so2_conv
@@ -29,11 +30,16 @@ def _along(torque: Tensor, vec: Tensor) -> Tensor:
 class _RotateIn(torch.autograd.Function):
     """x -> D x; the derivative in ``vec`` moves x with the frame (right in whatever does not depend on the turn about the edge)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, x, vec, D, lmax, mmax):
-        ctx.save_for_backward(x, vec, D)
-        ctx.degrees = lmax, mmax
+    def forward(x, vec, D, lmax, mmax):
         return so2_rotate(x, D, lmax, mmax)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:3])
+        ctx.degrees = inputs[3:]
 
     @staticmethod
     def backward(ctx, g):
@@ -46,11 +52,16 @@ class _RotateIn(torch.autograd.Function):
 class _RotateOut(torch.autograd.Function):
     """z -> D^T z, likewise."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, z, vec, D, lmax, mmax):
-        ctx.save_for_backward(z, vec, D)
-        ctx.degrees = lmax, mmax
+    def forward(z, vec, D, lmax, mmax):
         return so2_rotate_back(z, D, lmax, mmax)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:3])
+        ctx.degrees = inputs[3:]
 
     @staticmethod
     def backward(ctx, g):
@@ -126,6 +137,8 @@ def _bwd_backward(ctx, *cotangents):
     needed = [i for i in range(LEAVES + 1) if ctx.needs_input_grad[i]]
     if not used or not needed:
         return (None,) * 21
+    if is_transformed():
+        return *_second(grad, leaves, edges(rowptr, col, eid), used, needed, cotangents, ctx.options), *(None,) * 10
 
     def fresh(t):  # a point of its own in the graph: partial derivatives, whatever the operands have to do with one another
         if t is None:
@@ -151,6 +164,24 @@ def _bwd_backward(ctx, *cotangents):
                 if s is not None:
                     total[i] = s if total[i] is None else total[i] + s
     return (*total, *(None,) * 10)
+
+
+def _second(grad, leaves, ends, used, needed, cotangents, options) -> list[Tensor | None]:
+    """The same under torch.func, for all edges at once."""
+    src, dst, j = ends
+
+    def first(grad, *leaves):
+        def paired(*values):
+            given = list(leaves)
+            for i, v in zip(used, values, strict=True):
+                given[i] = v
+            D = so2_wigner(given[1][j], None, *options[:2])
+            return pairing(grad, given, src, dst, j, D, *options)
+
+        return torch.func.grad(paired, tuple(range(len(used))))(*(leaves[i] for i in used))
+
+    needs = [i in needed for i in range(LEAVES + 1)]
+    return gradients(first, (grad, *leaves), needs, [cotangents[i] for i in used])
 
 
 edge_block = define("edge_block", _fake, _setup, _backward, tuple(range(LEAVES)))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import lasting
 
 MAX_L = 8
 F = TypeVar("F", bound=Callable)
@@ -20,7 +21,7 @@ def table(make: F) -> F:
     known = cache(make)
 
     def get(*args: Any) -> Any:
-        with torch.inference_mode(False):
+        with lasting():
             return known(*args)
 
     # What torch.compiler.assume_constant_result does, which imports the compiler and Triton first.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._dispatch import define, is_eager
+from .._dispatch import define, is_eager, lasting, wants_derivative
 
 
 def is_traced(t: Tensor) -> bool:
@@ -69,7 +69,7 @@ def lowering(like: Tensor, lmax: int, norm: int) -> Tensor:
 
 @cache
 def _lowered(lmax: int, norm: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):
+    with lasting():
         return torch.tensor(_lowering(lmax, norm), dtype=dtype, device=device)
 
 
@@ -159,7 +159,7 @@ jet_kernel = define("spherical_harmonics_jet", _jet_fake, None, None, ())
 
 def jet(x: Tensor, lmax: int, norm: int, normalize: bool, order: int) -> tuple[Tensor, Tensor, Tensor]:
     """(Y, dY, d2Y), all differentiable where x needs a gradient: then from torch functions of the solid harmonics."""
-    if not (torch.is_grad_enabled() and x.requires_grad):
+    if not wants_derivative(x):
         return jet_kernel(x, lmax, norm, normalize, order)
     A = lowering(x, lmax, norm)
     u, inverse = unit(x) if normalize else (x, None)

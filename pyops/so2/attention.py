@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .._check import shaped
-from .._dispatch import is_eager
+from .._dispatch import is_eager, lasting
 from ..graph import Graph, checked_graph
 from ..sparse._attention import blocked_attention
 from ._terms import Rows
@@ -113,7 +113,7 @@ def _edges_as_sources(graph: Graph) -> Graph:
     """The same destinations with every edge a source of its own, so that rows of edges are read in place. Kept with the graph."""
     known = graph.__dict__.get("_edges_as_sources")
     if known is None:
-        with torch.inference_mode(False):
+        with lasting():
             col = torch.arange(graph.num_edges, dtype=graph.col.dtype, device=graph.device) if graph.eid is None else graph.eid
             known = Graph.__new__(Graph)
             known._set(graph.rowptr, col, graph.eid, graph.num_edges)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .._check import shaped
+from .._dispatch import wants_derivative
 from ..graph import Graph, checked_graph
 from ..kernels.so2.wigner_ref import order
 from . import _block_ops as block
@@ -189,6 +190,6 @@ def edge_block(
         shaped(op, "envelope", envelope, (E,), x)
     check.flags(op, three_products=three_products, keep=keep)
     operands = computing(x, vec, radial, radial_weight, radial_bias, envelope, w1, bias1, w2, bias2)
-    keep = keep and torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands)
+    keep = keep and wants_derivative(*operands)
     out = block.edge_block(*operands, graph.rowptr, graph.col, graph.eid, lmax, mmax, H, three_products, keep)[0]
     return out.to(x.dtype)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import lasting, wants_derivative
 from ..graph import Graph, checked_graph
 from ._cg import wigner_3j_dense
 from ._harmonics import degree
@@ -102,7 +103,7 @@ class CPTensorProduct(torch.nn.Module):
         return found
 
     def _set(self, factors: tuple[np.ndarray, ...]) -> None:
-        with torch.inference_mode(False):
+        with lasting():
             self.factors = tuple(torch.from_numpy(np.array(f)) for f in factors)
         self.rank = factors[0].shape[1]
         exact = coefficients(*self.lmax, self.parity)
@@ -192,7 +193,7 @@ class CPTensorProduct(torch.nn.Module):
             A, B, C = self._factors(x)
             x, y = A.T @ x, B.T @ y
         w = None if weight is None else weight.expand(E, U, V).reshape(E, U * V).contiguous()
-        needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, w))
+        needed = wants_derivative(x, y, w)
         plan = _plan(self._bytes, self.dims, self.rank, U, V, w is not None, self._direct, x.device)
         out = conv_op(x.flatten(1).contiguous(), y.flatten(1).contiguous(), w, *by_sender(graph, needed), *plan, False)
         out = out.unflatten(1, (self.dims[2] if self._direct else self.rank, U))

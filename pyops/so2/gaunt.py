@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import lasting
 from ..kernels.so2 import sph_ref
 from ._bilinear import Table, bilinear
 from ._cg import LMAX, wigner_3j_dense
@@ -122,6 +123,7 @@ def _harmonics(theta: Tensor, phi: Tensor, l: int) -> Tensor:
 
 
 @lru_cache(maxsize=16)
+@lasting()
 def _grid(l1: int, l2: int, l3: int) -> tuple[Tensor, Tensor, Tensor]:
     """Values of both functions on a grid, and the integrals with the harmonics of the result, exact to degree l1 + l2 + l3."""
     total = l1 + l2 + l3
@@ -133,6 +135,7 @@ def _grid(l1: int, l2: int, l3: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @lru_cache(maxsize=16)
+@lasting()
 def _fourier(l1: int, l2: int, l3: int) -> tuple[Tensor, Tensor, Tensor]:
     """Fourier series of harmonics in both angles [width^2, D], theta around the circle, and the integrals of such series with the
     harmonics of the result [D3, width^2]."""

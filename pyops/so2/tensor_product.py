@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
-from .._dispatch import is_eager
+from .._dispatch import is_eager, lasting, wants_derivative
 from ..graph import Graph, checked_graph
 from ._irreps import Irreps
 from ._product import ALONE, Instruction, Spec
@@ -185,7 +185,7 @@ def tp_conv(graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None, product: 
     if weight is not None and not product.shared_weights and weight.shape != (graph.num_edges, spec.weight_numel):
         check.fail(ValueError, op, f"weight of shape [{graph.num_edges}, {spec.weight_numel}]", list(weight.shape))
     check.same_device(op, graph=graph.rowptr, x=x)
-    needed = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, y, weight))
+    needed = wants_derivative(x, y, weight)
     structure = by_sender(graph, needed or not spec.all_direct)
     contiguous = lambda t: t if t is None else t.contiguous()
     return spec.run(x.contiguous(), y.contiguous(), contiguous(weight), structure, graph)
@@ -196,7 +196,7 @@ def by_sender(graph: Graph, reverse: bool) -> tuple:
     which edges were listed (parallel edges keep theirs). Kept with the graph."""
     known = graph.__dict__.get("_by_sender")
     if known is None or (reverse and known[3] is None):
-        with torch.inference_mode(False):
+        with lasting():
             rowptr, col, eid = (graph.rowptr, graph.col, graph.eid) if known is None else known[:3]
             if known is None:
                 rows = torch.repeat_interleave(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import lasting
 from ..graph import Graph
 from ._spmm import spmm
 
@@ -73,6 +74,7 @@ class DagSchedule:
         return self._positions[1 if reverse else 0]
 
     @cached_property
+    @lasting()
     def _positions(self) -> tuple[Tensor, Tensor]:
         step = (self.level, self.levels - 1 - self.level)
         return tuple(torch.argsort(torch.sort(s, stable=True).indices) for s in step)  # type: ignore[return-value]
@@ -97,14 +99,17 @@ class DagSchedule:
         return plan
 
     @cached_property
+    @lasting()
     def _forward(self):
         return self._plan(False)
 
     @cached_property
+    @lasting()
     def _reverse(self):
         return self._plan(True)
 
     @cached_property
+    @lasting()
     def _counts(self) -> tuple[Tensor, Tensor]:
         return tuple(torch.bincount(i, minlength=self.num_nodes) for i in (self._dst, self._src))  # type: ignore[return-value]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import cast
 
-import torch
 from torch import Tensor
 
 from .. import _check as check
@@ -92,7 +91,7 @@ def add_act_reduce(
     analyse(graph, x_src, x_dst, edge, value, scalar, direction)
     flat = [None if t is None else t.reshape(t.shape[0], F).contiguous() for t in (x_src, x_dst, edge, value)]
     vectors = (None, None) if scalar is None else (scalar.contiguous(), direction.reshape(F).contiguous())
-    keep = torch.is_grad_enabled() and x_dst is not None and x_dst.requires_grad and edge is None and scalar is None
+    keep = x_dst is not None and edge is None and scalar is None and ladder.wants_derivative(x_dst)
     out, _ = ladder.edge_act(*flat, *vectors, *graph.structure, act, slope, keep)
     if reduce == "mean":
         out = out / graph.in_degrees().clamp(min=1)[:, None].to(out.dtype)

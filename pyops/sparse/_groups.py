@@ -80,7 +80,7 @@ def reduce_groups(op, src, dim, structure, code, fill_value, return_arg, unbiase
     fill = check.fill(op, fill_value, src.dtype, C.EMPTY[code])
     wide = widen(src)
     integer_mean = code == C.MEAN and not src.is_floating_point()
-    grad = src.requires_grad and torch.is_grad_enabled()
+    grad = ladder.wants_derivative(src)
     arg_kind = C.ARG_EDGE if code in EXTREMES and (return_arg or grad) else C.ARG_NONE
     N = indptr.shape[0] - 1
     out, arg = ladder.spmm(

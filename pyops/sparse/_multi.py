@@ -130,7 +130,7 @@ def _reduce(op: str, x, edge, x_dst, structure: tuple, degree: Tensor, aggregato
         d = degree.to(torch.float64 if like.dtype == torch.float64 else torch.float32)
         scale = torch.stack([_scale(op, d, one, delta) for one in scalers])
     operands = [None if t is None else t.reshape(t.shape[0], P * F).contiguous() for t in (x, edge, x_dst)]
-    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands)
+    keep = ladder.wants_derivative(*operands)
     reduces = [C.REDUCES[a] for a in aggregators]
     out, _, _ = ladder.multi_reduce(*operands, *structure, scale, reduces, float(eps), keep)
     if P == 1:

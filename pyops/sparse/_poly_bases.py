@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import lasting
 
 BASES = ("monomial", "chebyshev", "chebyshev2", "legendre", "jacobi", "bernstein")
 DAMPINGS = ("jackson", "fejer", "lanczos", "lorentz", "vekic", "wang")
@@ -50,6 +51,7 @@ def _from_values(values: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@lasting()
 def bernstein_to_chebyshev(K: int) -> Tensor:
     """[K + 1, K + 1]: column k holds the Chebyshev coefficients in p of the Bernstein polynomial B_k((1 - p) / 2).
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
+from .._dispatch import lasting
 from .._ladder import _rspmm
 from ..graph import Graph
 from ..kernels import codes as C
@@ -63,7 +64,7 @@ class RelationalGraph:
             check.fail(IndexError, op, f"edge_type < {num_relations}", high)
         if num_relations >= 2**31:
             check.fail(ValueError, op, "fewer than 2**31 relations", num_relations)
-        with torch.inference_mode(False):
+        with lasting():
             kind = edge_type.to(graph.col.dtype, copy=True).contiguous()
             self._set(graph, kind if graph.eid is None else kind[graph.eid], num_relations)
 
@@ -86,7 +87,7 @@ class RelationalGraph:
     def reversed_structure(self) -> tuple[Tensor, ...]:
         """(colptr, row_t, eid_t, type_t) of the reversed edges. Built at the first gradient, then kept."""
         g = self.graph
-        with torch.inference_mode(False):
+        with lasting():
             return _rspmm.with_reverse(g.rowptr, g.col, g.eid, self.kind, g.num_src)
 
     @property

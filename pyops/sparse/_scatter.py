@@ -178,7 +178,7 @@ def _explain(op: str, error: RuntimeError, index: Tensor, dim_size: int) -> NoRe
 
 def _scatter_unchecked(op, src, index, dim_size, code, dim, fill_value, return_arg, unbiased, skip_nan):
     F = math.prod(src.shape[dim + 1 :])
-    grad = src.requires_grad and torch.is_grad_enabled()
+    grad = ladder.wants_derivative(src)
     direct = (
         code <= C.PROD
         and not (code == C.PROD and grad)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import lasting
 from .._ladder import _block_spmm as ladder
 from .._ladder._eigh_small import eigh_small
 from ..graph import Graph
@@ -57,7 +58,7 @@ class SheafGraph:
                 "every edge (u, v) as often as (v, u)",
                 f"edge {k}, {int(src[k])} -> {int(dst[k])}, unpaired or near one",
             )
-        with torch.inference_mode(False):
+        with lasting():
             pair = torch.empty_like(order)
             pair[order] = mirror
             self.pair = pair.to(self.graph.col.dtype)

@@ -114,7 +114,7 @@ def spmm(
     if edge is not None:
         edge = kernel_layout(edge, batch_dims if e_batch else 0, math.prod(e_features))
     fill = check.fill(op, fill_value, like.dtype, C.EMPTY[code])
-    grad = torch.is_grad_enabled() and ((x is not None and x.requires_grad) or (edge is not None and edge.requires_grad))
+    grad = ladder.wants_derivative(x, edge)
     arg = C.ARG_NONE
     if code in EXTREMES and (return_arg or grad):
         binary = kind not in (C.COPY_U, C.COPY_E)
@@ -155,7 +155,7 @@ def _is_plain(graph: Graph, x: Any, message, reduce: str, return_arg, unbiased, 
 
 
 def _copy_reduce(graph: Graph, x: Tensor, code: int) -> Tensor:
-    grad = x.requires_grad and torch.is_grad_enabled()
+    grad = ladder.wants_derivative(x)
     if grad and code not in EXTREMES and not torch.compiler.is_compiling():
         graph.reversed_structure  # noqa: B018  as analyse, without a call
     if code <= C.MAX and ladder.is_eager():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .. import _check as check
 from .. import _ladder as ladder
+from .._dispatch import lasting
 from ..graph import Graph, checked_graph
 
 ROWS_OF_A_SEGMENT = 64  # wanted of the segments of a block, so that tiles are full
@@ -110,7 +111,7 @@ class TypePlan:
     def __init__(self, types: Tensor, num_types: int | None = None, gather: Tensor | None = None, num_rows: int | None = None):
         op = "TypePlan"
         check.index(op, "types", types)
-        with torch.inference_mode(False):
+        with lasting():
             M = types.numel()
             self.num_types = kinds(op, "types", types, M, num_types, types.device)
             self.rows = M
@@ -163,7 +164,7 @@ class RelationPlan:
         checked_graph(op, graph)
         self.num_relations = kinds(op, "edge_type", edge_type, graph.num_edges, num_relations, graph.device)
         self.graph = graph
-        with torch.inference_mode(False):
+        with lasting():
             src, dst = graph.edge_index().long()
             self.src, self.dst, self.kind = src, dst, edge_type.long().clone()
             itype = graph.col.dtype
@@ -178,7 +179,7 @@ class RelationPlan:
     def mean(self) -> Tensor:
         """``[E]`` float64: one over the number of edges of the destination with the same relation."""
         if self._mean is None:
-            with torch.inference_mode(False):
+            with lasting():
                 gptr, order = self.lists.gptr, self.order
                 count = torch.ones_like(order) if gptr is None else gptr.diff().long()
                 each = count if gptr is None else count.repeat_interleave(count)
@@ -198,7 +199,7 @@ class RelationPlan:
 
     def _rows(self) -> tuple[Tensor, Tensor, Graph]:
         if self._compact is None:
-            with torch.inference_mode(False):
+            with lasting():
                 graph, itype = self.graph, self.graph.col.dtype
                 N = max(graph.num_src, 1)
                 pair, of_edge = torch.unique(self.kind * N + self.src, return_inverse=True)
@@ -227,7 +228,7 @@ class RelationPlan:
         ``weight.view(R * H, K, N)``, the matrices of relation and head, give ``[unique_src * H, N]``. Kept.
         """
         if heads not in self._row_plans:
-            with torch.inference_mode(False):
+            with lasting():
                 head = torch.arange(heads, device=self.kind.device)
                 of = lambda t: (t[:, None] * heads + head).flatten()
                 plan = TypePlan(of(self.row_type), self.num_relations * heads, of(self.row_src), self.graph.num_src * heads)

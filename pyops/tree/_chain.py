@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._dispatch import define
+from ._ops import define_hvp
 
 SCORES = 6
 
@@ -85,33 +86,9 @@ def _hvp_fake(emit, segment, duration, trans, start, end, lengths, weight, *dire
     return _marginals_fake(emit, segment, duration, trans, start, end, lengths, weight)
 
 
-def _hvp_setup(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-    if isinstance(ctx, torch.autograd.function.FunctionCtx):
-        ctx.set_materialize_grads(False)
-
-
-def _hvp_backward(ctx, g_along, *g_posts):
-    """Of the first result, <posterior, v>: linear in v, and its gradient in the scores is the curvature along v."""
-    *scores, lengths = ctx.saved_tensors[: SCORES + 1]
-    if any(g is not None and s is not None for g, s in zip(g_posts, scores, strict=True)):
-        raise NotImplementedError("structops.tree: derivatives of the third order (of chain_hvp) are not available")
-    if g_along is None:
-        return (None,) * (2 * SCORES + 2)
-    v, g = ctx.saved_tensors[SCORES + 2 :], g_along.contiguous()
-    grads, v_grads = [None] * SCORES, [None] * SCORES
-    if any(ctx.needs_input_grad[:SCORES]):
-        grads = _wanted(ctx, chain_hvp(*scores, lengths, g, *v)[1:], scores)
-    wanted = ctx.needs_input_grad[SCORES + 2 :]
-    if any(wanted):
-        posts = chain_marginals(*scores, lengths, g)[1:]
-        v_grads = [p if n and t is not None else None for p, n, t in zip(posts, wanted, v, strict=True)]
-    return *grads, None, None, *v_grads
-
-
 chain_logz = define("chain_logz", _logz_fake, _logz_setup, _logz_backward, tuple(range(SCORES)))
 chain_marginals = define("chain_marginals", _marginals_fake, _marginals_setup, _marginals_backward, (*range(SCORES), SCORES + 1))
-chain_hvp = define("chain_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (*range(SCORES), *range(SCORES + 1, 2 * SCORES + 2)))
+chain_hvp = define_hvp("chain_hvp", SCORES, chain_marginals, _hvp_fake)
 
 
 # ---- paths -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._dispatch import define
-from ._ops import _add, _own_context, _scaled, chart_best, chart_sample
+from ._ops import _add, _own_context, _scaled, chart_best, chart_sample, define_hvp
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
@@ -69,15 +69,7 @@ def _hvp_fake(score, x, y, z, lengths, *_):
     return _marginals_fake(score, x, y, z, lengths)
 
 
-def _hvp_setup(ctx, inputs, output):
-    pass
-
-
-def _hvp_backward(ctx, *_):
-    raise NotImplementedError("structops.tree: derivatives of the third order (of factored_hvp) are not available")
-
-
-factored_hvp = define("factored_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (0, 1, 2, 3, 5, 6, 7, 8, 9))
+factored_hvp = define_hvp("factored_hvp", 4, factored_marginals, _hvp_fake)
 
 
 def log_partition(score: Tensor, factors: tuple[Tensor, Tensor, Tensor], lengths: Tensor, kind: int) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._dispatch import define
-from ._ops import _add, _own_context, _scaled, accumulator
+from ._ops import _add, _own_context, _scaled, accumulator, define_hvp
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
@@ -79,15 +79,7 @@ def _hvp_fake(arc, grand, sib, lengths, weight, v, v_grand, v_sib, multiroot):
     return _marginals_fake(arc, grand, sib)
 
 
-def _hvp_setup(ctx, inputs, output):
-    pass
-
-
-def _hvp_backward(ctx, *_):
-    raise NotImplementedError("structops.tree: derivatives of the third order (of grand_hvp) are not available")
-
-
-grand_hvp = define("grand_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (0, 1, 2, 4, 5, 6, 7))
+grand_hvp = define_hvp("grand_hvp", 3, grand_marginals, _hvp_fake)
 
 
 # ---- trees -----------------------------------------------------------------------------------------------------------

@@ -9,10 +9,12 @@ available.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from .._dispatch import define, is_eager
+from .._dispatch import Entry, define, is_eager
 from ..kernels import codes as C
 
 
@@ -38,6 +40,45 @@ def _scaled(g: Tensor, t: Tensor) -> Tensor:
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
     return b if a is None else a if b is None else a + b
+
+
+def define_hvp(op: str, scores: int, marginals: Callable, fake: Callable) -> Entry:
+    """``op(*scores, lengths, weight, *directions, *rest)``: <posterior, v> of every sentence, and the weighted curvature times v.
+
+    Differentiable in the directions v, which forward over reverse mode needs, and the first result in the scores too.
+    """
+
+    def setup(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[: 2 * scores + 2])
+        ctx.rest = inputs[2 * scores + 2 :]
+        if _own_context(ctx):
+            ctx.set_materialize_grads(False)
+
+    def backward(ctx, g_along, *g):
+        given, lengths, weight = ctx.saved_tensors[:scores], ctx.saved_tensors[scores], ctx.saved_tensors[scores + 1]
+        v, of_scores, of_v = ctx.saved_tensors[scores + 2 :], ctx.needs_input_grad[:scores], ctx.needs_input_grad[scores + 2 :]
+        of_v = of_v[:scores]
+        g = [None if s is None else d for s, d in zip(given, g, strict=True)]
+        curved = any(d is not None for d in g)
+        if curved and any((*of_scores, ctx.needs_input_grad[scores + 1])):
+            raise NotImplementedError(f"structops.tree: derivatives of the third order (of {op}) are not available")
+        d_scores, d_v = [None] * scores, [None] * scores
+        if g_along is not None and any(of_scores):
+            d_scores = entry(*given, lengths, g_along.contiguous(), *v, *ctx.rest)[1:]
+        if g_along is not None and any(of_v):
+            d_v = marginals(*given, lengths, g_along.contiguous(), *ctx.rest)[1:]
+        if curved and any(of_v):
+            directions = [
+                None if s is None else torch.zeros_like(s) if d is None else d.to(s.dtype).contiguous()
+                for s, d in zip(given, g, strict=True)
+            ]
+            d_v = [_add(a, b) for a, b in zip(d_v, entry(*given, lengths, weight, *directions, *ctx.rest)[1:], strict=True)]
+        d_scores = [d if n and t is not None else None for d, t, n in zip(d_scores, given, of_scores, strict=True)]
+        d_v = [d if n and t is not None else None for d, t, n in zip(d_v, v, of_v, strict=True)]
+        return *d_scores, None, None, *d_v, *(None for _ in ctx.rest)
+
+    entry = define(op, fake, setup, backward, (*range(scores), *range(scores + 1, 2 * scores + 2)))
+    return entry
 
 
 # ---- chart_logz ------------------------------------------------------------------------------------------------------
@@ -112,15 +153,7 @@ def _hvp_fake(score, sib, lengths, weight, v, v_sib, kind):
     return _marginals_fake(score, sib, lengths)
 
 
-def _hvp_setup(ctx, inputs, output):
-    pass
-
-
-def _hvp_backward(ctx, *_):
-    raise NotImplementedError("structops.tree: derivatives of the third order (of chart_hvp) are not available")
-
-
-chart_hvp = define("chart_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (0, 1, 3, 4, 5))
+chart_hvp = define_hvp("chart_hvp", 2, chart_marginals, _hvp_fake)
 
 
 # ---- trees -----------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .._dispatch import define
-from ._ops import _add, _own_context, _scaled, accumulator
+from ._ops import _add, _own_context, _scaled, accumulator, define_hvp
 
 
 def _like_rule(counts: Tensor, rule: Tensor) -> Tensor:
@@ -87,15 +87,7 @@ def _hvp_fake(term, rule, root, span, lengths, weight, v_term, v_rule, v_root, v
     return _marginals_fake(term, rule, root, span, lengths, weight)
 
 
-def _hvp_setup(ctx, inputs, output):
-    pass
-
-
-def _hvp_backward(ctx, *_):
-    raise NotImplementedError("structops.tree: derivatives of the third order (of pcfg_hvp) are not available")
-
-
-pcfg_hvp = define("pcfg_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (0, 1, 2, 3, 5, 6, 7, 8, 9))
+pcfg_hvp = define_hvp("pcfg_hvp", 4, pcfg_marginals, _hvp_fake)
 
 
 def _max_fake(term, rule, root, span, lengths):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._dispatch import define
 from ..kernels import codes as C
-from ._ops import _add, _own_context, _scaled, accumulator
+from ._ops import _add, _own_context, _scaled, accumulator, define_hvp
 
 # ---- sums ------------------------------------------------------------------------------------------------------------
 
@@ -68,15 +68,7 @@ def _hvp_fake(score, lengths, weight, v, multiroot):
     return _marginals_fake(score, lengths)
 
 
-def _hvp_setup(ctx, inputs, output):
-    pass
-
-
-def _hvp_backward(ctx, *_):
-    raise NotImplementedError("structops.tree: derivatives of the third order (of matrix_tree_hvp) are not available")
-
-
-matrix_tree_hvp = define("matrix_tree_hvp", _hvp_fake, _hvp_setup, _hvp_backward, (0, 2, 3))
+matrix_tree_hvp = define_hvp("matrix_tree_hvp", 1, matrix_tree_marginals, _hvp_fake)
 
 
 # ---- trees -----------------------------------------------------------------------------------------------------------

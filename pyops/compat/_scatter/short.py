@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ... import _check as check
 from ... import _ladder as ladder
-from ..._dispatch import _functorch_level
+from ..._dispatch import is_eager
 from ...kernels import codes as C
 
 is_compiling = torch.compiler.is_compiling
@@ -35,8 +35,7 @@ def plain(src: Tensor, index: Tensor, dim: int) -> bool:
         and src.is_contiguous()
         and index.is_contiguous()
         and src.device == index.device
-        and not is_compiling()
-        and _functorch_level() is None
+        and is_eager()
     )
 
 
@@ -161,7 +160,7 @@ class SegmentGather(torch.autograd.Function):
 
 def wanting_grad(function, below, src: Tensor, *args) -> Tensor:
     """``function.apply`` where a gradient will be asked for, else ``below``, with the same arguments."""
-    if src.requires_grad and torch.is_grad_enabled() and not is_compiling() and _functorch_level() is None:
+    if src.requires_grad and torch.is_grad_enabled() and is_eager():
         return function.apply(src, *args)
     return below(src, *args)
 
