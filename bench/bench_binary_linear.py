@@ -40,6 +40,8 @@ def cases(level: str) -> Iterator[Case]:
         yield _case(A16, M, N, N, {})
         if not one:
             yield _case(TRAIN, M, N, N, {})
+    for n in at_level(level, smoke=(), quick=(1024,), default=(1024, 2048), full=()):  # rows enough to be bound by the products
+        yield _case(A8, 256, n, n, {})
     for n in at_level(level, smoke=(70,), quick=(1024,), default=(1024, 4096), full=(512, 1024, 2048, 4096)):
         yield _case(GEMM, n, n, n, {"bnn-lab": 2.0})
         yield _case(HAMMING, n, n, n, {"numkong": 1.3})

@@ -3,8 +3,9 @@
 //   w1a8:   out[m, n] = base * sum_k x[m, k] + sum_p coef_p * sum_{k: bit k of b_pn} x[m, k]        int8 -> int32, exact, wraps
 //   w1a16:  out[m, n] = base * sum_k x[m, k] + sum_p coef_p * sum_k (bit k of b_pn ? x : -x)[m, k]  floats -> float32
 //
-// A product of int8 matrices (torch._int_mm) does as many multiply-adds as w1a8 and takes no bits apart: on CPUs with VNNI it is up to
-// 1.4 times as fast for 64 rows of x and more, and slower for fewer, where reading the weights counts.
+// With many rows of x the bits of a panel become bytes once for all of them, every plane in the same byte, and w1a8 is a product of
+// bytes at the machine's rate for those, as torch._int_mm is. With few the bits are taken apart in registers: the weights read are
+// an eighth.
 //
 // {-1, 1} weights: w1a8 coef 2, base -1; w1a16 coef 1, base 0. Ternary p - n: coef (1, -1); (1/2, -1/2). |out| < 2^31 for w1a8
 // where K * 128 * (|base| + sum |coef|) is.

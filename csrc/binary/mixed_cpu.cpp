@@ -1,6 +1,5 @@
 // CPU kernels of mixed.h, on the panels of bits.h.
-#include "binary/lanes.h"
-#include "binary/mixed.h"
+#include "binary/byte_tile.h"
 #include "core/memory.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -28,125 +27,33 @@ const uint32_t* panels_or_make(const BitsMixedArgs& a, Buffer& buffer, const Par
 }
 
 // ---- int8 ----------------------------------------------------------------------------------------------------------
-// Lane c of a panel's word s holds bits 32 s .. of column c. Shifted right by t and masked, its bytes are the bits t, 8 + t, 16 + t,
-// 24 + t: activations are put in that order once, four bytes a word, and one instruction multiplies and adds the four.
-typedef Vec<int32_t> Ints;
+struct Bytes {
+  const uint32_t* panels;
+  const int32_t* x;      // blocks of `block` words, one after the other, each [M, 8 words] of four ordered bytes
+  const int32_t* start;  // [M] what is not a product with a bit
+  int64_t steps, block;  // words of a row, words of a block
+};
 
-STRUCTOPS_INLINE Ints add_products(Ints acc, Ints bits, Ints x) {
-#if defined(__AVX512VNNI__)
-  return (Ints)_mm512_dpbusd_epi32((__m512i)acc, (__m512i)bits, (__m512i)x);
-#elif defined(__AVX2__)
-  return acc + (Ints)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)bits, (__m256i)x), _mm256_set1_epi16(1));
-#else
-  for (int j = 0; j < 4; ++j) acc += ((bits >> (8 * j)) & 1) * ((x << (24 - 8 * j)) >> 24);
-  return acc;
-#endif
-}
+// Rows of a task, at most. The many share the bytes that a panel's bits become, which pays from kManyRows rows times planes on.
+constexpr int64_t kFewTask = 96, kManyTask = 32 * kWeightRows, kManyRows = 16;
 
-// Rows of the largest tile: with 32 registers, enough that taking the bits apart is a small part of the work.
-constexpr int kByteRows = W<int32_t> == 16 ? 12 : 4;
-constexpr int64_t kByteSteps = 64;
-
-// sum = or, where `more`, += the products of R rows with a panel.
-template <int R> void byte_tile(const int32_t* x, int64_t ldx, const uint32_t* panel, int64_t steps, bool more, int32_t (*sum)[kPanelRows]) {
-  constexpr int L = W<int32_t>, V = L == 16 && R <= 4 ? 4 : 2;
-  for (int c = 0; c < kPanelRows; c += L * V) {
-    Ints acc[R][V];
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) acc[r][v] = more ? load(sum[r] + c + v * L) : Ints{};
-    for (int64_t s = 0; s < steps; ++s) {
-      VecU32 word[V];
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) __builtin_memcpy(&word[v], panel + s * kPanelRows + c + v * L, sizeof word[v]);
-      for (int t = 0; t < 8; ++t) {
-        Ints bits[V];
-#pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) {
-          bits[v] = (Ints)(word[v] & 0x01010101u);
-          word[v] >>= 1;
-        }
-#pragma GCC unroll 12
-        for (int r = 0; r < R; ++r) {
-          const Ints y = splat(x[r * ldx + 8 * s + t]);
-#pragma GCC unroll 4
-          for (int v = 0; v < V; ++v) acc[r][v] = add_products(acc[r][v], bits[v], y);
-        }
-      }
-    }
-#pragma GCC unroll 12
-    for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) store(sum[r] + c + v * L, acc[r][v]);
-  }
-}
-
-// x in the order of the bits, padded with 0 to `count` bytes; returns its sum.
-STRUCTOPS_INLINE int32_t order_bytes(const int8_t* x, int64_t K, int64_t count, int8_t* out) {
-  uint32_t sum = 0;
-  for (int64_t k = 0; k < K; ++k) sum += uint32_t(int32_t(x[k]));
-  int64_t k = 0;
-#if defined(__AVX2__)
-  for (; k + 32 <= K; k += 32) {
-    const __m128i first = _mm_loadu_si128((const __m128i*)(x + k)), last = _mm_loadu_si128((const __m128i*)(x + k + 16));
-    const __m128i a = _mm_unpacklo_epi8(first, _mm_srli_si128(first, 8)), b = _mm_unpacklo_epi8(last, _mm_srli_si128(last, 8));
-    _mm_storeu_si128((__m128i*)(out + k), _mm_unpacklo_epi16(a, b));
-    _mm_storeu_si128((__m128i*)(out + k + 16), _mm_unpackhi_epi16(a, b));
-  }
-#endif
-  for (; k < count; ++k) out[k / 32 * 32 + k % 8 * 4 + k % 32 / 8] = k < K ? x[k] : int8_t(0);
-  return int32_t(sum);
-}
-
-// Tiles of R rows, then of fewer, of `rows` rows; of kByteSteps words at a time, whose activations stay in L1.
-template <int R> STRUCTOPS_INLINE void byte_rows(const int32_t* x, int64_t ldx, const uint32_t* panel, int64_t steps, int rows, int32_t (*sum)[kPanelRows]) {
-  int64_t s = 0;
-  do {  // once where there are no steps, for the zeros
-    const int64_t count = steps - s < kByteSteps ? steps - s : kByteSteps;
-    const int32_t* const xs = x + 8 * s;
-    const uint32_t* const words = panel + s * kPanelRows;
-    int r = 0;
-    for (; r + R <= rows; r += R) byte_tile<R>(xs + r * ldx, ldx, words, count, s > 0, sum + r);
-    if constexpr (R > 4)
-      for (; r + 4 <= rows; r += 4) byte_tile<4>(xs + r * ldx, ldx, words, count, s > 0, sum + r);
-    for (; r < rows; ++r) byte_tile<1>(xs + r * ldx, ldx, words, count, s > 0, sum + r);
-    s += kByteSteps;
-  } while (s < steps);
-}
-
-}  // namespace
-
-void bits_w1a8(const BitsMixedArgs& a, const ParallelFor& pf) {
-  if (a.M == 0 || a.N == 0) return;
-  const int64_t Wd = words_of(a.K), steps = 2 * Wd, NB = panels_of(a.N), row = 8 * steps;
-  Buffer panel_buffer, x_buffer, sum_buffer;
-  const uint32_t* const panels = panels_or_make(a, panel_buffer, pf);
-  int32_t* const x = hold<int32_t>(x_buffer, a.M * row);   // [M, 8 steps] of four bytes
-  int32_t* const total = hold<int32_t>(sum_buffer, a.M);
-  auto order = [&](int64_t begin, int64_t end) {
-    for (int64_t m = begin; m < end; ++m) {
-      total[m] = order_bytes(static_cast<const int8_t*>(a.x) + m * a.K, a.K, 4 * row, reinterpret_cast<int8_t*>(x + m * row));
-    }
-  };
-  parallel_for(pf, a.M, 1 + 32768 / (row + 1), order);
-  constexpr int R = kByteRows, most = 96;  // rows of a tile and of a task
-  const int64_t tasks = NB * div_up(a.M, most);
+void few_rows(const BitsMixedArgs& a, const Bytes& b, const ParallelFor& pf) {
+  constexpr int R = kByteRows;
+  const int64_t NB = panels_of(a.N), row = 8 * b.steps, tasks = NB * div_up(a.M, kFewTask);
   auto body = [&](int64_t begin, int64_t end) {
-    alignas(64) int32_t sum[R][kPanelRows];
+    alignas(64) ByteSums sum[R];
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t q = task % NB, n0 = q * kPanelRows, first = task / NB * most;
-      const int64_t last = a.M - first < most ? a.M : first + most;
+      const int64_t q = task % NB, n0 = q * kPanelRows, first = task / NB * kFewTask;
+      const int64_t last = a.M - first < kFewTask ? a.M : first + kFewTask;
       const int cols = int(a.N - n0 < kPanelRows ? a.N - n0 : kPanelRows);
       for (int64_t m0 = first; m0 < last; m0 += R) {
         const int rows = int(last - m0 < R ? last - m0 : R);
         for (int64_t p = 0; p < a.P; ++p) {
-          const uint32_t* const panel = panels + (p * NB + q) * steps * kPanelRows;
-          byte_rows<R>(x + m0 * row, row, panel, steps, rows, sum);
-          const int32_t coef = int32_t(a.coef[p]), base = int32_t(a.base);
+          byte_rows<R>(b.x + m0 * row, row, b.panels + (p * NB + q) * b.steps * kPanelRows, b.steps, rows, sum);
+          const int32_t coef = int32_t(a.coef[p]);
           for (int r = 0; r < rows; ++r) {
             int32_t* const out = static_cast<int32_t*>(a.out) + (m0 + r) * a.N + n0;
-            for (int c = 0; c < cols; ++c) out[c] = (p ? out[c] : base * total[m0 + r]) + coef * sum[r][c];
+            for (int c = 0; c < cols; ++c) out[c] = (p ? out[c] : b.start[m0 + r]) + coef * sum[r][c];
           }
         }
       }
@@ -154,6 +61,63 @@ void bits_w1a8(const BitsMixedArgs& a, const ParallelFor& pf) {
   };
   const double work = double(a.M) * double(a.N) * double(a.K) * double(a.P) / double(tasks);
   parallel_for(pf, tasks, 1 + int64_t(3e6 / (work + 1)), body);
+}
+
+void many_rows(const BitsMixedArgs& a, const Bytes& b, const ByteWeights& w, const ParallelFor& pf) {
+  const int64_t NB = panels_of(a.N), parts = div_up(a.M, kManyTask), most = div_up(div_up(a.M, parts), kWeightRows) * kWeightRows;
+  const int64_t tasks = NB * div_up(a.M, most);
+  auto body = [&](int64_t begin, int64_t end) {
+    alignas(64) int32_t tile[8 * kWeightSteps * kPanelRows];
+    alignas(64) ByteSums sum[kManyTask];
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t q = task % NB, n0 = q * kPanelRows, m0 = task / NB * most, rows = a.M - m0 < most ? a.M - m0 : most;
+      int32_t* const out = static_cast<int32_t*>(a.out) + m0 * a.N + n0;
+      const bool narrow = a.N - n0 < kPanelRows;
+      for (int64_t s = 0; s < b.steps; s += b.block) {
+        const int64_t count = b.steps - s < b.block ? b.steps - s : b.block, row = 8 * count;
+        const int32_t* const x = b.x + 8 * s * a.M + m0 * row;
+        const bool last = s + count == b.steps && !narrow;  // straight to the result
+        take_apart(w, a.P, b.panels + (q * b.steps + s) * kPanelRows, NB * b.steps * kPanelRows, count, tile);
+        for (int64_t r = 0; r < rows; r += kWeightRows)
+          weight_rows<kWeightRows>(rows - r, x + r * row, row, tile, row, w.most, s ? nullptr : b.start + m0 + r, sum + r,
+                                   last ? out + r * a.N : sum[r], last ? a.N : kPanelRows);
+      }
+      if (narrow)
+        for (int64_t r = 0; r < rows; ++r) __builtin_memcpy(out + r * a.N, sum[r], size_t(a.N - n0) * sizeof(int32_t));
+    }
+  };
+  const double work = double(a.M) * double(a.N) * double(a.K) / double(tasks);
+  parallel_for(pf, tasks, 1 + int64_t(3e6 / (work + 1)), body);
+}
+
+}  // namespace
+
+void bits_w1a8(const BitsMixedArgs& a, const ParallelFor& pf) {
+  if (a.M == 0 || a.N == 0) return;
+  const int64_t steps = 2 * words_of(a.K);
+  ByteWeights weights;
+  const bool many = a.M * a.P >= kManyRows && steps > 0 && byte_weights(a, weights);
+  const int64_t block = many ? kWeightSteps : steps;
+  const int32_t factor = int32_t(a.base) + (many ? weights.low : 0);
+  Buffer panel_buffer, x_buffer, start_buffer;
+  const uint32_t* const panels = panels_or_make(a, panel_buffer, pf);
+  int32_t* const x = hold<int32_t>(x_buffer, a.M * 8 * steps);
+  int32_t* const start = hold<int32_t>(start_buffer, a.M);
+  auto order = [&](int64_t begin, int64_t end) {
+    for (int64_t m = begin; m < end; ++m) {
+      int32_t sum = 0;
+      for (int64_t s = 0; s < steps; s += block) {
+        const int64_t count = steps - s < block ? steps - s : block, left = a.K - 32 * s;
+        sum += order_bytes(static_cast<const int8_t*>(a.x) + m * a.K + 32 * s, left < 32 * count ? left : 32 * count, 32 * count,
+                           reinterpret_cast<int8_t*>(x + 8 * (s * a.M + m * count)));
+      }
+      start[m] = factor * sum;
+    }
+  };
+  parallel_for(pf, a.M, 1 + 4096 / (steps + 1), order);
+  const Bytes bytes{panels, x, start, steps, block};
+  if (many) many_rows(a, bytes, weights, pf);
+  else few_rows(a, bytes, pf);
 }
 
 namespace {

@@ -12,7 +12,7 @@ from . import _ops as ops
 from . import _quick
 from ._bits import BitTensor, _product, _sign, bits_of, pack_words, unpack_words
 from ._epilogue import Out, epilogue, finish_wide, kernel_args
-from ._weight import KINDS, PackedWeight, form, weight_of
+from ._weight import KINDS, PackedWeight, form, mixed_form, weight_of
 
 SURROGATES = ("clip", "identity")
 SECOND = (
@@ -320,6 +320,10 @@ def packed_linear(x: Tensor, weight: PackedWeight, bias: Tensor | None = None, *
     tensor([[-2]], dtype=torch.int32)
     """
     op = "packed_linear"
+    if bias is None and scale is None:
+        quick = _quick.mixed(x, weight)
+        if quick is not None:
+            return quick
     check.tensor(op, "x", x)
     if x.dtype not in (torch.int8, torch.float32, torch.bfloat16, torch.float16):
         check.fail(TypeError, op, "x of dtype int8, float32, bfloat16 or float16", x.dtype)
@@ -336,16 +340,13 @@ def packed_linear(x: Tensor, weight: PackedWeight, bias: Tensor | None = None, *
         e = epilogue(op, N, (*lead, N), x.device, torch.float32, scale, bias, None, None, None, None, None)
         scale, bias = e.scale, e.bias
     flat_x = x.detach().reshape(_product(lead), x.shape[-1]).contiguous()
-    c, signs = KINDS[weight.kind]
-    if x.dtype == torch.int8:
-        coef, base = ([2 * v for v in c], -sum(c)) if signs else (list(c), 0)
-        y = ops.bits_w1a8(flat_x, weight.words, weight.panels, coef, base)
+    integers = x.dtype == torch.int8
+    product = ops.bits_w1a8 if integers else ops.bits_w1a16
+    y = product(flat_x, weight.words, weight.panels, *mixed_form(weight.kind, integers))
+    if integers:
         if scale is None and bias is None:
             return y.reshape(*lead, N)
         y = y.float()
-    else:
-        coefs, half = ([float(v) for v in c], 0.0) if signs else ([v / 2 for v in c], sum(c) / 2)
-        y = ops.bits_w1a16(flat_x, weight.words, weight.panels, coefs, half)
     y = y if scale is None else y * scale
     y = y if bias is None else y + bias
-    return y.reshape(*lead, N).to(torch.float32 if x.dtype == torch.int8 else x.dtype)
+    return y.reshape(*lead, N).to(torch.float32 if integers else x.dtype)

@@ -15,13 +15,15 @@ from torch import Tensor
 from .._dispatch import is_eager
 from . import _ops as ops
 from ._bits import BitTensor
-from ._weight import PackedWeight, form
+from ._weight import PackedWeight, form, mixed_form
 
 _FLOATS = (torch.float32, torch.bfloat16, torch.float16)
 _PLAIN = (Tensor, torch.nn.Parameter)
 _OUT: dict[Any, int] = {**ops.OUT_CODES, "bits": ops.OUT_BITS}
 _gemm, _conv, _pack = ops.bits_gemm.below, ops.bits_conv.below, ops.bits_pack.below
 _form = lru_cache(maxsize=256)(form)
+_w1a8, _w1a16 = ops.bits_w1a8.below, ops.bits_w1a16.below
+_mixed_form = lru_cache(maxsize=32)(mixed_form)
 
 
 def _vector(t: Any, N: int, grad: bool) -> bool:
@@ -80,6 +82,23 @@ def linear(x, w, bias, scale, shift, threshold, out, sign_zero) -> Tensor | BitT
     if code == ops.OUT_BITS:
         return BitTensor._made(y if flat else y.reshape(*lead, y.shape[-1]), N, len(lead))
     return y if flat else y.reshape(*lead, N)
+
+
+def mixed(x, w) -> Tensor | None:
+    """:func:`packed_linear` without scale and bias, or None."""
+    if type(w) is not PackedWeight or not is_eager() or len(w.shape) != 2 or w.groups != 1:
+        return None
+    words = w.words
+    if type(x) not in _PLAIN or not x.is_cpu or not words.is_cpu:
+        return None
+    if x.dim() != 2 or x.shape[1] != w.shape[1] or not x.is_contiguous():
+        return None
+    if x.dtype is torch.int8:
+        return _w1a8(x, words, w.panels, *_mixed_form(w.kind, True))
+    if not _floats(x):
+        return None
+    y = _w1a16(x.detach(), words, w.panels, *_mixed_form(w.kind, False))
+    return y if x.dtype is torch.float32 else y.to(x.dtype)
 
 
 def conv2d(x, w, bias, geometry, scale, shift, threshold, out, sign_zero) -> Tensor | BitTensor | None:

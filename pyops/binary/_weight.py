@@ -37,6 +37,14 @@ def form(a_values: str, kind: str, K: int, polarity: int) -> tuple[list[int], li
     return [-v for v in c], c, total, 0, True
 
 
+def mixed_form(kind: str, integers: bool) -> tuple[list, float]:
+    """(coef, base) of csrc/binary/mixed.h for int8 or floats times weights of ``kind``."""
+    c, signs = KINDS[kind]
+    if integers:
+        return ([2 * v for v in c], -sum(c)) if signs else (list(c), 0)
+    return ([float(v) for v in c], 0.0) if signs else ([v / 2 for v in c], sum(c) / 2)
+
+
 class PackedWeight:
     """A weight as bit planes, with the panels that the CPU kernels read made once.
 

@@ -57,6 +57,35 @@ def test_kinds_of_weight(kind: str, levels: tuple[int, ...], K: int, isa: str) -
         )
 
 
+@pytest.mark.parametrize("kind", ("pm1", "01", "ternary", "int2", "odd2"))
+@pytest.mark.parametrize(("N", "K"), ((64, 512), (70, 513), (130, 1100), (1, 31)))
+def test_w1a8_of_many_rows(kind: str, N: int, K: int, isa: str, threads: int, poison) -> None:
+    """Below and above the numbers of rows at which the kernel takes bits apart ahead, and at which it cuts the rows."""
+    low, high = {"pm1": (-1, 1), "01": (0, 1), "ternary": (-1, 1), "int2": (-2, 1), "odd2": (-3, 3)}[kind]
+    step = 2 if kind in ("pm1", "odd2") else 1
+    w = torch.randint(0, (high - low) // step + 1, (N, K), dtype=torch.float64) * step + low
+    packed = binary.PackedWeight(w, kind)
+    for M in (7, 8, 15, 16, 17, 64, 128, 131, 260):
+        x = torch.randint(-128, 128, (M, K), dtype=torch.int8)
+        assert torch.equal(binary.packed_linear(x, packed).double(), x.double() @ w.t()), M
+    for value in (-128, 127):
+        x = torch.full((20, K), value, dtype=torch.int8)
+        for extreme in (low, high):
+            packed = binary.PackedWeight(torch.full((N, K), float(extreme)), kind)
+            assert (binary.packed_linear(x, packed) == K * value * extreme).all()
+
+
+@pytest.mark.parametrize("coef", ([127], [-127], [128], [64, -64], [2**30, 5], [0, 0]))
+def test_w1a8_wraps(coef: list[int], isa: str) -> None:
+    x, bits = torch.randint(-128, 128, (33, 700), dtype=torch.int8), torch.rand(len(coef), 65, 700) < 0.5
+    words = binary.pack(bits.float() - 0.5).words
+    for base in (0, -(2**31), 77777):
+        weight = base + sum(c * plane.long() for c, plane in zip(coef, bits, strict=True))
+        want = (x.long()[:, None] * weight).sum(-1).to(torch.int32)
+        for rows in (33, 5):
+            assert torch.equal(torch.ops.structops.bits_w1a8(x[:rows], words, None, coef, base), want[:rows])
+
+
 @pytest.mark.skipif(backends.native is None, reason="no compiled library")
 def test_w1a16_is_the_same_everywhere() -> None:
     """Same order of summation on every instruction set: the same bits."""

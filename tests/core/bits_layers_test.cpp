@@ -254,6 +254,52 @@ void test_mixed(int64_t M, int64_t N, int64_t K, int64_t P, Rng& rng) {
   set_isa(isa_name(active));
 }
 
+// int8 by planes of bits on every instruction set, in integers. extreme: every x is that value and every bit is 1.
+void test_bytes(int64_t M, int64_t N, int64_t K, const std::vector<int64_t>& coef, int64_t base, Rng& rng, int extreme = 0) {
+  char what[120];
+  const int64_t P = int64_t(coef.size());
+  std::snprintf(what, sizeof what, "bits_w1a8 M %ld N %ld K %ld P %ld, the first of %ld", long(M), long(N), long(K), long(P), long(coef[0]));
+  Bits b(P * N, K, rng);
+  std::vector<int8_t> x(size_t(M * K));
+  for (int8_t& v : x) v = int8_t(extreme ? extreme : rng.below(256) - 128);
+  if (extreme)
+    for (int64_t r = 0; r < P * N; ++r)
+      for (int64_t k = 0; k < K; ++k) b.words[size_t(r * b.W + k / 64)] |= uint64_t(1) << k % 64;
+  BitsMixedArgs m{};
+  m.M = M;
+  m.N = N;
+  m.K = K;
+  m.P = P;
+  m.b = b.words.data();
+  m.x = x.data();
+  m.base = double(base);
+  for (int64_t p = 0; p < P; ++p) m.coef[p] = double(coef[size_t(p)]);
+  std::vector<double> want;
+  for (int64_t j = 0; j < N; ++j)
+    for (int64_t k = 0; k < K; ++k) {
+      int64_t weight = base;
+      for (int64_t p = 0; p < P; ++p) weight += coef[size_t(p)] * b.at(p * N + j, k);
+      want.push_back(double(weight));
+    }
+  const std::vector<double> weights = std::move(want);
+  want.clear();
+  for (int64_t i = 0; i < M; ++i)
+    for (int64_t j = 0; j < N; ++j) {
+      double sum = 0;
+      for (int64_t k = 0; k < K; ++k) sum += weights[size_t(j * K + k)] * x[size_t(i * K + k)];
+      want.push_back(sum);
+    }
+  const Isa active = active_isa();
+  for (Isa isa : {Isa::baseline, Isa::avx2, Isa::avx512}) {
+    if (!set_isa(isa_name(isa))) continue;
+    expect_run(Dtype::i32, want, 0, 0, what, [&](void* out, const ParallelFor& pf) {
+      m.out = out;
+      bits_w1a8(m, pf);
+    });
+  }
+  set_isa(isa_name(active));
+}
+
 }  // namespace
 
 void test_bits_layers_all(Rng& rng) {
@@ -266,6 +312,19 @@ void test_bits_layers_all(Rng& rng) {
         test_matrix(M, N, K, 1 + turn % 2, 2, true, false, rng);
         test_mixed(M, N, K, 1 + turn % 3, rng);
       }
+  for (int64_t M : {7, 8, 15, 16, 17, 21})  // around the rows from which bits are taken apart ahead, one plane and more
+    for (int64_t N : {3, 64, 65})
+      for (int64_t K : {1, 33, 512, 513, 1100}) {
+        test_bytes(M, N, K, {2}, -1, rng);
+        test_bytes(M, N, K, {1, -2}, 3, rng);
+      }
+  for (int64_t M : {127, 128, 129, 262}) test_bytes(M, 70, 70, {1, -1}, 0, rng);
+  const std::vector<int64_t> planes[] = {{1}, {-1}, {2}, {3}, {127}, {-127}, {64, -63}, {1, 2, 4, -8, 16, -32, 32, 32}, {0, 5},
+                                         {128}, {-64, 64}, {100, 100}, {1000, -7}};  // the last four do not fit a byte
+  for (const auto& coef : planes) {
+    test_bytes(17, 70, 1100, coef, 5, rng);
+    for (int extreme : {-128, 127}) test_bytes(17, 5, 1100, coef, -1, rng, extreme);
+  }
   const int64_t cases[][3] = {{1, 1, 1},  {3, 1, 65},  {64, 1, 5},
                               {70, 2, 6}, {12, 3, 66}, {128, 2, 70}};  // channels, groups, filters
   const BitsWindow windows[] = {{7, 6, 4, 4, 3, 2, 2, 1, 1, 0, 1, 2, BitsPad::zero},
