@@ -140,29 +140,44 @@ STRUCTOPS_INLINE void signed_sums(const float* x, float* table) {
   __builtin_memcpy(table, &sum, sizeof sum);
 }
 
-// sum[c] += over q of table_q[nibble q of column c]
-STRUCTOPS_INLINE void table_tile(const float* table, const uint32_t* panel, int64_t steps, float* sum) {
+// Rows that share the nibbles: with 32 registers, enough that shifting them is a small part of the work.
+constexpr int kTableRows = W<float> == 16 ? 4 : 1;
+typedef float TableSums[kPanelRows];
+
+// sum[r][c] = over q of table_q[nibble q of column c] of row r; the rows' tables are `size` floats apart.
+template <int R> void table_tile(const float* table, [[maybe_unused]] int64_t size, const uint32_t* panel, int64_t steps, TableSums* sums) {
 #if defined(__AVX512F__)
-  __m512 acc[4];
+  __m512 acc[R][4];
 #pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) acc[v] = _mm512_setzero_ps();
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) acc[r][v] = _mm512_setzero_ps();
   for (int64_t s = 0; s < steps; ++s) {
     __m512i word[4];
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) word[v] = _mm512_loadu_si512(panel + s * kPanelRows + 16 * v);
 #pragma GCC unroll 8
     for (int t = 0; t < 8; ++t, table += 16) {
-      const __m512 entries = _mm512_loadu_ps(table);
 #pragma GCC unroll 4
-      for (int v = 0; v < 4; ++v) {
-        acc[v] = _mm512_add_ps(acc[v], _mm512_permutexvar_ps(word[v], entries));  // reads the low four bits
-        word[v] = _mm512_srli_epi32(word[v], 4);
+      for (int r = 0; r < R; ++r) {
+        const __m512 entries = _mm512_loadu_ps(table + r * size);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; ++v) {
+          acc[r][v] = _mm512_add_ps(acc[r][v], _mm512_permutexvar_ps(word[v], entries));  // the low four bits
+          pin(acc[r][v]);  // else the compiler looks up all eight first and spills them
+        }
       }
+#pragma GCC unroll 4
+      for (int v = 0; v < 4; ++v) word[v] = _mm512_srli_epi32(word[v], 4);
     }
   }
 #pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) _mm512_storeu_ps(sum + 16 * v, acc[v]);
+  for (int r = 0; r < R; ++r)
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) _mm512_storeu_ps(sums[r] + 16 * v, acc[r][v]);
 #elif defined(__AVX2__)
+  static_assert(R == 1);
+  float* const sum = *sums;
   for (int c = 0; c < kPanelRows; c += 32) {
     __m256 acc[4];
 #pragma GCC unroll 4
@@ -186,11 +201,19 @@ STRUCTOPS_INLINE void table_tile(const float* table, const uint32_t* panel, int6
     for (int v = 0; v < 4; ++v) _mm256_storeu_ps(sum + c + 8 * v, acc[v]);
   }
 #else
+  static_assert(R == 1);
+  float* const sum = *sums;
   for (int c = 0; c < kPanelRows; ++c) sum[c] = 0.f;
   for (int64_t s = 0; s < steps; ++s)
     for (int t = 0; t < 8; ++t, table += 16)
       for (int c = 0; c < kPanelRows; ++c) sum[c] += table[(panel[s * kPanelRows + c] >> (4 * t)) & 15];
 #endif
+}
+
+// The same for 1 to R rows.
+template <int R> STRUCTOPS_INLINE void table_rows(int64_t rows, const float* table, int64_t size, const uint32_t* panel, int64_t steps, TableSums* sums) {
+  if (rows >= R) return table_tile<R>(table, size, panel, steps, sums);
+  if constexpr (R > 1) table_rows<R - 1>(rows, table, size, panel, steps, sums);
 }
 
 template <class T> void run_w1a16(const BitsMixedArgs& a, const ParallelFor& pf) {
@@ -201,44 +224,51 @@ template <class T> void run_w1a16(const BitsMixedArgs& a, const ParallelFor& pf)
   const int64_t held = a.M < rows ? a.M : rows;
   float* const tables = hold<float>(table_buffer, held * (size + 1));  // [held, 16 W, 16], then [held] sums
   float* const totals = tables + held * size;
+  const float base = float(a.base);
   for (int64_t m0 = 0; m0 < a.M; m0 += rows) {
     const int64_t count = a.M - m0 < rows ? a.M - m0 : rows;
     auto prepare = [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         const T* const x = static_cast<const T*>(a.x) + (m0 + r) * a.K;
-        float total = 0.f;
-        for (int64_t q = 0; q < 16 * Wd; ++q) {
-          float four[4];
-          for (int i = 0; i < 4; ++i) {
-            four[i] = 4 * q + i < a.K ? float(widen(x[4 * q + i])) : 0.f;
-            total += four[i];
-          }
-          signed_sums(four, tables + r * size + q * 16);
+        float* const table = tables + r * size;
+        float four[4];
+        for (int64_t q = 0; q < a.K / 4; ++q) {
+          for (int i = 0; i < 4; ++i) four[i] = widen(x[4 * q + i]);
+          signed_sums(four, table + q * 16);
         }
-        totals[r] = total;
+        for (int64_t q = a.K / 4; q < 16 * Wd; ++q) {
+          for (int i = 0; i < 4; ++i) four[i] = 4 * q + i < a.K ? float(widen(x[4 * q + i])) : 0.f;
+          signed_sums(four, table + q * 16);
+        }
+        float total = 0.f;
+        if (base != 0.f)
+          for (int64_t k = 0; k < a.K; ++k) total += widen(x[k]);
+        totals[r] = base * total;
       }
     };
     parallel_for(pf, count, 1 + 8192 / (a.K + 1), prepare);
-    const float base = float(a.base);
+    const int64_t groups = div_up(count, kTableRows);
     auto body = [&](int64_t begin, int64_t end) {
-      alignas(64) float sum[kPanelRows];
+      alignas(64) TableSums sum[kTableRows];
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t q = task / count, r = task % count, n0 = q * kPanelRows;
+        const int64_t q = task / groups, r0 = task % groups * kTableRows, n0 = q * kPanelRows;
+        const int64_t some = count - r0 < kTableRows ? count - r0 : kTableRows;
         const int cols = int(a.N - n0 < kPanelRows ? a.N - n0 : kPanelRows);
-        float* const out = static_cast<float*>(a.out) + (m0 + r) * a.N + n0;
         for (int64_t p = 0; p < a.P; ++p) {
-          table_tile(tables + r * size, panels + (p * NB + q) * steps * kPanelRows, steps, sum);
-          for (int c = 0; c < kPanelRows; c += W<float>) {
-            Vec<float> term = load(sum + c) * float(a.coef[p]);
-            pin(term);  // rounded before the addition, on every instruction set
-            store(sum + c, term);
+          table_rows<kTableRows>(some, tables + r0 * size, size, panels + (p * NB + q) * steps * kPanelRows, steps, sum);
+          for (int64_t r = 0; r < some; ++r) {
+            float* const out = static_cast<float*>(a.out) + (m0 + r0 + r) * a.N + n0;
+            for (int c = 0; c < kPanelRows; c += W<float>) {
+              Vec<float> term = load(sum[r] + c) * float(a.coef[p]);
+              pin(term);  // rounded before the addition, on every instruction set
+              store(sum[r] + c, term);
+            }
+            for (int c = 0; c < cols; ++c) out[c] = (p ? out[c] : totals[r0 + r]) + sum[r][c];
           }
-          const float start = base == 0.f ? 0.f : base * totals[r];
-          for (int c = 0; c < cols; ++c) out[c] = (p ? out[c] : start) + sum[c];
         }
       }
     };
-    parallel_for(pf, NB * count, 1 + int64_t(1e6 / (double(kPanelRows) * double(a.K) * double(a.P) + 1)), body);
+    parallel_for(pf, NB * groups, 1 + int64_t(1e6 / (double(kTableRows * kPanelRows) * double(a.K) * double(a.P) + 1)), body);
   }
 }
 
