@@ -16,7 +16,7 @@ from . import _ops as ops
 from . import _quick
 from ._bits import BitTensor, _sign, pack_words, unpack_words
 from ._epilogue import Out, epilogue, finish_wide, kernel_args
-from ._linear import activate, clip_of, first_order, flat, masked, saved_mask, sign_test, train_only_float, trainable
+from ._linear import activate, clip_of, first_order, flat, saved_mask, sign_test, train_only_float, trainable
 from ._weight import PackedWeight, weight_of
 
 PADDINGS = ("valid", "same", "same_tf")
@@ -134,6 +134,11 @@ class _Conv(torch.autograd.Function):
         return (*first_order(g, grads), None, None, None)
 
 
+def _image(words: Tensor, C: int, dtype: torch.dtype, zero: float) -> Tensor:
+    """Words [B, H, W, words of C] as [B, C, H, W], channels last in memory as they are in the words: nothing is transposed."""
+    return unpack_words(words, C, 3, dtype, zero, 1.0).permute(0, 3, 1, 2)
+
+
 def _conv_grads(ctx, g: Tensor) -> tuple:
     xw, ww, xm, wm, scale = ctx.saved_tensors
     win, C = ctx.win, ctx.channels
@@ -143,17 +148,21 @@ def _conv_grads(ctx, g: Tensor) -> tuple:
     gx = gw = gs = gb = None
     scaled = g if scale is None else g * scale.to(g.dtype).reshape(1, -1, 1, 1)
     if needs_x or needs_w:
-        x = F.pad(unpack_words(xw, C, 1, g.dtype, -1.0, 1.0), win.pads, value=float(win.pad_value))
+        x = _image(xw, C, g.dtype, -1.0)
         w = unpack_words(ww, Cg * kh * kw, 1, g.dtype, -1.0, 1.0).reshape(O, kh, kw, Cg).permute(0, 3, 1, 2)
-        gx, gw, _ = torch.ops.aten.convolution_backward(
-            scaled, x, w.contiguous(), None, win.stride, (0, 0), win.dilation, False, (0, 0), win.groups, (needs_x, needs_w, False)
-        )
-    if needs_x:
         left, right, top, bottom = win.pads
-        gx = gx[:, :, top : gx.shape[2] - bottom, left : gx.shape[3] - right]
-        gx = masked(gx, xm, 1).to(x_dtype)
-    if needs_w:
-        gw = masked(gw, wm, 1).to(w_dtype)
+        inside = win.pad_value == 0 and left == right and top == bottom  # the convolution pads by itself
+        if not inside:
+            x = F.pad(x, win.pads, value=float(win.pad_value))
+        gx, gw, _ = torch.ops.aten.convolution_backward(
+            scaled, x, w, None, win.stride, (top, left) if inside else (0, 0), win.dilation, False, (0, 0), win.groups,
+            (needs_x, needs_w, False),
+        )  # fmt: skip
+        if needs_x:
+            gx = gx if inside else gx[:, :, top : gx.shape[2] - bottom, left : gx.shape[3] - right]
+            gx = (gx if xm is None else gx * _image(xm, C, g.dtype, 0.0)).to(x_dtype)
+        if needs_w:
+            gw = (gw if wm is None else gw * _image(wm, Cg, g.dtype, 0.0)).to(w_dtype)
     if scale is not None and needs_s:
         none = (None,) * 6
         dot = ops.bits_conv(xw, ww, None, None, C, win.groups, win.numbers(), win.pad_code(1), False, *none, ops.OUT_I32)
