@@ -57,11 +57,13 @@ def saved_mask(t: Tensor, dim: int, clip: float | None) -> Tensor | None:
     return None if clip is None else pack_words(t, dim, ops.ABS_LE, clip)
 
 
-def masked(grad: Tensor, mask: Tensor | None, dim: int) -> Tensor:
+def masked(grad: Tensor, mask: Tensor | None, dim: int, owned: bool = False) -> Tensor:
+    """``owned``: nobody else holds ``grad``, which is overwritten."""
     if mask is None:
         return grad
     dtype = grad.dtype if grad.dtype in ops.DTYPE_CODES else torch.float32
-    return grad * unpack_words(mask, grad.shape[dim], dim, dtype, 0.0, 1.0)
+    passes = unpack_words(mask, grad.shape[dim], dim, dtype, 0.0, 1.0)
+    return grad.mul_(passes) if owned else grad * passes
 
 
 def trainable(*tensors: Any) -> bool:
@@ -108,9 +110,9 @@ def _linear_grads(ctx, g: Tensor) -> tuple:
     gx = gw = gs = gb = None
     scaled = g if scale is None else g * scale.to(g.dtype)
     if ctx.needs_input_grad[0]:
-        gx = masked(scaled @ unpack_words(ww, K, 1, g.dtype, -1.0, 1.0), xm, 1).to(x_dtype)
+        gx = masked(scaled @ unpack_words(ww, K, 1, g.dtype, -1.0, 1.0), xm, 1, owned=True).to(x_dtype)
     if ctx.needs_input_grad[1]:
-        gw = masked(scaled.t() @ unpack_words(xw, K, 1, g.dtype, -1.0, 1.0), wm, 1).to(w_dtype)
+        gw = masked(scaled.t() @ unpack_words(xw, K, 1, g.dtype, -1.0, 1.0), wm, 1, owned=True).to(w_dtype)
     if scale is not None and ctx.needs_input_grad[2]:
         gs = (g * _dots(xw, ww, K)).sum(0).to(s_dtype)
     if b_dtype is not None and ctx.needs_input_grad[3]:
