@@ -58,20 +58,13 @@ def reduce_rows(m: Tensor, reduce: int, unbiased: bool) -> Tensor:
 
 def first_extreme(m: Tensor, largest: bool, skip_nan: bool) -> tuple[Tensor, Tensor]:
     """Value and position of the first extreme of [B, n, F] over n; position -1 where every message was skipped."""
-    B, n, F = m.shape
-    value = m.new_zeros(B, F)
-    arg = torch.full((B, F), -1, dtype=torch.int64, device=m.device)
-    for i in range(n):
-        v = m[:, i]
-        better = (v > value) if largest else (v < value)
-        if m.is_floating_point():
-            take = better & (arg >= 0) | ((arg < 0) & ~v.isnan())
-            if not skip_nan:
-                take |= v.isnan() & ((arg < 0) | ~value.isnan())
-        else:
-            take = better | (arg < 0)
-        value, arg = torch.where(take, v, value), torch.where(take, i, arg)
-    return value, arg
+    shown = m.masked_fill(m.isnan(), float("-inf" if largest else "inf")) if skip_nan and m.is_floating_point() else m
+    best = shown.amax(1, keepdim=True) if largest else shown.amin(1, keepdim=True)  # NaN if any message shown is
+    wins = (m == best) | (m.isnan() & (not skip_nan))
+    arg = wins.byte().argmax(1, keepdim=True)  # the first
+    there = wins.any(1)
+    value = torch.where(there, m.gather(1, arg)[:, 0], m.new_zeros(()))
+    return value, torch.where(there, arg[:, 0], -1)
 
 
 def spmm(
