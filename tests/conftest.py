@@ -35,6 +35,13 @@ torch.set_num_threads(1)  # tests that need more ask for them
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # What differs in the instruction set alone runs together: cases.remembered.
+    order: dict[object, int] = {}
+    for item in items:
+        indices = item.callspec.indices if hasattr(item, "callspec") else {}
+        rest = tuple((name, at) for name, at in indices.items() if name != "isa")
+        item.place = order.setdefault((item.parent.nodeid, getattr(item, "originalname", item.name), rest), len(order))
+    items.sort(key=lambda item: item.place)
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="no CUDA device")

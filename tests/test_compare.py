@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from cases import FLOATS, REDUCES, first_extreme, generator, reduce_rows, to_csr, values
+from cases import FLOATS, REDUCES, first_extreme, generator, reduce_rows, remembered, to_csr, values
 from compare import assert_close, assert_same, error_bound
 from structops.kernels import codes as C
 from structops.kernels.sparse import spmm_ref
@@ -137,3 +139,22 @@ def test_poison_reaches_every_allocation(poison: None, edges: int) -> None:
     repeated = torch.zeros(edges, dtype=torch.int64)
     out = torch.ops.structops.segment_softmax(torch.zeros(edges, 4), torch.tensor([0, edges]), repeated, False)
     assert out[0].isfinite().all() and out[1:].isnan().all()
+
+
+def test_remembered_references() -> None:
+    """Equal arguments give a copy of the earlier result; other bits, other options and what needs a gradient are computed."""
+    calls = []
+
+    def double(x: torch.Tensor, scale: float = 2.0) -> torch.Tensor:
+        calls.append(scale)
+        return scale * x
+
+    module = remembered(SimpleNamespace(double=double))
+    x = values(3, dtype=torch.bfloat16)
+    module.double(x).zero_()
+    assert_same(module.double(x.clone()), 2 * x)
+    assert len(calls) == 1
+    for other in (2 * x, x[:2], x[None], x.half(), x.float().requires_grad_(), x.float().requires_grad_()):
+        assert_same(module.double(other).detach(), 2 * other.detach())
+    assert_same(module.double(x, scale=3.0), 3 * x)
+    assert len(calls) == 8

@@ -6,12 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cases import remembered
 from compare import assert_close, assert_same
 from so2_block_cases import POLES, Problem, directions, problem
 from structops import Graph, so2
 from structops.kernels.so2 import edge_block_ref as ref
 from structops.kernels.so2 import wigner_ref
 from torch.autograd import gradcheck, gradgradcheck
+
+ref = remembered(ref)
 
 raw, raw_bwd = torch.ops.structops.edge_block, torch.ops.structops.edge_block_bwd
 CASES = [  # L, M, C, H, N, E, radial, envelope

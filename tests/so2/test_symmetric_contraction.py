@@ -6,12 +6,15 @@ import itertools
 
 import pytest
 import torch
+from cases import remembered
 from compare import assert_close
 from rotations import act, random_rotation
 from structops.kernels.so2 import symmetric_contraction_ref
 from structops.so2 import Irreps, SymmetricContraction, SymmetricContractionPlan, symmetric_contraction, wigner_3j
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+
+symmetric_contraction_ref = remembered(symmetric_contraction_ref)
 
 ops = torch.ops.structops
 LETTERS = "abde"

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from cases import remembered
 from compare import assert_close, assert_same
 from so2_block_cases import directions
 from structops import so2
 from structops.kernels.so2 import wigner_ref as ref
 from torch.autograd import gradcheck, gradgradcheck
+
+ref = remembered(ref)
 
 ops = torch.ops.structops
 DEGREES = [(0, 0), (1, 1), (2, 2), (3, 1), (4, 2), (6, 3), (8, 8), (8, 0)]

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from cases import FLOATS, INTEGERS, generator, random_coo, to_csr
+from cases import FLOATS, INTEGERS, generator, random_coo, remembered, to_csr
 from compare import assert_close
 from structops import Graph, segment_reduce
 from structops._ladder import with_reverse
@@ -16,6 +16,8 @@ from structops.sparse import multi_aggregate, segment_multi_aggregate
 from structops.sparse._multi import AGGREGATORS
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+
+reference = remembered(reference)
 
 raw, raw_bwd = torch.ops.structops.multi_reduce, torch.ops.structops.multi_reduce_bwd
 N, M = 24, 19

@@ -9,13 +9,15 @@ import sys
 
 import pytest
 import torch
-from cases import FLOATS, INTEGERS, random_coo, reduce_rows, small_integers, to_csr, values
+from cases import FLOATS, INTEGERS, random_coo, reduce_rows, remembered, small_integers, to_csr, values
 from compare import assert_close, assert_same
 from structops.kernels import codes as C
 from structops.kernels.sparse import rspmm_ref
 from structops.sparse import RelationalGraph, relational_spmm
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+
+rspmm_ref = remembered(rspmm_ref)
 
 raw, raw_bwd = torch.ops.structops.relational_spmm, torch.ops.structops.relational_spmm_bwd
 N, R, E = 13, 4, 70

@@ -6,13 +6,15 @@ import math
 
 import pytest
 import torch
-from cases import FLOATS, generator
+from cases import FLOATS, generator, remembered
 from chain_cases import INF, KINDS, as_tags, chain, paths
 from compare import assert_close, assert_same
 from structops.kernels.tree import chain_ref
 from structops.tree import LinearChainCRF, SemiMarkovCRF
 from structops.tree import _chain as ladder
 from torch.autograd import gradcheck, gradgradcheck
+
+chain_ref = remembered(chain_ref)
 
 ops = torch.ops.structops
 CASES = [(kind, K) for kind in KINDS for K in (0, 1, 3) if not (kind == "full" and K == 0)]

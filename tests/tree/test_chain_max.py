@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import FLOATS
+from cases import FLOATS, remembered
 from chain_cases import INF, KINDS, chain
 from compare import assert_close, assert_same
 from structops import backends
 from structops.kernels.tree import chain_ref
 from structops.tree import LinearChainCRF
+
+chain_ref = remembered(chain_ref)
 
 CASES = [(kind, K) for kind in KINDS for K in (0, 1, 3) if not (kind == "full" and K == 0)]
 

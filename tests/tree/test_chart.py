@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cases import FLOATS, generator
+from cases import FLOATS, generator, remembered
 from compare import assert_close, assert_same
 from structops import backends
 from structops.kernels.codes import DEP_MULTI, DEP_SINGLE, SPAN
 from structops.kernels.tree import chart_ref as reference
 from torch import Tensor
 from tree_cases import KINDS, NINF, chart, forbid, log_tree_count, scores, tree_cells
+
+reference = remembered(reference)
 
 CASES = [(kind, second) for kind in KINDS for second in (False, True) if not (kind == SPAN and second)]
 LENGTHS = torch.tensor([9, 0, 1, 17, 2, 12, 5, 3, 16, 8, 17, 4])

@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 import torch
-from cases import FLOATS, generator
+from cases import FLOATS, generator, remembered
 from compare import assert_close, assert_same
 from structops import backends, tree
 from structops.kernels.tree import matrix_tree_ref as reference
@@ -17,6 +17,8 @@ from structops.tree import _spanning as ladder
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from tree_cases import NINF, forbid, is_tree
+
+reference = remembered(reference)
 
 MODES = (True, False)
 NAN = float("nan")

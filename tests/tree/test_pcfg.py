@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from cases import FLOATS, generator
+from cases import FLOATS, generator, remembered
 from compare import assert_close, assert_same
 from structops import backends
 from structops.kernels.tree import pcfg_ref
@@ -14,6 +14,8 @@ from structops.tree import PCFG, SpanCRF
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from tree_cases import NINF, bracketings, forbid
+
+pcfg_ref = remembered(pcfg_ref)
 
 LENGTHS = torch.tensor([7, 0, 1, 5, 2, 3, 9])
 N = 9
@@ -145,11 +147,9 @@ def test_best_parses_by_enumeration(n: int) -> None:
 def test_max_marginals_by_enumeration(n: int) -> None:
     e = Enumerated(n, n + 7, 0.25)
     want = [torch.full(t.shape, NINF, dtype=torch.float64) for t in (*e.scores, e.span)]
-    for rows, total in zip(e.every, e.totals.detach(), strict=True):
-        used = [t[0] >= 0 for t in e.d._parts(torch.tensor(rows)[None])]
-        for at, there, w in zip(e.d._parts(torch.tensor(rows)[None]), used, want, strict=True):
-            flat = w.view(-1)
-            flat[at[0][there]] = flat[at[0][there]].maximum(total)
+    for at, w in zip(e.d._parts(e.values), want, strict=True):
+        total = e.totals.detach()[:, None, None].expand_as(at)
+        w.view(-1).scatter_reduce_(0, at[at >= 0], total[at >= 0], "amax")
     for got, w in zip(e.d.max_marginals(), want, strict=True):
         assert_close(got[0], w, terms=64)
 
@@ -172,16 +172,13 @@ def test_minimum_bayes_risk_by_enumeration(n: int) -> None:
 def test_partial_annotation_by_enumeration(n: int) -> None:
     e = Enumerated(n, n + 7, 0.2)
     logz, rng = e.d.log_partition[0], generator(n)
+    labelled = [{(i, j): a for i, j, a in parse} for parse in e.every]
     annotations, wanted = [], []
     for _ in range(40):
         source = e.every[int(torch.randint(len(e.every), (), generator=rng))]
         rows = [(i, j, a if torch.rand((), generator=rng) < 0.5 else -1) for i, j, a in source if torch.rand((), generator=rng) < 0.4]
-        agree = [
-            total
-            for parse, total in zip(e.every, e.totals, strict=True)
-            if all(any(r[:2] == s[:2] and r[2] in (-1, s[2]) for s in parse) for r in rows)
-        ]
-        wanted.append(torch.stack(agree).logsumexp(0) - logz)
+        agree = [all(r[:2] in labels and r[2] in (-1, labels[r[:2]]) for r in rows) for labels in labelled]
+        wanted.append(e.totals[torch.tensor(agree)].logsumexp(0) - logz)
         rows = rows + [(-1, -1, -1)] * (2 * n - len(rows))
         annotations.append([rows[i] for i in torch.randperm(2 * n, generator=rng)])
     for d in (e.d, PCFG(e.scores[0][None], e.scores[1][None], e.scores[2], span=e.span[None])):
