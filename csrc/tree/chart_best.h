@@ -18,8 +18,8 @@ STRUCTOPS_INLINE Scaled<A> best_split(const Cells<A>& L, const Cells<A>& R, cons
   return best;
 }
 
-template <bool many, class T, class A>
-STRUCTOPS_INLINE Scaled<A> best_sibling(const Charts<A>& c, const Input<T, A>& in, bool left, int i, int w, Vec<Int<A>> valid, Found<A>& found) {
+template <bool many, class A>
+STRUCTOPS_INLINE Scaled<A> best_sibling(const Charts<A>& c, const Input<A>& in, bool left, int i, int w, Vec<Int<A>> valid, Found<A>& found) {
   constexpr int cell = kCell<A, many>;
   Scaled<A> best{load((left ? c.CR : c.CL).m + c.row[w - 1] + (i + !left) * cell), Vec<Int<A>>{}};
   const Cells<A>&X = left ? c.T : c.IR, &Y = left ? c.IL : c.T;
@@ -35,7 +35,7 @@ STRUCTOPS_INLINE Scaled<A> best_sibling(const Charts<A>& c, const Input<T, A>& i
 }
 
 // Fills the charts with the best values (m) and their splits (e).
-template <bool many, class T, class A> Found<A> best_inside(const Charts<A>& c, const Input<T, A>& in) {
+template <bool many, class A> Found<A> best_inside(const Charts<A>& c, const Input<A>& in) {
   using S = BestCells<A>;
   constexpr int cell = kCell<A, many>, step = kStep<A, many>;
   Found<A> found = load_scores<many, false, S>(c, in);

@@ -9,6 +9,7 @@
 // stale but finite numbers and are masked where they are stored or passed on.
 #pragma once
 #include "tree/chart.h"
+#include "tree/numbers.h"
 #include "tree/scaled.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -29,8 +30,8 @@ template <class A> struct Charts {
 };
 
 // The input of a task. Lane l belongs to sentence b[l] of n[l] words; in a task of one sentence all lanes say the same.
-template <class T, class A> struct Input {
-  const T *score, *sib, *v, *v_sib;  // of the whole batch
+template <class A> struct Input {
+  Numbers score, sib, v, v_sib;  // of the whole batch
   int64_t N;
   Chart kind;
   int most;  // words of the longest
@@ -75,17 +76,6 @@ template <class A> STRUCTOPS_INLINE uint32_t lane_bits(Vec<Int<A>> mask) {
 }
 
 template <class A> STRUCTOPS_INLINE bool any(Vec<Int<A>> mask) { return lane_bits<A>(mask) != 0; }
-
-// The first n <= W elements as accumulators; the rest are 0.
-template <class A, class T> STRUCTOPS_INLINE Vec<A> load_as(const T* p, int n) {
-  if constexpr (__is_same(Acc<T>, A)) {
-    return n == W<A> ? load(p) : load_n(p, n);
-  } else {
-    Vec<A> v{};
-    for (int i = 0; i < n; ++i) v[i] = A(widen(p[i]));
-    return v;
-  }
-}
 
 // Scores that exp_scaled takes. What is wrong with the others is remembered.
 template <class A> STRUCTOPS_INLINE Vec<A> sanitise(Vec<A> x, Found<A>& found) {
@@ -150,11 +140,13 @@ template <class A> STRUCTOPS_INLINE void transpose(Vec<A>* tile) {
   }
 }
 
-// Lane l of tile[k] = p[at[l] + k], k < count, for the lanes whose bit is set; 0 elsewhere.
-template <class A, class T>
-[[gnu::noinline]] void load_tile(Vec<A>* tile, const T* p, const int64_t* at, uint32_t valid, int count) {
+// Lane l of tile[k] = x[at[l] + k], k < count, for the lanes whose bit is set; 0 elsewhere.
+template <class A> [[gnu::noinline]] void load_tile(Vec<A>* tile, Numbers x, const int64_t* at, uint32_t valid, int count) {
+  with_storage(x.dtype, [&](auto* t) __attribute__((always_inline)) {
+    const auto* const p = static_cast<const Pointee<decltype(t)>*>(x.data);
 #pragma GCC unroll 16
-  for (int l = 0; l < W<A>; ++l) tile[l] = valid >> l & 1 ? load_as<A>(p + at[l], count) : Vec<A>{};
+    for (int l = 0; l < W<A>; ++l) tile[l] = valid >> l & 1 ? load_as<A>(p + at[l], count) : Vec<A>{};
+  });
   transpose<A>(tile);
 }
 
@@ -186,35 +178,37 @@ STRUCTOPS_INLINE ScaledSum<A, dual> contract(const Cells<A>& L, const Cells<A>& 
 }
 
 // Where each lane's siblings of the arcs over the spans [i, i + w] begin, k = 1 first. left: dep i, head i + w.
-template <bool many, class T, class A> STRUCTOPS_INLINE void sib_start(const Input<T, A>& in, bool left, int i, int w, int64_t* at) {
+template <bool many, class A> STRUCTOPS_INLINE void sib_start(const Input<A>& in, bool left, int i, int w, int64_t* at) {
   const int64_t N = in.sib_N, start = ((left ? i : i + w) * N + (left ? i + w : i)) * N + i + 1;
   for (int l = 0; l < W<A>; ++l) at[l] = in.sib_b[l] * N * N * N + start + (many ? 0 : l * (N * N + N + 1));
 }
 
 // Asks for the siblings of both directions of the spans at i: they lie rows apart, where no hardware prefetcher looks.
-template <bool many, bool write, class T, class A>
-STRUCTOPS_INLINE void prefetch_siblings(const T* p, const Input<T, A>& in, int i, int w, Vec<Int<A>> valid) {
+template <bool many, bool write, class A>
+STRUCTOPS_INLINE void prefetch_siblings(const void* table, Dtype dtype, const Input<A>& in, int i, int w, Vec<Int<A>> valid) {
   const uint32_t bits = lane_bits<A>(valid);
+  const char* const p = static_cast<const char*>(table);
+  const int size = int(dtype_size(dtype));
   int64_t at[W<A>];
   for (int side = 0; side < 2; ++side) {
     sib_start<many>(in, side == 0, i, w, at);
     for (int l = 0; l < W<A>; ++l)
       if (bits >> l & 1)
-        for (int k = 0; k < w - 1 + int(64 / sizeof(T)); k += 64 / sizeof(T)) __builtin_prefetch(p + at[l] + k, write, 3);
+        for (int k = 0; k < (w - 1) * size + 64; k += 64) __builtin_prefetch(p + at[l] * size + k, write, 3);
   }
 }
 
 // Calls f(k, sib of split k as a cell, v_sib) for the splits 0 < k < w of the spans at i.
-template <bool many, bool dual, class S, class T, class A, class F>
-STRUCTOPS_INLINE void each_sibling(const Input<T, A>& in, bool left, int i, int w, Vec<Int<A>> valid, const int64_t* at, Found<A>& found, F f) {
+template <bool many, bool dual, class S, class A, class F>
+STRUCTOPS_INLINE void each_sibling(const Input<A>& in, bool left, int i, int w, Vec<Int<A>> valid, const int64_t* at, Found<A>& found, F f) {
   // The root has no head and, dep_single, no second dependent.
   const Vec<Int<A>> barred = left || in.kind == Chart::dep_single ? in.template at_root<many>(i) : Vec<Int<A>>{};
   const uint32_t bits = lane_bits<A>(valid);
   Vec<A> tile[W<A>], tangent[dual ? W<A> : 1];
   for (int k0 = 1; k0 < w; k0 += W<A>) {
     const int count = w - k0 < W<A> ? w - k0 : W<A>;
-    load_tile<A>(tile, in.sib + k0 - 1, at, bits, count);
-    if constexpr (dual) load_tile<A>(tangent, in.v_sib + k0 - 1, at, bits, count);
+    load_tile<A>(tile, in.sib + (k0 - 1), at, bits, count);
+    if constexpr (dual) load_tile<A>(tangent, in.v_sib + (k0 - 1), at, bits, count);
     for (int k = 0; k < count; ++k) {
       Vec<A> t{};
       const Scaled<A> b = S::of_score(barred ? splat(A(-INFINITY)) : tile[k], found);
@@ -225,8 +219,8 @@ STRUCTOPS_INLINE void each_sibling(const Input<T, A>& in, bool left, int i, int 
 }
 
 // The inside sum of the arcs over the spans at i of width w without their own score, second order.
-template <bool many, bool dual, class T, class A>
-STRUCTOPS_INLINE ScaledSum<A, dual> sibling_sum(const Charts<A>& c, const Input<T, A>& in, bool left, int i, int w, Vec<Int<A>> valid,
+template <bool many, bool dual, class A>
+STRUCTOPS_INLINE ScaledSum<A, dual> sibling_sum(const Charts<A>& c, const Input<A>& in, bool left, int i, int w, Vec<Int<A>> valid,
                                                 Found<A>& found) {
   constexpr int cell = kCell<A, many>;
   ScaledSum<A, dual> sum;
@@ -250,7 +244,7 @@ STRUCTOPS_INLINE ScaledSum<A, dual> sibling_sum(const Charts<A>& c, const Input<
 }
 
 // Puts the scores into the cells that will hold the scored items: IL and IR, or V.
-template <bool many, bool dual, class S, class T, class A> Found<A> load_scores(const Charts<A>& c, const Input<T, A>& in) {
+template <bool many, bool dual, class S, class A> Found<A> load_scores(const Charts<A>& c, const Input<A>& in) {
   constexpr int cell = kCell<A, many>;
   Found<A> found;
   const bool span = in.kind == Chart::span;
@@ -274,9 +268,9 @@ template <bool many, bool dual, class S, class T, class A> Found<A> load_scores(
           put<A, false, S>(to, o, y, Vec<A>{}, valid);
         }
       } else {
-        const T* const p = in.score + (in.b[0] * in.N + a) * in.N + b;
-        Vec<A> x = load_as<A>(p, count), t{};
-        if constexpr (dual) t = load_as<A>(in.v + (p - in.score), count);
+        const int64_t at = (in.b[0] * in.N + a) * in.N + b;
+        Vec<A> x = read_vector<A>(in.score + at, count), t{};
+        if constexpr (dual) t = read_vector<A>(in.v + at, count);
         if (a >= b && a < b + count) x[a - b] = A(-INFINITY);
         const Scaled<A> y = S::of_score(x, found);
         for (int j = 0; j < count; ++j) {
@@ -317,7 +311,7 @@ STRUCTOPS_INLINE void put_scored(const Cells<A>& c, int o, const Scaled<A>& x, V
 }
 
 // Fills the charts. The sum over the trees of a sentence is CR[0, n], or V[0, n].
-template <bool many, bool dual, class T, class A> Found<A> inside(const Charts<A>& c, const Input<T, A>& in) {
+template <bool many, bool dual, class A> Found<A> inside(const Charts<A>& c, const Input<A>& in) {
   constexpr int cell = kCell<A, many>, step = kStep<A, many>;
   Found<A> found = load_scores<many, dual, SumCells<A>>(c, in);
   const int n = in.most;
@@ -340,7 +334,7 @@ template <bool many, bool dual, class T, class A> Found<A> inside(const Charts<A
     for (int i = 0; i <= n - w; i += step) {
       const int o = c.row[w] + i * cell;
       const Vec<Int<A>> valid = in.template valid<many>(i, w);
-      if (in.sib) prefetch_siblings<many, false>(in.sib, in, i, w, valid);
+      if (in.sib) prefetch_siblings<many, false>(in.sib.data, in.sib.dtype, in, i, w, valid);
       const ScaledSum<A, dual> split = contract<A, many, dual>(c.CR, c.CL, c.row, 0, w, w, 1, i);
       const Scaled<A> x = split.value();
       const Vec<A> t = dual ? split.tangent() : Vec<A>{};

@@ -5,8 +5,7 @@
 
 namespace structops::STRUCTOPS_ISA {
 
-template <class T> class KBest {
-  using A = Acc<T>;
+template <class A> class KBest {
   struct Derivation {
     A value;  // -inf: none
     int32_t k, left, right;
@@ -19,8 +18,8 @@ template <class T> class KBest {
   }
 
   KBest(const ChartTreeArgs& t, int64_t b, char* memory, int most)
-      : t_(t), a_(t.in), b_(b), K_(int(t.K)), n_(int(t.in.lengths[b])), score_(static_cast<const T*>(a_.score) + b * a_.N * a_.N),
-        sib_(a_.sib ? static_cast<const T*>(a_.sib) + b * a_.N * a_.N * a_.N : nullptr), stack_(reinterpret_cast<Visit*>(memory)),
+      : t_(t), a_(t.in), b_(b), K_(int(t.K)), n_(int(t.in.lengths[b])), score_(Numbers{a_.score, a_.dtype} + b * a_.N * a_.N),
+        sib_(a_.sib ? Numbers{a_.sib, a_.dtype} + b * a_.N * a_.N * a_.N : Numbers{}), stack_(reinterpret_cast<Visit*>(memory)),
         lists_(reinterpret_cast<Derivation*>(memory + visits(most) * sizeof(Visit))), cells_(int64_t(n_ + 1) * (n_ + 2) / 2) {}
 
   void run() {
@@ -33,7 +32,7 @@ template <class T> class KBest {
       for (int64_t i = 0; i < size; ++i) tree[i] = -1;
       value[r] = invalid_ ? A(__builtin_nan("")) : goal ? goal[r].value : r == 0 ? A(0) : A(-INFINITY);
       if (!(value[r] > A(-INFINITY))) continue;
-      write_tree(a_.kind, sib_ != nullptr, n_, r, stack_, tree, [&](const Visit& v) {
+      write_tree(a_.kind, bool(sib_), n_, r, stack_, tree, [&](const Visit& v) {
         const Derivation& d = at(v.item, v.w, v.i)[v.rank];
         return Pick{d.k, d.left, d.right};
       });
@@ -46,8 +45,8 @@ template <class T> class KBest {
     return lists_ + (chart * cells_ + int64_t(w) * (2 * n_ + 3 - w) / 2 + i) * K_;
   }
 
-  A read(const T* p) {
-    const A x = A(widen(*p));
+  A read(Numbers p) {
+    const A x = read_one<A>(p, 0);
     invalid_ |= x != x || x == A(INFINITY);
     return x;
   }
@@ -134,7 +133,7 @@ template <class T> class KBest {
   const ChartArgs& a_;
   int64_t b_;
   int K_, n_;
-  const T *score_, *sib_;
+  Numbers score_, sib_;
   Visit* stack_;
   Derivation* lists_;
   int64_t cells_;

@@ -25,16 +25,15 @@ STRUCTOPS_INLINE void raise_splits(Vec<A> o, const Cells<A>& L, const Posts<A>& 
 }
 
 // The scores of the arcs or spans at i of width w; -inf in the lanes that hold none.
-template <class T, class A> STRUCTOPS_INLINE Vec<A> raw_score(const Input<T, A>& in, bool left, int i, int w, Vec<Int<A>> valid) {
+template <class A> STRUCTOPS_INLINE Vec<A> raw_score(const Input<A>& in, bool left, int i, int w, Vec<Int<A>> valid) {
   const bool span = in.kind == Chart::span;
   const int64_t at = in.b[0] * in.N * in.N + (left ? i * in.N + i + w : (i + w) * in.N + i);
-  Vec<A> x = splat(A(-INFINITY));
-  for (int l = 0; l < W<A>; ++l)
-    if (valid[l] && (span || !left || i + l > 0)) x[l] = A(widen(in.score[at + l * (in.N + 1)]));
-  return x;
+  int64_t o[W<A>];
+  for (int l = 0; l < W<A>; ++l) o[l] = at + l * (in.N + 1);
+  return read_lanes<A>(in.score, o, lane_bits<A>(span || !left ? valid : valid & ~in.template at_root<false>(i)), A(-INFINITY));
 }
 
-template <class T, class A> void max_outside(const Charts<A>& c, const PostCharts<A>& a, const Input<T, A>& in, A* through) {
+template <class A> void max_outside(const Charts<A>& c, const PostCharts<A>& a, const Input<A>& in, A* through) {
   constexpr int step = kStep<A, false>;
   const int n = in.most, numbers = c.row[n + 1];
   const bool span = in.kind == Chart::span;
@@ -88,10 +87,9 @@ template <class T, class A> void max_outside(const Charts<A>& c, const PostChart
     }
 }
 
-template <class T> void sentence(const ChartMaxArgs& x, int64_t b, char* memory, const Layout<Acc<T>>& layout) {
-  using A = Acc<T>;
+template <class A> void sentence(const ChartMaxArgs& x, int64_t b, char* memory, const Layout<A>& layout) {
   const ChartArgs& a = x.in;
-  const Input<T, A> in = input<T, A>(a, &b, 1);
+  const Input<A> in = input<A>(a, &b, 1);
   const int n = in.most;
   A* const through = static_cast<A*>(x.through) + b * a.N * a.N;
   for (int64_t k = 0; k < a.N * a.N; ++k) through[k] = A(-INFINITY);
@@ -113,10 +111,9 @@ template <class T> void sentence(const ChartMaxArgs& x, int64_t b, char* memory,
 void chart_max_marginals(const ChartMaxArgs& x, const ParallelFor& pf) {
   const ChartArgs& a = x.in;
   const int most = int(longest(a.lengths, a.B));
-  with_score_type(a.dtype, [&](auto* p) {
-    using T = Pointee<decltype(p)>;
-    const Layout<Acc<T>> layout(most, true, false, false);
-    each_sentence(a.lengths, a.B, layout.bytes(), pf, [&](char* memory, int64_t b) { sentence<T>(x, b, memory, layout); });
+  with_accumulator(a.dtype, [&](auto* p) {
+    const Layout<Pointee<decltype(p)>> layout(most, true, false, false);
+    each_sentence(a.lengths, a.B, layout.bytes(), pf, [&](char* memory, int64_t b) { sentence(x, b, memory, layout); });
   });
 }
 

@@ -70,35 +70,27 @@ STRUCTOPS_INLINE void spread(const Parent<A>& p, const Cells<A>& L, const Posts<
     pass<A, dual>(p, L, aL, row[k] + i * cell, R, aR, row[w - k - gap] + (i + k + gap) * cell, nullptr, Vec<A>{}, nullptr);
 }
 
-template <class A, class T> STRUCTOPS_INLINE void store_as(T* p, Vec<A> v, int n) {
-  if constexpr (__is_same(Acc<T>, A)) {
-    if (n == W<A>) store(p, v); else store_n(p, v, n);
-  } else {
-    for (int i = 0; i < n; ++i) narrow_to(p + i, Acc<T>(v[i]));
-  }
-}
-
 // The inverse of load_tile.
-template <class A, class T>
-[[gnu::noinline]] void store_tile(Vec<A>* tile, T* p, const int64_t* at, uint32_t valid, int count) {
+template <class A> [[gnu::noinline]] void store_tile(Vec<A>* tile, Results x, const int64_t* at, uint32_t valid, int count) {
   transpose<A>(tile);
+  with_storage(x.dtype, [&](auto* t) __attribute__((always_inline)) {
+    auto* const p = static_cast<Pointee<decltype(t)>*>(x.data);
 #pragma GCC unroll 16
-  for (int l = 0; l < W<A>; ++l)
-    if (valid >> l & 1) store_as<A>(p + at[l], tile[l], count);
+    for (int l = 0; l < W<A>; ++l)
+      if (valid >> l & 1) store_as<A>(p + at[l], tile[l], count);
+  });
 }
 
 // Puts the score of the arcs over the spans at i back beside the item, which holds it times its sum.
-template <bool many, bool dual, class T, class A>
-STRUCTOPS_INLINE Scaled<A> arc_score(const Input<T, A>& in, bool left, int i, int w, Vec<Int<A>> valid, Vec<A>* tangent) {
+template <bool many, bool dual, class A>
+STRUCTOPS_INLINE Scaled<A> arc_score(const Input<A>& in, bool left, int i, int w, Vec<Int<A>> valid, Vec<A>* tangent) {
   const int64_t at = left ? i * in.N + i + w : (i + w) * in.N + i;
-  Vec<A> x = splat(A(-INFINITY)), t{};
-  const uint32_t bits = lane_bits<A>(valid);
-  for (int l = 0; l < W<A>; ++l) {
-    if (!(bits >> l & 1) || (left && i == 0 && (many || l == 0))) continue;
-    const int64_t o = in.b[l] * in.N * in.N + at + (many ? 0 : l * (in.N + 1));
-    x[l] = A(widen(in.score[o]));
-    if constexpr (dual) t[l] = A(widen(in.v[o]));
-  }
+  const uint32_t bits = lane_bits<A>(left ? valid & ~in.template at_root<many>(i) : valid);
+  int64_t o[W<A>];
+  for (int l = 0; l < W<A>; ++l) o[l] = in.b[l] * in.N * in.N + at + (many ? 0 : l * (in.N + 1));
+  const Vec<A> x = read_lanes<A>(in.score, o, bits, A(-INFINITY));
+  Vec<A> t{};
+  if constexpr (dual) t = read_lanes<A>(in.v, o, bits, A(0));
   Found<A> known;
   const Scaled<A> score = exp_scaled<A>(sanitise<A>(x, known));
   *tangent = score.m > A(0) ? t : Vec<A>{};
@@ -106,9 +98,9 @@ STRUCTOPS_INLINE Scaled<A> arc_score(const Input<T, A>& in, bool left, int i, in
 }
 
 // The adjoint of sibling_sum(); writes the posteriors of the siblings (dual: their derivatives) times scale to out.
-template <bool many, bool dual, class T, class A>
-STRUCTOPS_INLINE void spread_siblings(const Charts<A>& c, const PostCharts<A>& a, const Input<T, A>& in, bool left, int i, int w,
-                                      Vec<Int<A>> valid, T* out, Vec<A> scale) {
+template <bool many, bool dual, class A>
+STRUCTOPS_INLINE void spread_siblings(const Charts<A>& c, const PostCharts<A>& a, const Input<A>& in, bool left, int i, int w,
+                                      Vec<Int<A>> valid, Results out, Vec<A> scale) {
   constexpr int cell = kCell<A, many>;
   const Cells<A>& item = left ? c.IL : c.IR;
   const Posts<A>& post = left ? a.IL : a.IR;
@@ -143,7 +135,7 @@ STRUCTOPS_INLINE void spread_siblings(const Charts<A>& c, const PostCharts<A>& a
     const Vec<A> y = pass<A, dual>(p, X, aX, c.row[k] + i * cell, Y, aY, c.row[w - k] + (i + k) * cell, &b, tb, &d);
     tile[filled++] = (dual ? d : y) * scale;
     if (filled == W<A> || k == w - 1) {
-      store_tile<A>(tile, out + k - filled, at, bits, filled);
+      store_tile<A>(tile, out + (k - filled), at, bits, filled);
       filled = 0;
     }
   });
@@ -156,8 +148,8 @@ template <class A, bool dual> void clear(const Posts<A>& p, int numbers) {
 }
 
 // Fills a. Second order: out_sib [B, N, N, N] takes the posteriors of the siblings times scale, dual: their derivatives.
-template <bool many, bool dual, class T, class A>
-void outside(const Charts<A>& c, const PostCharts<A>& a, const Input<T, A>& in, T* out_sib, Vec<A> scale) {
+template <bool many, bool dual, class A>
+void outside(const Charts<A>& c, const PostCharts<A>& a, const Input<A>& in, Results out_sib, Vec<A> scale) {
   constexpr int cell = kCell<A, many>, step = kStep<A, many>;
   const int n = in.most, numbers = c.row[n + 1];
   const bool span = in.kind == Chart::span;
@@ -186,8 +178,8 @@ void outside(const Charts<A>& c, const PostCharts<A>& a, const Input<T, A>& in, 
         continue;
       }
       if (in.sib) {
-        prefetch_siblings<many, false>(in.sib, in, i, w, valid);
-        prefetch_siblings<many, true>(static_cast<const T*>(out_sib), in, i, w, valid);
+        prefetch_siblings<many, false>(in.sib.data, in.sib.dtype, in, i, w, valid);
+        prefetch_siblings<many, true>(out_sib.data, out_sib.dtype, in, i, w, valid);
       }
       spread<A, many, dual>(from(c.CR, a.CR, o, valid), c.IR, a.IR, c.CR, a.CR, c.row, 1, w + 1, w, 0, i);
       spread<A, many, dual>(from(c.CL, a.CL, o, valid), c.CL, a.CL, c.IL, a.IL, c.row, 0, w, w, 0, i);
@@ -206,8 +198,8 @@ void outside(const Charts<A>& c, const PostCharts<A>& a, const Input<T, A>& in, 
 }
 
 // post [B, N, N] from the posteriors of the scored items; its other entries are 0 already.
-template <bool many, class T, class A>
-void write_posts(const Charts<A>& c, const A* left, const A* right, const Input<T, A>& in, Vec<A> scale, T* post) {
+template <bool many, class A>
+void write_posts(const Charts<A>& c, const A* left, const A* right, const Input<A>& in, Vec<A> scale, Results post) {
   const bool span = in.kind == Chart::span;
   const int n = in.most;
   for (int a = span ? 0 : 1; a <= n; ++a) {
@@ -221,12 +213,24 @@ void write_posts(const Charts<A>& c, const A* left, const A* right, const Input<
         for (int k = 0; k < count; ++k) tile[k] = h0 + k == a ? Vec<A>{} : load(at(h0 + k)) * scale;
         store_tile<A>(tile, post, to, lane_bits<A>((in.n >= Int<A>(a)) & (in.n > Int<A>(0))), count);
       } else {
-        T* const to = post + (in.b[0] * in.N + a) * in.N + h0;
+        Vec<A> x{};
         for (int k = 0; k < count; ++k)
-          if (h0 + k != a) narrow_to(to + k, Acc<T>(scale[0] * *at(h0 + k)));
+          if (h0 + k != a) x[k] = scale[0] * *at(h0 + k);
+        write_vector<A>(post + (in.b[0] * in.N + a) * in.N + h0, x, count);
       }
     }
   }
 }
+
+// Both passes are compiled in chart_sum_cpu.cpp alone.
+#define STRUCTOPS_CHART_PASSES(keyword, many, dual, A)                                \
+  keyword template Found<A> inside<many, dual, A>(const Charts<A>&, const Input<A>&); \
+  keyword template void outside<many, dual, A>(const Charts<A>&, const PostCharts<A>&, const Input<A>&, Results, Vec<A>);
+#define STRUCTOPS_ALL_CHART_PASSES(keyword, A)      \
+  STRUCTOPS_CHART_PASSES(keyword, true, false, A)  \
+  STRUCTOPS_CHART_PASSES(keyword, false, false, A) \
+  STRUCTOPS_CHART_PASSES(keyword, false, true, A)
+STRUCTOPS_ALL_CHART_PASSES(extern, float)
+STRUCTOPS_ALL_CHART_PASSES(extern, double)
 
 }  // namespace structops::STRUCTOPS_ISA

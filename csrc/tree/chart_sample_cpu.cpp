@@ -11,9 +11,9 @@ struct Weight {  // m 2^e
   int64_t e;
 };
 
-template <class T, class A> class Sampler {
+template <class A> class Sampler {
  public:
-  Sampler(const Charts<A>& c, const Input<T, A>& in, Weight* weights) : c_(c), in_(in), weights_(weights) {}
+  Sampler(const Charts<A>& c, const Input<A>& in, Weight* weights) : c_(c), in_(in), weights_(weights) {}
 
   // The alternative of an item that the uniform number u picks.
   int choose(const Visit& v, double u) {
@@ -48,7 +48,7 @@ template <class T, class A> class Sampler {
   static Weight times(Weight x, Weight y) { return {x.m * y.m, x.e + y.e}; }
 
   Weight sibling(int dep, int head, int s) const {
-    const double x = double(widen(in_.sib[((in_.b[0] * in_.N + dep) * in_.N + head) * in_.N + s]));
+    const double x = double(read_one<A>(in_.sib, ((in_.b[0] * in_.N + dep) * in_.N + head) * in_.N + s));
     if (!(x > -1e300)) return {0, 0};
     const double most = double(ScaledConst<A>::max_score), clamped = x < -most ? -most : x > most ? most : x;
     const double n = __builtin_rint(clamped * 1.44269504088896340736);
@@ -77,19 +77,19 @@ template <class T, class A> class Sampler {
   }
 
   const Charts<A>& c_;
-  const Input<T, A>& in_;
+  const Input<A>& in_;
   Weight* weights_;
 };
 
 // False if the scores of the sentence leave the charts of A.
-template <class A, class T> bool run(const ChartTreeArgs& t, int64_t b, char* memory, const Layout<A>& layout) {
-  const Input<T, A> in = input<T, A>(t.in, &b, 1);
+template <class A> bool run(const ChartTreeArgs& t, int64_t b, char* memory, const Layout<A>& layout) {
+  const Input<A> in = input<A>(t.in, &b, 1);
   const int n = in.most;
   const Scratch<A> scratch = lay_out<false>(memory, layout, n);
   const Found<A> found = inside<false, false>(scratch.charts, in);
   if (sizeof(A) == sizeof(float) && any<A>(found.wide)) return false;
   Visit* const stack = reinterpret_cast<Visit*>(memory + layout.bytes());
-  Sampler<T, A> sampler(scratch.charts, in, reinterpret_cast<Weight*>(stack + visits(layout.most)));
+  Sampler<A> sampler(scratch.charts, in, reinterpret_cast<Weight*>(stack + visits(layout.most)));
   const bool none = any<A>(found.invalid) || total<false>(scratch.charts, in, 0, nullptr) == -__builtin_inf();
   const int64_t size = tree_size(t.in);
   for (int64_t s = 0; s < t.K; ++s) {
@@ -97,7 +97,7 @@ template <class A, class T> bool run(const ChartTreeArgs& t, int64_t b, char* me
     for (int64_t i = 0; i < size; ++i) tree[i] = -1;
     if (none) continue;
     const double* u = t.uniform + (s * t.in.B + b) * 3 * t.in.N;
-    write_tree(in.kind, in.sib != nullptr, n, 0, stack, tree, [&](const Visit& v) { return Pick{sampler.choose(v, *u++), 0, 0}; });
+    write_tree(in.kind, bool(in.sib), n, 0, stack, tree, [&](const Visit& v) { return Pick{sampler.choose(v, *u++), 0, 0}; });
   }
   return true;
 }
@@ -107,17 +107,16 @@ template <class A, class T> bool run(const ChartTreeArgs& t, int64_t b, char* me
 void chart_sample(const ChartTreeArgs& t, const ParallelFor& pf) {
   const ChartArgs& a = t.in;
   const int most = int(longest(a.lengths, a.B));
-  with_score_type(a.dtype, [&](auto* p) {
-    using T = Pointee<decltype(p)>;
-    using A = Acc<T>;
+  with_accumulator(a.dtype, [&](auto* p) {
+    using A = Pointee<decltype(p)>;
     constexpr bool narrow = __is_same(A, float);
     const size_t more = (visits(most) * sizeof(Visit) + size_t(most + 2) * sizeof(Weight) + 63) / 64 * 64;
     const Layout<A> layout(most, false, false, false);
     const Layout<double> wide_layout(most, false, false, false);
     const size_t first = layout.bytes() + more;
     each_sentence(a.lengths, a.B, first + (narrow ? wide_layout.bytes() + more : 0), pf, [&](char* memory, int64_t b) {
-      if (!run<A, T>(t, b, memory, layout))
-        if constexpr (narrow) run<double, T>(t, b, memory + first, wide_layout);
+      if (!run(t, b, memory, layout))
+        if constexpr (narrow) run(t, b, memory + first, wide_layout);
     });
   });
 }

@@ -65,9 +65,9 @@ template <bool many, class A> inline Scratch<A> lay_out(char* memory, const Layo
 }
 
 // The task of the sentences b[0..count); lanes past count hold no words.
-template <class T, class A> inline Input<T, A> input(const ChartArgs& a, const int64_t* b, int count) {
-  Input<T, A> in{static_cast<const T*>(a.score), static_cast<const T*>(a.sib), static_cast<const T*>(a.v), static_cast<const T*>(a.v_sib),
-                 a.N, a.kind, 0, {}, {}, a.N, {}};
+template <class A> inline Input<A> input(const ChartArgs& a, const int64_t* b, int count) {
+  const Dtype t = a.dtype;
+  Input<A> in{{a.score, t}, {a.sib, t}, {a.v, t}, {a.v_sib, t}, a.N, a.kind, 0, {}, {}, a.N, {}};
   for (int l = 0; l < W<A>; ++l) {
     const bool there = count == 1 || l < count;
     in.b[l] = in.sib_b[l] = b[l < count ? l : 0];
@@ -85,14 +85,8 @@ template <class A> inline int64_t together(const ChartArgs& a, const int64_t* b,
   return n <= most && count * 2 > W<A> && a.lengths[b[count - 1]] * 3 >= n * 2 ? count : 1;
 }
 
-template <class F> inline void with_score_type(Dtype t, F&& f) {
-  with_dtype(t, [&](auto* p) {
-    if constexpr (is_float_storage<Pointee<decltype(p)>>) f(p);
-  });
-}
-
 // ln of the sum over the trees of lane l, and its tangent.
-template <bool many, class T, class A> inline double total(const Charts<A>& c, const Input<T, A>& in, int l, double* tangent) {
+template <bool many, class A> inline double total(const Charts<A>& c, const Input<A>& in, int l, double* tangent) {
   if (tangent) *tangent = 0;
   if (in.n[l] == 0) return 0;
   const Cells<A>& root = in.kind == Chart::span ? c.IL : c.CR;

@@ -79,12 +79,14 @@ class SentenceFactors {
   }
 
   // Copies the factors (t = 0) or their tangents (t = 1) of a sentence in; x, y, z: [n + 1, D].
-  void read(int t, const A* x, const A* y, const A* z) {
-    const A* const from[3] = {x, y, z};
+  void read(int t, Numbers x, Numbers y, Numbers z) {
+    const Numbers from[3] = {x, y, z};
     for (int s = 0; s < 3; ++s)
       for (int i = 0; i <= n_; ++i)
-        for (int64_t d = 0; d < r_.pitch; ++d)  // the root is no dependent and no sibling
-          f_[t][s][i * r_.pitch + d] = d < r_.D && (i > 0 || s == 1) ? from[s][i * r_.D + d] : A(0);
+        for (int64_t d = 0; d < r_.pitch; d += W<A>) {
+          const int count = i > 0 || s == 1 ? int(r_.D - d < W<A> ? r_.D - d : W<A>) : 0;  // the root is no dependent and no sibling
+          store(f_[t][s] + i * r_.pitch + d, read_vector<A>(from[s] + (i * r_.D + d), count));
+        }
     for (int64_t d = 0; d < r_.D; ++d)
       for (int64_t k = 0; k < pitch_t(); ++k) zt_[t][d * pitch_t() + k] = k <= n_ ? f_[t][2][k * r_.pitch + d] : A(0);
   }
@@ -115,7 +117,7 @@ class SentenceFactors {
   }
 
   // Gradients from P (and D, with tangents) to x, y, z: [n + 1, D], overwritten.
-  void gradients(const A* P, const A* D, int64_t side, A* x, A* y, A* z) {
+  void gradients(const A* P, const A* D, int64_t side, Results x, Results y, Results z) {
     for (auto& g : g_)
       for (int64_t k = 0; k < r_.N * r_.pitch; ++k) g[k] = 0;
     const bool tangent = D != nullptr;
@@ -148,10 +150,11 @@ class SentenceFactors {
       to_siblings(i, rows, p_[0], a_[0]);
       if (tangent) to_siblings(i, rows, p_[1], a_[1]);
     }
-    A* const to[3] = {x, y, z};
+    const Results to[3] = {x, y, z};
     for (int s = 0; s < 3; ++s)
       for (int i = 0; i <= n_; ++i)
-        for (int64_t d = 0; d < r_.D; ++d) to[s][i * r_.D + d] = g_[s][i * r_.pitch + d];
+        for (int64_t d = 0; d < r_.D; d += W<A>)
+          write_vector<A>(to[s] + (i * r_.D + d), load(g_[s] + i * r_.pitch + d), int(r_.D - d < W<A> ? r_.D - d : W<A>));
   }
 
  private:
