@@ -24,6 +24,7 @@ enum class Form : int { first, second, span };  // recurrences
 constexpr int kCR = 0, kCL = 1, kI = 2, kS = 3, kT = 3, kV = 0, kU = 1;
 
 struct ChartParams {
+  Dtype dtype;  // of score, v and post; the others are of the dtype of the charts
   const void *score, *sib, *weight, *v, *v_sib;
   const int64_t* lengths;
   void *logz, *post, *post_sib;
@@ -199,8 +200,7 @@ template <class F> STRUCTOPS_DEVICE void each_sentence(const ChartParams& p, F f
 }
 
 // One sentence. Store: where its charts are.
-template <class T, Form form, class Store> struct Sentence {
-  using A = Acc<T>;
+template <class A, Form form, class Store> struct Sentence {
   const ChartParams& p;
   const Store c;
   const int64_t b;
@@ -232,9 +232,14 @@ template <class T, Form form, class Store> struct Sentence {
     if (is_void(item, s.i) || (inner(item) && p.single && s.i == 0)) d.count = 0;
     return d;
   }
-  static STRUCTOPS_DEVICE A load(const void* from, int64_t at) {
-    return widen(load_one(static_cast<const T*>(from) + at));
+  STRUCTOPS_DEVICE A load(const void* from, int64_t at) const {
+    if constexpr (sizeof(A) == 4) {
+      if (p.dtype == Dtype::bf16) return widen(load_one(static_cast<const bf16*>(from) + at));
+      if (p.dtype == Dtype::f16) return widen(load_one(static_cast<const f16*>(from) + at));
+    }
+    return load_wide(from, at);
   }
+  static STRUCTOPS_DEVICE A load_wide(const void* from, int64_t at) { return load_one(static_cast<const A*>(from) + at); }
 
   // Scores, in units, go where their items will be; unit items are 0. dual: the tangents go `tangent` further.
   template <bool dual> STRUCTOPS_DEVICE void begin(A units, int tangent) const {
@@ -266,9 +271,8 @@ __host__ __device__ inline int64_t inside_elements(Form form, int n) {
 }
 
 // The inside charts of one sentence.
-template <class T, Form form, bool dual, class Store> struct Inside : Sentence<T, form, Store> {
-  using Base = Sentence<T, form, Store>;
-  using A = Acc<T>;
+template <class A, Form form, bool dual, class Store> struct Inside : Sentence<A, form, Store> {
+  using Base = Sentence<A, form, Store>;
   using Base::c;
   using Base::L;
   using Base::n;
@@ -310,10 +314,10 @@ template <class T, Form form, bool dual, class Store> struct Inside : Sentence<T
         for (int u = 0; u < U; ++u) {
           const int r = k + (u << shift);
           const bool in = r < d.count;
-          const A bonus = inner && in ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
+          const A bonus = inner && in ? Base::load_wide(p.sib, sib + r) * kLog2E<A> : A(0);
           x[u] = bonus + (c[d.x + r] + c[d.y + r]);
           if (!in) x[u] = Limits<A>::low();
-          dx[u] = dual && inner && in && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
+          dx[u] = dual && inner && in && bonus != Limits<A>::low() ? Base::load_wide(p.v_sib, sib + r) : A(0);
           if (dual) dx[u] = in ? dx[u] + (c[d.x + r + tangent] + c[d.y + r + tangent]) : A(0);
         }
         sum.add(x, dx);

@@ -23,9 +23,8 @@ template <class A> __host__ __device__ int64_t best_elements(Form form, int n) {
   return (BestPlaces<A>(form, n).end + 15) / 16 * (16 / sizeof(A));
 }
 
-template <class T, Form form, class Store> struct Best : Sentence<T, form, Store> {
-  using Base = Sentence<T, form, Store>;
-  using A = Acc<T>;
+template <class A, Form form, class Store> struct Best : Sentence<A, form, Store> {
+  using Base = Sentence<A, form, Store>;
   using Base::b;
   using Base::c;
   using Base::L;
@@ -68,7 +67,7 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
 #pragma unroll
         for (int u = 0; u < U; ++u) {
           const int r = k + (u << shift);
-          x[u] = (inner && r < d.count ? Base::load(p.sib, sib + r) : A(0)) + (c[d.x + r] + c[d.y + r]);
+          x[u] = (inner && r < d.count ? Base::load_wide(p.sib, sib + r) : A(0)) + (c[d.x + r] + c[d.y + r]);
         }
 #pragma unroll
         for (int u = 0; u < U; ++u)
@@ -118,15 +117,14 @@ template <class T, Form form, class Store> struct Best : Sentence<T, form, Store
   }
 };
 
-template <class T, Form form>
+template <class A, Form form>
 __global__ void __launch_bounds__(kChartThreads, 1) chart_best(const ChartParams p, const TreeParams t) {
-  using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
     if (best_elements<A>(form, words) <= p.shared)
-      Best<T, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
+      Best<A, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
     else
-      Best<T, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
+      Best<A, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
   });
 }
 
@@ -142,9 +140,8 @@ inline int64_t kbest_extra(Form form, int n, int64_t K) {
   return (kbest_elements(form, n, K) + K * stack_depth(n + 1)) * 8;
 }
 
-template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<T>>> {
-  using A = Acc<T>;
-  using Base = Sentence<T, form, GlobalCharts<A>>;
+template <class A, Form form> struct KBest : Sentence<A, form, GlobalCharts<A>> {
+  using Base = Sentence<A, form, GlobalCharts<A>>;
   using Base::b;
   using Base::L;
   using Base::n;
@@ -213,7 +210,7 @@ template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<
         const int r = i + 1 + k;
         const int64_t x = item == Item::IL ? at(Item::S, i, r) : at(Item::IR, i, r);
         const int64_t y = item == Item::IL ? at(Item::IL, r, j) : at(Item::S, r, j);
-        merge.add(k + 1, x, y, Base::load(p.sib, sib + k));
+        merge.add(k + 1, x, y, Base::load_wide(p.sib, sib + k));
       }
     }
     if (item == Item::V && j - i == 1) values[to] = A(0);
@@ -243,7 +240,7 @@ template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<
       each_cell((n + 1) * (n + 1), n + 1, [&](int pair, int s) {
         const int dep = pair / (n + 1), head = pair % (n + 1);
         if (Base::reads_sib(dep, head, s))
-          bad |= !(Base::load(p.sib, Base::cell(dep, head) * p.N + s) < Limits<A>::high());
+          bad |= !(Base::load_wide(p.sib, Base::cell(dep, head) * p.N + s) < Limits<A>::high());
       });
     return __syncthreads_or(bad);
   }
@@ -282,9 +279,9 @@ template <class T, Form form> struct KBest : Sentence<T, form, GlobalCharts<Acc<
   }
 };
 
-template <class T, Form form>
+template <class A, Form form>
 __global__ void __launch_bounds__(kChartThreads, 1) chart_kbest(const ChartParams p, const TreeParams t) {
-  each_sentence(p, [&](int64_t b, int n) { KBest<T, form>(p, t, b, n < 0 ? 0 : n).run(n >= 0); });
+  each_sentence(p, [&](int64_t b, int n) { KBest<A, form>(p, t, b, n < 0 ? 0 : n).run(n >= 0); });
 }
 
 }  // namespace structops::cuda

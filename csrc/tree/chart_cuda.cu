@@ -9,16 +9,19 @@ namespace {
 
 template <bool dual> void sum(const char* op, const ChartArgs& a, const CudaContext& ctx, bool outside) {
   if (a.B == 0) return;
-  ChartParams p = chart_params(op, a);
+  Dtype wide = a.dtype;
+  Widened w(op, ctx, wide);
+  ChartParams p = chart_params(op, a, w);
   p.outside = outside;
   const Form form = form_of(a);
-  with_float(op, a.dtype, [&](auto* t) {
-    using T = Pointee<decltype(t)>;
+  with_wide(wide, [&](auto* t) {
+    using A = Pointee<decltype(t)>;
     with_form(form, [&](auto f) {
       const ChartRoom room{sum_elements(form, outside, dual, int(a.N - 1)), 0, true};
-      launch_charts<Acc<T>>(op, ctx, chart_sum<T, f.value, dual>, p, chart_threads(form, a.N), room);
+      launch_charts<A>(op, ctx, chart_sum<A, f.value, dual>, p, chart_threads(form, a.N), room);
     });
   });
+  w.narrow();
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 #include "tree/chart.cuh"
 #include "tree/cuda.h"
+#include "tree/widened.cuh"
 
 namespace structops::cuda {
 
@@ -12,11 +13,17 @@ inline Form form_of(const ChartArgs& a) {
   return a.kind == Chart::span ? Form::span : a.sib ? Form::second : Form::first;
 }
 
-inline ChartParams chart_params(const char* op, const ChartArgs& a) {
+// What kernels read, from what they get: siblings widened, whose posteriors w.narrow() returns.
+inline ChartParams chart_params(const char* op, ChartArgs a, Widened& w) {
   if (a.N > kChartLongest || a.B >= int64_t(1) << 31)
     throw std::runtime_error(std::string(op) + ": CUDA kernels take fewer than 2^31 sentences of at most " +
                              std::to_string(kChartLongest) + " positions");
+  const int64_t siblings = a.B * a.N * a.N * a.N;
+  w.in(a.sib, siblings);
+  w.in(a.v_sib, siblings);
+  if (a.sib) w.out(a.post_sib, siblings);
   ChartParams p{};
+  p.dtype = a.dtype;
   p.score = a.score;
   p.sib = a.sib;
   p.weight = a.weight;

@@ -21,9 +21,8 @@ __host__ __device__ inline int64_t sum_elements(Form form, bool outside, bool du
   return int64_t(Layout(n).square) * (s.values + s.adjoints) * (dual ? 2 : 1) + kOverread;
 }
 
-template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T, form, dual, Store> {
-  using Base = Inside<T, form, dual, Store>;
-  using A = Acc<T>;
+template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A, form, dual, Store> {
+  using Base = Inside<A, form, dual, Store>;
   using Base::b;
   using Base::c;
   using Base::L;
@@ -120,8 +119,8 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
         for (int u = 0; u < U; ++u) {
           const int r = k + (u << shift);
           const bool has_sib = inner && r < d.count;
-          const A bonus = has_sib ? Base::load(p.sib, sib + r) * kLog2E<A> : A(0);
-          A dterm = dual && has_sib && bonus != Limits<A>::low() ? Base::load(p.v_sib, sib + r) : A(0);
+          const A bonus = has_sib ? Base::load_wide(p.sib, sib + r) * kLog2E<A> : A(0);
+          A dterm = dual && has_sib && bonus != Limits<A>::low() ? Base::load_wide(p.v_sib, sib + r) : A(0);
           if (dual) dterm += c[d.x + r + tangent] + c[d.y + r + tangent];
           s[u] = share(q, bonus + (c[d.x + r] + c[d.y + r]), dterm);
           x[u] = adj(d.x + r);
@@ -137,13 +136,21 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
           adj(d.y + r) = y[u] + s[u].p;
           if (dual) adj_tangent(d.x + r) = dx[u] + s[u].dp;
           if (dual) adj_tangent(d.y + r) = dy[u] + s[u].dp;
-          if (inner) static_cast<T*>(p.post_sib)[sib + r] = Narrow<T>::to(dual ? s[u].dp : s[u].p);
+          if (inner) static_cast<A*>(p.post_sib)[sib + r] = dual ? s[u].dp : s[u].p;
         }
       }
     });
     __syncthreads();
   }
 
+  STRUCTOPS_DEVICE void write_post(int row, int column, A x) const {
+    const int64_t at = Base::cell(row, column);
+    if constexpr (sizeof(A) == 4) {
+      if (p.dtype == Dtype::bf16) return void(static_cast<bf16*>(p.post)[at] = Narrow<bf16>::to(x));
+      if (p.dtype == Dtype::f16) return void(static_cast<f16*>(p.post)[at] = Narrow<f16>::to(x));
+    }
+    static_cast<A*>(p.post)[at] = x;
+  }
   STRUCTOPS_DEVICE void write_posteriors() const {
     each_cell(p.N, p.N, [&](int row, int column) {
       A x = A(0);
@@ -152,40 +159,39 @@ template <class T, Form form, bool dual, class Store> struct SumOver : Inside<T,
         x = dual ? adj_tangent(o) : adj(o);
         if (form == Form::span) x += dual ? adj_tangent(L.at(kV, column, row)) : adj(L.at(kV, column, row));
       }
-      static_cast<T*>(p.post)[Base::cell(row, column)] = Narrow<T>::to(x);
+      write_post(row, column, x);
     });
   }
   STRUCTOPS_DEVICE void write_failed(bool valid) const {
     each_cell(p.N, p.N, [&](int row, int column) {
       const bool read = valid && Base::reads(row, column);
-      static_cast<T*>(p.post)[Base::cell(row, column)] = Narrow<T>::to(read ? A(NAN) : A(0));
+      write_post(row, column, read ? A(NAN) : A(0));
     });
     if (form == Form::second && valid)
-      each_sibling([&](int dep, int head, int s, T& out) {
-        if (Base::reads_sib(dep, head, s)) out = Narrow<T>::to(A(NAN));
+      each_sibling([&](int dep, int head, int s, A& out) {
+        if (Base::reads_sib(dep, head, s)) out = A(NAN);
       });
   }
   STRUCTOPS_DEVICE void clear_siblings() const {  // the others are written by their splits
-    each_sibling([&](int dep, int head, int s, T& out) {
-      if (!Base::reads_sib(dep, head, s)) out = Narrow<T>::to(A(0));
+    each_sibling([&](int dep, int head, int s, A& out) {
+      if (!Base::reads_sib(dep, head, s)) out = A(0);
     });
   }
   template <class F> STRUCTOPS_DEVICE void each_sibling(F f) const {
     each_cell(p.N * p.N, p.N, [&](int row, int s) {
-      f(row / p.N, row % p.N, s, static_cast<T*>(p.post_sib)[(b * p.N * p.N + row) * p.N + s]);
+      f(row / p.N, row % p.N, s, static_cast<A*>(p.post_sib)[(b * p.N * p.N + row) * p.N + s]);
     });
   }
 };
 
-template <class T, Form form, bool dual>
+template <class A, Form form, bool dual>
 __global__ void __launch_bounds__(kChartThreads, 1) chart_sum(const ChartParams p) {
-  using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
     if (sum_elements(form, p.outside, dual, words) <= p.shared)
-      SumOver<T, form, dual, SharedCharts<A>>(p, {}, b, words).run(n >= 0);
+      SumOver<A, form, dual, SharedCharts<A>>(p, {}, b, words).run(n >= 0);
     else
-      SumOver<T, form, dual, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(n >= 0);
+      SumOver<A, form, dual, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(n >= 0);
   });
 }
 

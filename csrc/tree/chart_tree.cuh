@@ -68,9 +68,8 @@ STRUCTOPS_DEVICE void write_tree(int n, int64_t* out, int rank, At at, Choose ch
 }
 
 // Samples: one thread each, top-down.
-template <class T, Form form, class Store> struct Sampler : Inside<T, form, false, Store> {
-  using Base = Inside<T, form, false, Store>;
-  using A = Acc<T>;
+template <class A, Form form, class Store> struct Sampler : Inside<A, form, false, Store> {
+  using Base = Inside<A, form, false, Store>;
   using Base::b;
   using Base::c;
   using Base::n;
@@ -88,7 +87,7 @@ template <class T, Form form, class Store> struct Sampler : Inside<T, form, fals
     const auto term = [&](int a) {
       if (inner && a == 0) return c[Base::first_child(item, at)];
       const int k = a - inner;
-      return (inner ? Base::load(p.sib, sib + k) * kLog2E<A> : A(0)) + (c[d.x + k] + c[d.y + k]);
+      return (inner ? Base::load_wide(p.sib, sib + k) * kLog2E<A> : A(0)) + (c[d.x + k] + c[d.y + k]);
     };
     A top = Limits<A>::low(), total = A(0), sum = A(0);
     for (int a = 0; a < count; ++a) top = larger(top, term(a));
@@ -120,15 +119,14 @@ template <class T, Form form, class Store> struct Sampler : Inside<T, form, fals
   }
 };
 
-template <class T, Form form>
+template <class A, Form form>
 __global__ void __launch_bounds__(kChartThreads, 1) chart_sample(const ChartParams p, const TreeParams t) {
-  using A = Acc<T>;
   each_sentence(p, [&](int64_t b, int n) {
     const int words = n < 0 ? 0 : n;
     if (inside_elements(form, words) <= p.shared)
-      Sampler<T, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
+      Sampler<A, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
     else
-      Sampler<T, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
+      Sampler<A, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
   });
 }
 

@@ -18,18 +18,19 @@ void chart_best(const ChartTreeArgs& a, const CudaContext& ctx) {
   const char* const op = "chart_best";
   if (a.in.B == 0) return;
   if (a.K >= 1 << 24) throw std::runtime_error("chart_best: CUDA kernels take k below 2^24");
-  const ChartParams p = chart_params(op, a.in);
+  Dtype wide = a.in.dtype;
+  Widened w(op, ctx, wide);
+  const ChartParams p = chart_params(op, a.in, w);
   const TreeParams t = tree_params(a);
   const Form form = form_of(a.in);
   const int n = int(a.in.N - 1), threads = chart_threads(form, a.in.N);
-  with_float(op, a.in.dtype, [&](auto* type) {
-    using T = Pointee<decltype(type)>;
+  with_wide(wide, [&](auto* type) {
+    using A = Pointee<decltype(type)>;
     with_form(form, [&](auto f) {
-      using A = Acc<T>;
       const ChartRoom one{best_elements<A>(form, n), 0, true};
       const ChartRoom lists{kbest_elements(form, n, a.K), kbest_extra(form, n, a.K), false};
-      if (a.K == 1) launch_charts<A>(op, ctx, chart_best<T, f.value>, p, threads, one, t);
-      else launch_charts<A>(op, ctx, chart_kbest<T, f.value>, p, threads, lists, t);
+      if (a.K == 1) launch_charts<A>(op, ctx, chart_best<A, f.value>, p, threads, one, t);
+      else launch_charts<A>(op, ctx, chart_kbest<A, f.value>, p, threads, lists, t);
     });
   });
 }
@@ -38,15 +39,17 @@ void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx) {
   const char* const op = "chart_sample";
   if (a.in.B == 0 || a.K == 0) return;
   if (a.K >= int64_t(1) << 31) throw std::runtime_error("chart_sample: CUDA kernels draw fewer than 2^31 samples");
-  const ChartParams p = chart_params(op, a.in);
+  Dtype wide = a.in.dtype;
+  Widened w(op, ctx, wide);
+  const ChartParams p = chart_params(op, a.in, w);
   const TreeParams t = tree_params(a);
   const Form form = form_of(a.in);
   const int threads = chart_threads(form, a.in.N);
-  with_float(op, a.in.dtype, [&](auto* type) {
-    using T = Pointee<decltype(type)>;
+  with_wide(wide, [&](auto* type) {
+    using A = Pointee<decltype(type)>;
     with_form(form, [&](auto f) {
       const ChartRoom room{inside_elements(form, int(a.in.N - 1)), threads * stack_depth(a.in.N) * 8, true};
-      launch_charts<Acc<T>>(op, ctx, chart_sample<T, f.value>, p, threads, room, t);
+      launch_charts<A>(op, ctx, chart_sample<A, f.value>, p, threads, room, t);
     });
   });
 }

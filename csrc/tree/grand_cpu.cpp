@@ -47,7 +47,8 @@ template <class F> void each_chart(const GrandArgs& a, bool posts, bool dual, co
   });
 }
 
-template <bool dual> void sum(const GrandArgs& a, const ParallelFor& pf) {
+template <bool dual> void sum(const GrandArgs& all, const ParallelFor& pf) {
+  const GrandArgs a = dual ? all : without_directions(all);
   each_chart(a, a.post != nullptr, dual, pf, [](const GrandArgs& args, int64_t at, const auto& c, int64_t) {
     return grand_sentence<dual, Pointee<decltype(c.parents.q)>>(Team{}, args, at, c);
   });
@@ -62,7 +63,7 @@ template <class A> bool begin_tree(const GrandTreeArgs& t, int64_t b, int64_t ra
 }
 
 template <class A> void kbest(const GrandTreeArgs& t, const ParallelFor& pf) {
-  const GrandArgs& a = t.in;
+  const GrandArgs a = scores_alone(t.in);
   const int64_t most = longest(a.lengths, a.B);
   const size_t tables = Widened<A, GrandArgs>::bytes(a, a.dtype);
   const size_t lists = kGrandItems * size_t(grand_shape(a, most, 1).numbers()) * size_t(t.K) * sizeof(Derivation<A>);
@@ -83,7 +84,7 @@ template <class A> void kbest(const GrandTreeArgs& t, const ParallelFor& pf) {
 }
 
 template <class A> void best(const GrandTreeArgs& t, const ParallelFor& pf) {
-  const GrandArgs& a = t.in;
+  const GrandArgs a = scores_alone(t.in);
   const int64_t most = longest(a.lengths, a.B);
   const Room<A> room(a, most, false, false);
   each_sentence(a.lengths, a.B, room.bytes() + grand_visits(most) * sizeof(GrandVisit), pf, [&](char* memory, int64_t b) {
@@ -138,11 +139,11 @@ void grand_best(const GrandTreeArgs& t, const ParallelFor& pf) {
 }
 
 void grand_sample(const GrandTreeArgs& t, const ParallelFor& pf) {
-  each_chart(t.in, false, false, pf, [&](const GrandArgs& args, int64_t at, const auto& c, int64_t b) { return sample(t, b, args, at, c); });
+  each_chart(scores_alone(t.in), false, false, pf, [&](const GrandArgs& args, int64_t at, const auto& c, int64_t b) { return sample(t, b, args, at, c); });
 }
 
 void grand_max_marginals(const GrandMaxArgs& x, const ParallelFor& pf) {
-  const GrandArgs& a = x.in;
+  const GrandArgs a = scores_alone(x.in);
   with_accumulator(a.dtype, [&](auto* p) {
     using A = Pointee<decltype(p)>;
     const Room<A> room(a, longest(a.lengths, a.B), true, false);

@@ -66,21 +66,6 @@ template <class A> void chart_bytes(const GrandArgs& a, bool posts, bool dual, s
   *second = sizeof(A) == 4 ? room.template bytes<double>() : 0;
 }
 
-Widened widened(const char* op, const CudaContext& ctx, GrandArgs& a) {
-  Widened w(op, ctx, a.dtype);
-  const int64_t plane = a.B * a.N * a.N, cube = plane * a.N;
-  w.in(a.arc, plane);
-  w.in(a.grand, cube);
-  w.in(a.sib, cube);
-  w.in(a.v, plane);
-  w.in(a.v_grand, cube);
-  w.in(a.v_sib, cube);
-  w.out(a.post, plane);
-  w.out(a.post_grand, cube);
-  w.out(a.post_sib, cube);
-  return w;
-}
-
 template <bool dual> void sum(const char* op, GrandArgs a, const CudaContext& ctx) {
   if (a.B == 0) return;
   const Widened w = widened(op, ctx, a);

@@ -57,7 +57,8 @@ template <class F> void each_chart(const PcfgArgs& a, bool posts, bool dual, con
   });
 }
 
-template <bool dual> void sum(const PcfgArgs& a, const ParallelFor& pf) {
+template <bool dual> void sum(const PcfgArgs& all, const ParallelFor& pf) {
+  const PcfgArgs a = dual ? all : without_directions(all);
   each_chart(a, a.post_term != nullptr, dual, pf, [](const PcfgArgs& args, int64_t at, const auto& c, PcfgVisit*, int64_t) {
     return pcfg_sentence<dual, Pointee<decltype(c.m)>>(args, at, c);
   });
@@ -71,7 +72,7 @@ int64_t* begin_rows(const PcfgTreeArgs& t, int64_t tree) {
 }
 
 template <class A> void best_few(const PcfgTreeArgs& t, const ParallelFor& pf) {
-  const PcfgArgs& a = t.in;
+  const PcfgArgs a = scores_alone(t.in);
   const int64_t most = longest(a.lengths, a.B), K = t.K, size = a.N > 0 ? 3 * (2 * a.N - 1) : 0;
   const Room<A> room(a, most, false, false, a.dtype);
   PcfgLists<A> p{};
@@ -88,7 +89,7 @@ template <class A> void best_few(const PcfgTreeArgs& t, const ParallelFor& pf) {
 }
 
 template <class A> void best(const PcfgTreeArgs& t, const ParallelFor& pf) {
-  const PcfgArgs& a = t.in;
+  const PcfgArgs a = scores_alone(t.in);
   const int64_t most = longest(a.lengths, a.B);
   const Room<A> room(a, most, false, false, a.dtype);
   const size_t stack = stack_bytes(most);
@@ -126,7 +127,8 @@ void pcfg_logz(const PcfgArgs& a, const ParallelFor& pf) { sum<false>(a, pf); }
 void pcfg_marginals(const PcfgArgs& a, const ParallelFor& pf) { sum<false>(a, pf); }
 void pcfg_hvp(const PcfgArgs& a, const ParallelFor& pf) { sum<true>(a, pf); }
 
-void pcfg_max_marginals(const PcfgArgs& a, const ParallelFor& pf) {
+void pcfg_max_marginals(const PcfgArgs& all, const ParallelFor& pf) {
+  const PcfgArgs a = without_directions(all);
   with_accumulator(a.dtype, [&](auto* p) {
     using A = Pointee<decltype(p)>;
     const Room<A> room(a, longest(a.lengths, a.B), true, false, accumulator_of(a.dtype));
@@ -147,7 +149,7 @@ void pcfg_best(const PcfgTreeArgs& t, const ParallelFor& pf) {
 }
 
 void pcfg_sample(const PcfgTreeArgs& t, const ParallelFor& pf) {
-  each_chart(t.in, false, false, pf, [&](const PcfgArgs& args, int64_t at, const auto& c, PcfgVisit* stack, int64_t b) {
+  each_chart(scores_alone(t.in), false, false, pf, [&](const PcfgArgs& args, int64_t at, const auto& c, PcfgVisit* stack, int64_t b) {
     return sample(t, b, args, at, c, stack);
   });
 }

@@ -70,26 +70,6 @@ template <class T, class Args> void launch_pcfg(const char* op, const CudaContex
   launch_in(op, ctx, a, kernel, args, q, stacks);
 }
 
-Widened widened(const char* op, const CudaContext& ctx, PcfgArgs& a, bool narrow_counts = true) {
-  Widened w(op, ctx, a.dtype);
-  const int64_t terms = a.B * a.N * a.T, S = a.NT + a.T, rule = a.NT * S * S, rules = (a.shared ? 1 : a.B) * rule, roots = a.B * a.NT;
-  const int64_t spans = roots * (a.N + 1) * (a.N + 1);
-  w.in(a.term, terms);
-  w.in(a.rule, rules);
-  w.in(a.root, roots);
-  w.in(a.v_term, terms);
-  w.in(a.v_rule, rules);
-  w.in(a.v_root, roots);
-  w.in(a.span, spans);
-  w.in(a.v_span, spans);
-  if (!narrow_counts) return w;
-  w.out(a.post_term, terms);
-  w.out(a.post_rule, a.B * rule);
-  w.out(a.post_root, roots);
-  w.out(a.post_span, spans);
-  return w;
-}
-
 template <bool dual> void sum(const char* op, PcfgArgs a, const CudaContext& ctx) {
   if (a.B == 0) return;
   const Widened w = widened(op, ctx, a);

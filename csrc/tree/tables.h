@@ -16,17 +16,19 @@ struct Table {  // of a sentence: `rank` sides and what lies behind them; a sent
   }
 };
 
-// f(pointer, table) for the scores and directions; those that are not there are null.
-template <class F> void each_input(GrandArgs& a, F f) {
+// f(pointer, table) for the scores, directions and posteriors; those that are not there are null.
+template <class F> void each_score(GrandArgs& a, F f) {
   const Table plane{2, a.N, 1, 1}, cube{3, a.N, 1, 1};
   f(a.arc, plane);
   f(a.grand, cube);
   f(a.sib, cube);
+}
+template <class F> void each_direction(GrandArgs& a, F f) {
+  const Table plane{2, a.N, 1, 1}, cube{3, a.N, 1, 1};
   f(a.v, plane);
   f(a.v_grand, cube);
   f(a.v_sib, cube);
 }
-// f(pointer, table) for the posteriors.
 template <class F> void each_output(GrandArgs& a, F f) {
   const Table plane{2, a.N, 1, 1}, cube{3, a.N, 1, 1};
   f(a.post, plane);
@@ -36,22 +38,41 @@ template <class F> void each_output(GrandArgs& a, F f) {
 
 inline Table pcfg_rules(const PcfgArgs& a, bool shared) { return {0, 0, a.NT * (a.NT + a.T) * (a.NT + a.T), 0, shared}; }
 
-template <class F> void each_input(PcfgArgs& a, F f) {
-  const Table term{1, a.N, a.T, 0}, rule = pcfg_rules(a, a.shared), root{0, 0, a.NT, 0}, span{2, a.N + 1, a.NT, 1};
-  f(a.term, term);
-  f(a.rule, rule);
-  f(a.root, root);
-  f(a.span, span);
-  f(a.v_term, term);
-  f(a.v_rule, rule);
-  f(a.v_root, root);
-  f(a.v_span, span);
+template <class F> void each_score(PcfgArgs& a, F f) {
+  f(a.term, Table{1, a.N, a.T, 0});
+  f(a.rule, pcfg_rules(a, a.shared));
+  f(a.root, Table{0, 0, a.NT, 0});
+  f(a.span, Table{2, a.N + 1, a.NT, 1});
+}
+template <class F> void each_direction(PcfgArgs& a, F f) {
+  f(a.v_term, Table{1, a.N, a.T, 0});
+  f(a.v_rule, pcfg_rules(a, a.shared));
+  f(a.v_root, Table{0, 0, a.NT, 0});
+  f(a.v_span, Table{2, a.N + 1, a.NT, 1});
 }
 template <class F> void each_output(PcfgArgs& a, F f) {
   f(a.post_term, Table{1, a.N, a.T, 0});
   f(a.post_rule, pcfg_rules(a, false));
   f(a.post_root, Table{0, 0, a.NT, 0});
   f(a.post_span, Table{2, a.N + 1, a.NT, 1});
+}
+
+template <class Args, class F> void each_input(Args& a, F f) {
+  each_score(a, f);
+  each_direction(a, f);
+}
+
+// Operators that do not use a field may be given anything in it.
+template <class Args> Args without_directions(Args a) {
+  each_direction(a, [](const void*& p, const Table&) { p = nullptr; });
+  return a;
+}
+template <class Args> Args scores_alone(const Args& args) {
+  Args a = without_directions(args);
+  each_output(a, [](void*& p, const Table&) { p = nullptr; });
+  a.logz = nullptr;
+  a.weight = nullptr;
+  return a;
 }
 
 }  // namespace structops

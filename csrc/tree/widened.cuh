@@ -2,6 +2,7 @@
 // narrowed at the end: a pass over the operands beside many over the charts, and half the code to compile.
 #pragma once
 #include "core/cuda/device.cuh"
+#include "tree/tables.h"
 
 namespace structops::cuda {
 
@@ -56,6 +57,14 @@ class Widened {
   Output outputs_[4];
   int count_ = 0;
 };
+
+// Makes the tables of args those that kernels read and write. outputs: the posteriors too have the dtype of the scores.
+template <class Args> Widened widened(const char* op, const CudaContext& ctx, Args& a, bool outputs = true) {
+  Widened w(op, ctx, a.dtype);
+  each_input(a, [&](const void*& p, const Table& t) { w.in(p, (t.shared ? 1 : a.B) * t.numbers()); });
+  if (outputs) each_output(a, [&](void*& p, const Table& t) { w.out(p, a.B * t.numbers()); });
+  return w;
+}
 
 template <class F> void with_wide(Dtype t, F&& f) {
   if (t == Dtype::f64) f(static_cast<double*>(nullptr));
