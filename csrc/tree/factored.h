@@ -11,6 +11,8 @@
 // Order of summation: over d ascending for sib; over k, then over the spans in order of their left end, for the factors.
 // Fixed, whatever the number of threads. Work: O(n^3 D) multiplications a sentence beside the chart.
 //
+// Sibling scores have the dtype of the charts: float64 where scores are too large for float32 charts (CPU).
+//
 // Edges: factors are finite; NaN or inf in what is read gives NaN for the sentence, in its factors too. Rows past the sentence
 // are never read, and are 0 in results. D = 0 is first order with sibling scores of 0.
 #pragma once

@@ -24,7 +24,8 @@
 //
 // Edges as in chart.h: n = 0 has one empty tree; -inf forbids exactly; without a tree logz = -inf, posteriors are 0, trees -1; any
 // NaN or +inf that is read gives NaN; entries that mean nothing are never read, and are 0 in results. Charts are float32 for 16- and
-// 32-bit scores, float64 for float64 and for scores beyond 1e4; finite scores beyond 1e14 count as 1e14 in sums.
+// 32-bit scores, float64 for float64 and for scores beyond 1e4; finite scores beyond 1e14 count as 1e14 in sums. Scores of another
+// dtype than the charts are copied to theirs first: of one sentence for each thread on the CPU, of 16 bits and the whole batch by CUDA.
 #pragma once
 #include "core/parallel.h"
 #include "core/types.h"

@@ -14,8 +14,9 @@
 //
 // Edges: n = 0 has one empty parse, logz 0; n = 1 has none, since a root is a nonterminal. -inf forbids exactly; without a parse
 // logz = -inf, counts are 0, trees -1. Any NaN or +inf that is read gives NaN. Rules and roots are read if n > 1, terms within the
-// sentence, spans there of two words and more. Charts are float32 for 16- and 32-bit scores, float64 for float64 and for scores beyond 1e4; finite scores beyond 1e14
-// count as 1e14 in sums. The number of threads changes no bit.
+// sentence, spans there of two words and more. Charts are float32 for 16- and 32-bit scores, float64 for float64 and for scores beyond
+// 1e4; finite scores beyond 1e14 count as 1e14 in sums. Scores of another dtype than the charts are copied as in grand.h. The number of
+// threads changes no bit.
 #pragma once
 #include "core/parallel.h"
 #include "core/types.h"
