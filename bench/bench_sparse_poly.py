@@ -130,7 +130,7 @@ def _weight_gradient(name: str, F: int, small: bool, device: str) -> Tensor:
     total = torch.zeros(graph.num_edges, dtype=torch.float64, device=device)
     for f in range(0, F, 4):
         leaf = w.detach().double().requires_grad_()
-        product = lambda h: torch.zeros_like(h).index_add(0, dst, leaf[:, None] * h[src])  # noqa: B023
+        product = lambda h: torch.zeros_like(h).index_add(0, dst, leaf[:, None] * h[src])
         out = _loop(product, x[:, f : f + 4], theta[:, f : f + 4])
         total += torch.autograd.grad(out, leaf, grad[:, f : f + 4])[0]
     return total

@@ -86,9 +86,9 @@ def grand(arc: Tensor, table: Tensor, lengths: Tensor) -> Tensor:
         i = torch.arange(N - w, device=arc.device)
         j, spans = i + w, N - w
         outside = torch.where(i[:, None] > 0, (g < i[:, None]) | (g > j[:, None]), g == 0)
-        forbid = lambda t: torch.where(outside, t, NEVER)  # noqa: B023
-        left = lambda t, k: t[k][:, :spans]  # noqa: B023
-        right = lambda t, k, gap: t[w - k - gap][:, k + gap : k + gap + spans]  # noqa: B023
+        forbid = lambda t: torch.where(outside, t, NEVER)
+        left = lambda t, k: t[k][:, :spans]
+        right = lambda t, k, gap: t[w - k - gap][:, k + gap : k + gap + spans]
         ir.append(forbid(_sum([left(cr, k) + of_head(right(cl, k, 1), i) for k in range(w)], False) + cells[:, j, i]))
         il.append(forbid(_sum([of_head(left(cr, k), j) + right(cl, k, 1) for k in range(w)], False) + cells[:, i, j]))
         cl.append(forbid(_sum([of_head(left(cl, k), j) + right(il, k, 0) for k in range(w)], False)))
@@ -132,7 +132,7 @@ def pcfg_best(term: Tensor, rule: Tensor, root: Tensor, lengths: Tensor, k: int)
     for w in range(2, N + 1):
         spans = N + 1 - w
         pairs = term.new_full((B, spans, S, S, k), NEVER)
-        both = lambda j: (v[j][:, :spans, :, None, :, None] + v[w - j][:, j : j + spans, None, :, None, :]).flatten(4)  # noqa: B023
+        both = lambda j: (v[j][:, :spans, :, None, :, None] + v[w - j][:, j : j + spans, None, :, None, :]).flatten(4)
         inner = [both(j) for j in range(2, w - 1)]
         if inner:
             pairs[:, :, :NT, :NT] = best(torch.cat(inner, -1))

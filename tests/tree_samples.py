@@ -21,8 +21,8 @@ def chart_samples(leaf: Callable) -> dict[str, list[tuple]]:
     )
     found["chart_max_marginals"] = []
     for kind, second in ((0, False), (0, True), (1, True), (2, False)):
-        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)  # noqa: B023
-        plain = lambda: tuple(None if t is None else t.detach() for t in pair())  # noqa: B023
+        pair = lambda: (leaf(2, 4, 4), leaf(2, 4, 4, 4) if second else None)
+        plain = lambda: tuple(None if t is None else t.detach() for t in pair())
         found["chart_logz"].append((*pair(), lengths, kind))
         found["chart_marginals"] += [(*pair(), lengths, None, kind), (*pair(), lengths, leaf(2), kind)]
         found["chart_hvp"].append((*plain(), lengths, values(2), *plain(), kind))

@@ -42,6 +42,6 @@ def _transformed(composed: Callable, inputs: Sequence, needs: Sequence[bool], gr
         outs = out if isinstance(out, (tuple, list)) else (out,)
         return tuple(o for o, g in zip(outs, grads, strict=True) if g is not None)
 
-    _, pull = torch.func.vjp(run, *(alive(t) for t, n in zip(inputs, needs, strict=True) if n))
+    pull = torch.func.vjp(run, *(alive(t) for t, n in zip(inputs, needs, strict=True) if n))[1]
     found = iter(pull(tuple(g for g in grads if g is not None)))
     return [next(found) if n else None for n in needs]

@@ -44,9 +44,9 @@ def test_topk_mask(isa: str, dtype: torch.dtype, poison: None, on_threads) -> No
     for n, seed in ((1, 0), (7, 1), (8, 2), (1000, 3), (4097, 4), (600_000, 5)):
         score, found = topk_cases(n, seed, dtype)
         for keep, magnitude, want, left in found:
-            bits = on_threads(lambda: ops.topk_mask(score, keep, magnitude))  # noqa: B023
+            bits = on_threads(lambda: ops.topk_mask(score, keep, magnitude))
             assert_same(bits, want, (n, keep, magnitude))
-            assert_same(on_threads(lambda: ops.mask_apply(score, bits)), left, n)  # noqa: B023
+            assert_same(on_threads(lambda: ops.mask_apply(score, bits)), left, n)
 
 
 def test_topk_mask_of_special_values(isa: str) -> None:
@@ -103,7 +103,7 @@ def test_descend(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None
         nodes, bias, *_ = network(depth, I, 1, 1, dtype)
         x = rand(rows, I, dtype=dtype, seed=9)
         for c, strict in itertools.product((bias, None), (False, True)):
-            leaf, logit = on_threads(lambda: ops.fff_descend(x, nodes, c, depth, strict))  # noqa: B023
+            leaf, logit = on_threads(lambda: ops.fff_descend(x, nodes, c, depth, strict))
             want, z = fff_ref.fff_descend(x.double(), nodes.double(), None if c is None else c.double(), depth, strict)
             clear = z.abs().amin(1) > 0.05 if depth else torch.ones(rows, dtype=torch.bool)
             assert_same(leaf[clear], want[clear])
@@ -131,9 +131,9 @@ def test_leaves(isa: str, dtype: torch.dtype, activation: str, poison: None, on_
             w1, b1, w2, b2 = (t if biases or i % 2 == 0 else None for i, t in enumerate(leaves))
             args = (rowptr, perm, w1, b1, w2, b2, code)
             wide = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in args]
-            y = on_threads(lambda: ops.fff_leaf(x, *args))  # noqa: B023
+            y = on_threads(lambda: ops.fff_leaf(x, *args))
             assert_close(y, fff_ref.fff_leaf(x.double(), *wide), dtype, terms=I * H, magnitude=4.0)
-            got = on_threads(lambda: ops.fff_leaf_bwd(g, x, *args))  # noqa: B023
+            got = on_threads(lambda: ops.fff_leaf_bwd(g, x, *args))
             for name, a, b in zip(
                 ("x", "w1", "b1", "w2", "b2"), got, fff_ref.fff_leaf_bwd(g.double(), x.double(), *wide), strict=True
             ):
@@ -153,7 +153,7 @@ def test_hard_is_the_loop_and_soft_its_mixture(depth: int) -> None:
         node, total = 0, torch.zeros(5, dtype=torch.float64)
         for _ in range(depth):
             node = 2 * node + 1 + int(nodes[node] @ row + bias[node] >= 0)
-        mlp = lambda leaf: torch.relu(row @ w1[leaf] + b1[leaf]) @ w2[leaf] + b2[leaf]  # noqa: B023
+        mlp = lambda leaf: torch.relu(row @ w1[leaf] + b1[leaf]) @ w2[leaf] + b2[leaf]
         assert_close(mine, mlp(node - (2**depth - 1)), terms=64)
         for leaf in range(2**depth):
             share, at = torch.ones((), dtype=torch.float64), 0

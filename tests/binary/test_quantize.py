@@ -49,7 +49,7 @@ def test_forward_and_backward(isa: str, dtype: torch.dtype, pair: tuple, poison:
             signs = bits == 1 and forward in (C.SIGN, C.HEAVISIDE)
             static = (channels, inner, forward, slope, zero, t, p, q, terms, bits, signs)
             args = (x, *vectors, *static, False, False)
-            out, codes = on_threads(lambda: ops.quantize(*args))  # noqa: B023
+            out, codes = on_threads(lambda: ops.quantize(*args))
             want, want_codes = ref.quantize(*wide(args))
             assert_close(out, want, dtype, terms=16, magnitude=4.0, what=(shape, "y"))
             assert_same(codes, want_codes, (shape, "codes"))
@@ -67,7 +67,7 @@ def test_forward_and_backward(isa: str, dtype: torch.dtype, pair: tuple, poison:
                     scale,
                     extra,
                 )
-                got = on_threads(lambda: ops.quantize_bwd(*back))  # noqa: B023
+                got = on_threads(lambda: ops.quantize_bwd(*back))
                 for name, a, b in zip(("dx", "d_shift", "d_scale", "d_extra"), got, ref.quantize_bwd(*wide(back)), strict=True):
                     n = max(x.numel() // channels, 1) if name != "dx" else 16
                     # Sums of dx add what was rounded to dtype nowhere: the accumulator's error only.
@@ -139,7 +139,7 @@ def test_channel_stats(isa: str, dtype: torch.dtype, poison: None, on_threads) -
         x, y, vectors = operands(shape, channels, "shift", dtype)
         for other, shift in ((None, None), (y, vectors[0])):
             args = (x, other, shift, channels, inner)
-            got = on_threads(lambda: ops.channel_stats(*args))  # noqa: B023
+            got = on_threads(lambda: ops.channel_stats(*args))
             assert_close(
                 got, ref.channel_stats(*wide(args)), got.dtype, terms=max(x.numel() // channels, 1), magnitude=4.0, what=shape
             )

@@ -326,7 +326,7 @@ def test_compiles() -> None:
     for name in ("clip", "approx", "dorefa weights", "magnitude aware", "twn", "biper"):
         ours = FORMULAS[name][0]
         a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
-        compiled = torch.compile(lambda v: ours(v) * 2, fullgraph=True, backend="aot_eager")  # noqa: B023
+        compiled = torch.compile(lambda v: ours(v) * 2, fullgraph=True, backend="aot_eager")
         compiled(a).square().sum().backward()
         (ours(b) * 2).square().sum().backward()
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-6, atol=1e-6, msg=name)

@@ -39,7 +39,7 @@ def test_values(layout: str, C: int, isa: str, on_threads, poison) -> None:
         for a, b in ((7, 7), (1, 7), (7, 1), (1, 1)):
             x, y = draw(*shape(a, 4), dtype=dtype), draw(*shape(b, 6), dtype=dtype)
             want = torch.einsum(equation, x.double().expand(max(a, b), -1, -1), y.double().expand(max(a, b), -1, -1), dense)
-            assert_close(on_threads(lambda: bilinear(x, y, table, layout)), want, dtype, terms=40, magnitude=4.0)  # noqa: B023
+            assert_close(on_threads(lambda: bilinear(x, y, table, layout)), want, dtype, terms=40, magnitude=4.0)
 
 
 @pytest.mark.parametrize("last", [False, True])
@@ -48,9 +48,9 @@ def test_every_role_against_the_reference(last: bool, total: bool, isa: str, on_
     _, table = dense_and_table()
     lists = table.on(torch.device("cpu"))
     for role, C, dtype in itertools.product(range(3), (2, 33, 150), (torch.float64, torch.float32)):
-        shape = lambda d, n=9: (n, C, d) if last else (n, d, C)  # noqa: B023
+        shape = lambda d, n=9: (n, C, d) if last else (n, d, C)
         a, b = draw(*shape(DIMS[role - 2]), dtype=dtype), draw(*shape(DIMS[role - 1]), dtype=dtype)
-        got = on_threads(lambda: ops.sparse_bilinear(a, b, *lists, role, last, total))  # noqa: B023
+        got = on_threads(lambda: ops.sparse_bilinear(a, b, *lists, role, last, total))
         want = bilinear_ref.sparse_bilinear(a.double(), b.double(), *lists, role, last, total)
         assert_close(got, want, dtype, terms=400, magnitude=4.0)
 

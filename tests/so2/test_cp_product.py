@@ -66,7 +66,7 @@ def test_listed_coefficients_are_exact_and_equivariant() -> None:
     irreps = Irreps.spherical_harmonics(2)
     for inversion in (False, True):
         R = random_rotation(3)
-        turn = lambda t: act(irreps, t.mT.flatten(0, 1), R, inversion).reshape(len(t), -1, 9).mT  # noqa: B023
+        turn = lambda t: act(irreps, t.mT.flatten(0, 1), R, inversion).reshape(len(t), -1, 9).mT
         close(cp(turn(x), turn(y)), turn(out), 1e-12)
 
 
@@ -93,7 +93,7 @@ def test_equivariance_is_bounded_by_the_error() -> None:
     defects = []
     for seed in range(4):
         R = random_rotation(seed)
-        turn = lambda t: act(irreps, t.mT.flatten(0, 1), R).reshape(len(t), -1, 9).mT  # noqa: B023
+        turn = lambda t: act(irreps, t.mT.flatten(0, 1), R).reshape(len(t), -1, 9).mT
         defects.append((turn(cp(x, y)) - cp(turn(x), turn(y))).flatten(1).norm(dim=1))
     bound = 2 * norm * x.flatten(1).norm(dim=1) * y.flatten(1).norm(dim=1)
     assert all((d <= bound).all() for d in defects) and max(float(d.max()) for d in defects) > 1e-3

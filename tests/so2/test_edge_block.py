@@ -49,13 +49,13 @@ def test_values_and_gradients(isa: str, case: tuple, poison: None, on_threads) -
             forward, backward = expected(p.to(torch.float64), g.double())
         options = (p.L, p.M, p.H)
         for three in (False, True):
-            kept = on_threads(lambda: raw(*p.leaves(), *p.structure(), *options, three, True))  # noqa: B023
+            kept = on_threads(lambda: raw(*p.leaves(), *p.structure(), *options, three, True))
             for got, want, name in zip(kept, forward, ("out", "pre", "mid"), strict=True):
                 assert got.shape == want.shape and got.dtype == dtype
                 assert relative(got, want) < tolerance, (name, three)
             assert_same(raw(*p.leaves(), *p.structure(), *options, three, False)[0], kept[0])
             for pre, mid in ((None, None), kept[1:]):
-                found = on_threads(lambda: raw_bwd(g, *p.leaves(), *p.structure(), pre, mid, *options, three, ALL))  # noqa: B023
+                found = on_threads(lambda: raw_bwd(g, *p.leaves(), *p.structure(), pre, mid, *options, three, ALL))
                 for got, want, name in zip(found, backward, NAMES, strict=True):
                     assert got.shape == want.shape and got.dtype == dtype, name
                     # The reference differentiates through the frame: near a pole its float64 has that much error and no more.

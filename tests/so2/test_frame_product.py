@@ -62,7 +62,7 @@ def test_commutes_with_turns() -> None:
         x, y, *weights = operands(L, M, C, E, torch.complex128)
         gamma = rand(E, seed=5)
         for w in (*weights, weights[0].real):
-            f = lambda a, b: so2.so2_tensor_product(a, b, w, lmax=L, mmax=M)  # noqa: B023
+            f = lambda a, b: so2.so2_tensor_product(a, b, w, lmax=L, mmax=M)
             want = turn(f(x, y), gamma, L, M)
             got = f(turn(x, gamma, L, M), turn(y, gamma, L, M))
             assert (got - want).abs().max() < 1e-12 * want.abs().max()

@@ -35,7 +35,7 @@ def test_against_linalg(count: int, n: int, isa: str, on_threads, poison) -> Non
     """Unsymmetric input: its symmetric part."""
     a = rand(count, n, n)
     for dtype in (torch.float64, torch.float32):
-        w, v = on_threads(lambda: torch.ops.structops.eigh_small(a.to(dtype)))  # noqa: B023
+        w, v = on_threads(lambda: torch.ops.structops.eigh_small(a.to(dtype)))
         want_w, want_v = eigh_small_ref.eigh_small(a.to(dtype).double())
         eps = torch.finfo(dtype).eps
         assert w.dtype == v.dtype == dtype and w.shape == (count, n) and v.shape == (count, n, n)
@@ -94,7 +94,7 @@ def test_backward_kernel(count: int, n: int, isa: str, on_threads, poison) -> No
     w, v, gw, gv = rand(count, n).sort(1).values + torch.arange(n), rand(count, n, n), rand(count, n, seed=1), rand(count, n, n, seed=2)
     for dtype, pair in itertools.product((torch.float64, torch.float32), ((gw, gv), (gw, None), (None, gv), (None, None))):
         args = [None if t is None else t.to(dtype) for t in (w, v, *pair)]
-        got = on_threads(lambda: torch.ops.structops.eigh_small_bwd(*args))  # noqa: B023
+        got = on_threads(lambda: torch.ops.structops.eigh_small_bwd(*args))
         want = eigh_small_ref.eigh_small_bwd(*(None if t is None else t.double() for t in args))
         assert got.dtype == dtype and torch.allclose(got.double(), want, atol=200 * torch.finfo(dtype).eps, rtol=0)
 

@@ -49,7 +49,7 @@ def test_equivariance(method: str) -> None:
     x, y, irreps = draw(2, 9, 2), draw(2, 16, 2), [Irreps.spherical_harmonics(l) for l in (2, 3, 5)]
     for inversion in (False, True):
         R = random_rotation(2)
-        turn = lambda n, t: act(irreps[n], t.transpose(1, 2).flatten(0, 1), R, inversion).reshape(2, 2, -1).transpose(1, 2)  # noqa: B023
+        turn = lambda n, t: act(irreps[n], t.transpose(1, 2).flatten(0, 1), R, inversion).reshape(2, 2, -1).transpose(1, 2)
         out = gaunt_product(turn(0, x), turn(1, y), method=method)
         assert torch.allclose(out, turn(2, gaunt_product(x, y, method=method)), atol=1e-12)
 

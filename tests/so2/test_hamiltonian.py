@@ -118,7 +118,7 @@ def test_molecules() -> None:
         R = random_rotation(2)
         D = torch.block_diag(*(wigner(l, R) for a in numbers for l in degrees(SVP[a])))
         c = rand(N, basis.irreps.dim), rand(off.shape[0], basis.irreps.dim, seed=3)
-        build = lambda c: basis.matrix(*(so2.hamiltonian_blocks(t, basis.shells) for t in c), both, z)  # noqa: B023
+        build = lambda c: basis.matrix(*(so2.hamiltonian_blocks(t, basis.shells) for t in c), both, z)
         assert_close(build([act(basis.irreps, t, R) for t in c]), D @ build(c) @ D.T, terms=1024)
 
 

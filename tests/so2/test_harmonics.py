@@ -30,10 +30,10 @@ def test_against_the_polynomials(lmax: int, n: int, isa: str, on_threads, poison
         for norm, normalize in ((0, True), (1, False), (2, True)):
             x = points(n, dtype) if normalize else points(n, dtype) / 3  # of float16, powers of larger vectors leave the range
             bound = {"terms": 40.0 * (lmax + 1), "magnitude": 8.0 * 4**lmax if not normalize else 8.0 * (lmax + 1)}
-            got = on_threads(lambda: ops.spherical_harmonics(x, lmax, norm, normalize))  # noqa: B023
+            got = on_threads(lambda: ops.spherical_harmonics(x, lmax, norm, normalize))
             assert_close(got, sph_ref.spherical_harmonics(x.double(), lmax, norm, normalize), dtype, what=lmax, **bound)
             if lmax <= 5 and n:
-                got = on_threads(lambda: ops.spherical_harmonics_bwd(x, g, lmax, norm, normalize))  # noqa: B023
+                got = on_threads(lambda: ops.spherical_harmonics_bwd(x, g, lmax, norm, normalize))
                 want = sph_ref.spherical_harmonics_bwd(x.double(), g.double(), lmax, norm, normalize)
                 assert_close(got, want, dtype, terms=1000, magnitude=16.0 * 4**lmax, what=lmax)
 
@@ -42,7 +42,7 @@ def test_against_the_polynomials(lmax: int, n: int, isa: str, on_threads, poison
 def test_jet_against_autograd(normalize: bool, isa: str, on_threads) -> None:
     for dtype in (torch.float64, torch.float32):
         x = points(19, dtype)
-        got = on_threads(lambda: ops.spherical_harmonics_jet(x, 4, 1, normalize, 2))  # noqa: B023
+        got = on_threads(lambda: ops.spherical_harmonics_jet(x, 4, 1, normalize, 2))
         want = sph_ref.spherical_harmonics_jet(x.double(), 4, 1, normalize, 2)
         for a, b in zip(got, want, strict=True):
             assert_close(a, b, dtype, terms=200, magnitude=float(b.abs().max()))
@@ -79,7 +79,7 @@ def test_rotation_and_reflection() -> None:
 def test_norms() -> None:
     x = points(5)
     for l in (0, 1, 3, 12):
-        size = lambda n: spherical_harmonics(l, x, True, n).square().sum(1)  # noqa: B023
+        size = lambda n: spherical_harmonics(l, x, True, n).square().sum(1)
         assert torch.allclose(size("norm"), torch.ones(5, dtype=torch.float64))
         assert torch.allclose(size("component"), torch.full((5,), 2.0 * l + 1, dtype=torch.float64))
     assert torch.allclose(spherical_harmonics(1, x, False, "norm"), x)

@@ -56,7 +56,7 @@ def test_equivariance_improves_with_resolution() -> None:
     x = 2 * rand(6, 9, 4)
     errors = []
     for n in (4, 8, 16, 32):
-        f = lambda t: so2.s2_activation(t, lmax, resolution=(n, 2 * n))  # noqa: B023
+        f = lambda t: so2.s2_activation(t, lmax, resolution=(n, 2 * n))
         errors.append(float((f(D @ x) - D @ f(x)).abs().max()))
     assert errors[0] > errors[1] > errors[2] > errors[3] and errors[3] < 1e-8
     square = lambda t: so2.s2_activation(t, lmax, act=torch.square)

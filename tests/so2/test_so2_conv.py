@@ -33,10 +33,10 @@ def test_raw_values(isa: str, dtype: torch.dtype, three: bool, poison: None, on_
         w = rand(numel(*shape), dtype=dtype)
         x, g = rand(E, n * Cin, seed=1, dtype=dtype), rand(E, extra + n * Cout, seed=2, dtype=dtype)
         for bias in (None, rand(extra + (L + 1) * Cout, dtype=dtype)):
-            got = on_threads(lambda: ops.so2_conv(x, w, bias, *shape, False, three))  # noqa: B023
+            got = on_threads(lambda: ops.so2_conv(x, w, bias, *shape, False, three))
             want = ref.so2_conv(x.double(), w.double(), None if bias is None else bias.double(), *shape, False, three)
             assert_close(got, want, dtype, terms=3 * (L + 1) * Cin, magnitude=2, what=(shape, E))
-        got = on_threads(lambda: ops.so2_conv(g, w, None, *shape, True, three))  # noqa: B023
+        got = on_threads(lambda: ops.so2_conv(g, w, None, *shape, True, three))
         assert_close(
             got,
             ref.so2_conv(g.double(), w.double(), None, *shape, True, three),
@@ -44,7 +44,7 @@ def test_raw_values(isa: str, dtype: torch.dtype, three: bool, poison: None, on_
             terms=3 * (L + 1) * (Cout + extra),
             magnitude=2,
         )
-        got = on_threads(lambda: ops.so2_conv_wgrad(x, g, *shape))  # noqa: B023
+        got = on_threads(lambda: ops.so2_conv_wgrad(x, g, *shape))
         assert_close(got, ref.so2_conv_wgrad(x.double(), g.double(), *shape), dtype, terms=2 * E + 1, magnitude=2)
 
 

@@ -95,7 +95,7 @@ def test_channels_and_dtypes(layout: str, C: int, isa: str, on_threads, poison) 
         x, w, element = operands(plan, 13, C, dtype=dtype)
         want = dense(plan, x.double(), w.double(), element)
         turned = x if layout == "mul_ir" else x.transpose(1, 2)
-        got = on_threads(lambda: symmetric_contraction(turned, w, element.to(itype), plan, layout))  # noqa: B023
+        got = on_threads(lambda: symmetric_contraction(turned, w, element.to(itype), plan, layout))
         assert_close(got if layout == "mul_ir" else got.transpose(1, 2), want, dtype, terms=1000, magnitude=4.0)
 
 
@@ -124,7 +124,7 @@ def test_every_order_against_the_reference(order: int, last: bool, isa: str, on_
             wide = (t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in known)
             expected = symmetric_contraction_ref.symmetric_contraction(*wide, True, True, True)
             for wants in ((True, True, True), (True, False, False), (False, True, False), (False, False, True)):
-                got = on_threads(lambda: ops.symmetric_contraction(*known, *wants))  # noqa: B023
+                got = on_threads(lambda: ops.symmetric_contraction(*known, *wants))
                 for a, b, wanted in zip(got, expected, wants, strict=True):
                     assert_close(a, b if wanted else b.new_empty(0), dtype, terms=4000, magnitude=30.0)
                 if order == 0:

@@ -68,7 +68,7 @@ def test_against_dense_tables(mul: int, isa: str, on_threads, poison) -> None:
     product = channelwise(irreps)
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         x, y, w = operands(product, graph, dtype)
-        got = on_threads(lambda: tp_conv(graph, x, y, w, product))  # noqa: B023
+        got = on_threads(lambda: tp_conv(graph, x, y, w, product))
         want = oracle(product, graph, x.double(), y.double(), w.double())
         assert_close(got, want, dtype, terms=400, magnitude=4.0)
         got = product(x[graph.edge_index()[0].long()], y, w)
@@ -93,13 +93,13 @@ def test_operators_against_the_reference(layout: str, weighted: bool, isa: str, 
         w = w if weighted else None
         g = torch.randn(rows, product.irreps_out.dim, generator=torch.Generator().manual_seed(2)).to(dtype)
         for args in ((x, y, w, *s, *plan, False), (g, y, w, *reverse(s), *plan, True)):
-            got = on_threads(lambda: ops.tp_conv(*args))  # noqa: B023
+            got = on_threads(lambda: ops.tp_conv(*args))
             want = tp_ref.tp_conv(*(t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in args))
             assert_close(got, want, dtype, terms=400, magnitude=4.0)
         wants = [(True, weighted), (True, False), *([(False, True)] if weighted else [])]
         for want_y, want_w in wants:
             args = (x, g, y, w, *s, *plan, want_y, want_w)
-            got = on_threads(lambda: ops.tp_conv_edge(*args))  # noqa: B023
+            got = on_threads(lambda: ops.tp_conv_edge(*args))
             want = tp_ref.tp_conv_edge(*(t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in args))
             for a, b in zip(got, want, strict=True):
                 assert_close(a, b, dtype, terms=2000, magnitude=4.0)

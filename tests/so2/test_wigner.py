@@ -28,7 +28,7 @@ def test_wigner_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -
         vec = directions(E, seed=L).to(dtype)
         for gamma in (None, rand(E, dtype=dtype)):
             expected = ref.so2_wigner(vec.double(), None if gamma is None else gamma.double(), L, M)
-            got = on_threads(lambda: ops.so2_wigner(vec, gamma, L, M))  # noqa: B023
+            got = on_threads(lambda: ops.so2_wigner(vec, gamma, L, M))
             assert_close(got, expected, dtype, terms=4 if dtype == torch.float32 else 64, what=(L, M, E))
 
 
@@ -122,7 +122,7 @@ def test_rotations_and_generators(isa: str, dtype: torch.dtype, C: int, poison: 
         for op, args in calls.items():
             m = -1 if op.startswith("so3") else M
             expected = getattr(ref, op)(*(t.double() for t in args), L, m)
-            got = on_threads(lambda: getattr(ops, op)(*args, L, m))  # noqa: B023
+            got = on_threads(lambda: getattr(ops, op)(*args, L, m))
             assert_close(got, expected, dtype, terms=S * C * 8 if "torque" in op else S + C, magnitude=4, what=(op, L, M, C))
         for op, args in {"so3_turn": (D2, v), "so3_torque": (D2, D)}.items():
             expected = getattr(ref, op)(*(t.double() for t in args), L, M)
@@ -134,7 +134,7 @@ def test_rotation_derivatives() -> None:
     D = rand(E, ref.packed_size(L, M)).requires_grad_()
     x, z = rand(E, 9, C).requires_grad_(), rand(E, 7, C).requires_grad_()
     for fn, t in ((so2.rotate, x), (so2.rotate_back, z)):
-        assert gradcheck(lambda t, D: fn(t, D, L, M), (t, D)) and gradgradcheck(lambda t, D: fn(t, D, L, M), (t, D))  # noqa: B023
+        assert gradcheck(lambda t, D: fn(t, D, L, M), (t, D)) and gradgradcheck(lambda t, D: fn(t, D, L, M), (t, D))
 
 
 def test_rotate_back_undoes_rotate_and_its_gradient_is_none() -> None:

@@ -81,10 +81,10 @@ def test_values_and_gradients(isa: str, score: str, dtype: torch.dtype, poison: 
         s = to_csr(COO, N, INTEGERS[n % 2])
         back = with_reverse((*s, None, None, None), M)[3:]
         tail = code, 0.2, 0.25
-        out, lse = on_threads(lambda: raw(*operands, *s, None, None, None, *tail))  # noqa: B023
+        out, lse = on_threads(lambda: raw(*operands, *s, None, None, None, *tail))
         assert_close(out, want, dtype, terms=200, magnitude=3.0, what=(H, K, D))
         exact = want.to(dtype)  # what the backward is given
-        found = on_threads(lambda: raw_bwd(*operands, exact, lse, grad, *s, *back, *tail))  # noqa: B023
+        found = on_threads(lambda: raw_bwd(*operands, exact, lse, grad, *s, *back, *tail))
         for name, got, expected in zip(("key", "query", "value", "edge", "att"), found, wanted, strict=True):
             if expected is None:
                 continue
@@ -145,12 +145,12 @@ def test_blocks_of_heads(isa: str, score: str, poison: None, on_threads) -> None
             back, tail = with_reverse((*s, None, None, None), M)[3:], (code, 0.2, 0.25)
             blocks = list(key_blocks), list(value_blocks)
             want, lse = raw(*operands, *s, None, None, None, *tail)
-            out, got_lse = on_threads(lambda: raw(*moved, *s, None, None, None, *tail, *blocks))  # noqa: B023
+            out, got_lse = on_threads(lambda: raw(*moved, *s, None, None, None, *tail, *blocks))
             assert_close(out, in_blocks(want, value_blocks), dtype, terms=200, magnitude=3.0)
             assert_close(got_lse, lse, terms=200, magnitude=3.0)
             wanted = raw_bwd(*operands, want, lse, grad, *s, *back, *tail)
             grads = in_blocks(want, value_blocks), lse, in_blocks(grad, value_blocks)
-            found = on_threads(lambda: raw_bwd(*moved, *grads, *s, *back, *tail, *blocks))  # noqa: B023
+            found = on_threads(lambda: raw_bwd(*moved, *grads, *s, *back, *tail, *blocks))
             order = key_blocks, key_blocks, value_blocks, ()
             for a, b, o in zip(found, wanted, order, strict=False):
                 assert_close(a, turn(b, o), dtype, terms=400, magnitude=1 + float(b.abs().max()))

@@ -43,10 +43,10 @@ def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> N
         x, g = values(M, q, f, dtype=dtype, seed=1), values(N, p, f, dtype=dtype, seed=2)
         for e in (eid, None):
             s = (rowptr, col, e, *NONE)
-            out = on_threads(lambda: ops.block_spmm(x, m, None, *s, alpha, transpose))  # noqa: B023
+            out = on_threads(lambda: ops.block_spmm(x, m, None, *s, alpha, transpose))
             want = ref.block_spmm(*wide(x, m), None, *s, alpha, transpose)
             assert_close(out, want, dtype, terms=60 * q, what=(p, q, f))
-            out = on_threads(lambda: ops.block_sddmm(g, x, *s, E, alpha, transpose))  # noqa: B023
+            out = on_threads(lambda: ops.block_sddmm(g, x, *s, E, alpha, transpose))
             want = ref.block_sddmm(*wide(g, x), *s, E, alpha, transpose)
             assert_close(out, want, dtype, terms=4 * f, what=(p, q, f))
 
@@ -60,7 +60,7 @@ def test_diagonal_blocks_and_rows_of_positions(isa: str, dtype: torch.dtype, poi
         for transpose in (False, True):
             args = (x, m, diag, rowptr, col, eid, *NONE, -1.0, transpose)
             want = ref.block_spmm(*wide(x, m, diag), *args[3:])
-            assert_close(on_threads(lambda: ops.block_spmm(*args)), want, dtype, terms=60 * p)  # noqa: B023
+            assert_close(on_threads(lambda: ops.block_spmm(*args)), want, dtype, terms=60 * p)
         edge = values(E, p, f, dtype=dtype, seed=3)
         args = (edge, m, None, rowptr, None, None, *NONE, 1.0, False)
         assert_close(ops.block_spmm(*args), ref.block_spmm(*wide(edge, m), *args[2:]), dtype, terms=60 * p)
@@ -75,7 +75,7 @@ def test_small_products(isa: str, dtype: torch.dtype, poison: None, on_threads) 
             a = values(E, *((r, p) if ta else (p, r)), dtype=dtype)
             b = values(E, *((q, r) if tb else (r, q)), dtype=dtype, seed=1)
             args = (pair.to(INTEGERS[n % 2]), pa, pb, ta, tb)
-            out = on_threads(lambda: ops.block_matmul(a, b, *args))  # noqa: B023
+            out = on_threads(lambda: ops.block_matmul(a, b, *args))
             assert_close(out, ref.block_matmul(*wide(a, b), *args), dtype, terms=4 * r, what=(p, r, q, code))
 
 
@@ -206,7 +206,7 @@ def test_many_rows_and_a_hub(isa: str, poison: None, on_threads) -> None:
         m, x, g = values(edges, p, p), values(50, p, f, seed=1), values(700, p, f, seed=2)
         s = (rowptr, col, eid, *NONE)
         for dtype in (torch.float32, torch.float64):
-            out = on_threads(lambda: ops.block_spmm(x.to(dtype), m.to(dtype), None, *s, 1.0, False))  # noqa: B023
+            out = on_threads(lambda: ops.block_spmm(x.to(dtype), m.to(dtype), None, *s, 1.0, False))
             assert_close(out, ref.block_spmm(x, m, None, *s, 1.0, False), dtype, terms=2500 * p)
-            out = on_threads(lambda: ops.block_sddmm(g.to(dtype), x.to(dtype), *s, edges, 1.0, False))  # noqa: B023
+            out = on_threads(lambda: ops.block_sddmm(g.to(dtype), x.to(dtype), *s, edges, 1.0, False))
             assert_close(out, ref.block_sddmm(g, x, *s, edges, 1.0, False), dtype, terms=4 * f)

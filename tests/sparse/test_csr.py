@@ -56,7 +56,7 @@ def test_csr_transpose(isa: str, edges: int, groups: int, dtype: torch.dtype, pe
     for part in range(rows if edges <= 100 else 0):
         span = slice(int(rowptr[part]), int(rowptr[part + 1]))
         edge = torch.arange(edges).to(dtype) if eid is None else eid
-        of = lambda c, e: sorted(zip(c[span].tolist(), e[span].tolist(), strict=True))  # noqa: B023
+        of = lambda c, e: sorted(zip(c[span].tolist(), e[span].tolist(), strict=True))
         assert of(back[1], back[2]) == of(col, edge)
 
 

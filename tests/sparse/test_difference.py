@@ -36,10 +36,10 @@ def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> N
                 s = (rowptr, col, eid if (n + i) % 2 else None, *NONE)
                 weight, h, g = (w, None)[(n + i) % 2], (hu, None)[i % 2], (hv, None)[odd]
                 what, size = (F, power, odd), 6.0 ** max(power, 0) * 4
-                out = on_threads(lambda: ops.difference_rows(x, y, weight, h, *s, power, odd))  # noqa: B023
+                out = on_threads(lambda: ops.difference_rows(x, y, weight, h, *s, power, odd))
                 want = ref.difference_rows(*wide(x, y, weight, h), *s, power, odd)
                 assert_close(out, want, dtype, terms=60, magnitude=size, what=what)
-                out = on_threads(lambda: ops.difference_edges(x, y, g, h, *s, E, power, odd))  # noqa: B023
+                out = on_threads(lambda: ops.difference_edges(x, y, g, h, *s, E, power, odd))
                 want = ref.difference_edges(*wide(x, y, g, h), *s, E, power, odd)
                 assert_close(out, want, dtype, terms=2 * F, magnitude=size, what=what)
 
@@ -216,7 +216,7 @@ def test_many_rows_and_a_hub(isa: str, poison: None, on_threads) -> None:
     for power, odd in ((1.0, True), (1.5, False)):
         for dtype in (torch.float32, torch.float64):
             a, b, c = x.to(dtype), y.to(dtype), w.to(dtype)
-            out = on_threads(lambda: ops.difference_rows(a, b, c, None, *s, power, odd))  # noqa: B023
+            out = on_threads(lambda: ops.difference_rows(a, b, c, None, *s, power, odd))
             assert_close(out, ref.difference_rows(x, y, w, None, *s, power, odd), dtype, terms=2500, magnitude=6.0)
-            out = on_threads(lambda: ops.difference_edges(a, b, None, None, *s, edges, power, odd))  # noqa: B023
+            out = on_threads(lambda: ops.difference_edges(a, b, None, None, *s, edges, power, odd))
             assert_close(out, ref.difference_edges(x, y, None, None, *s, edges, power, odd), dtype, terms=280, magnitude=6.0)

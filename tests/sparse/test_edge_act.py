@@ -67,10 +67,10 @@ def test_values_and_gradients(isa: str, activation: str, dtype: torch.dtype, poi
         s = to_csr(COO, N, INTEGERS[n % 2])
         back = with_reverse((*s, None, None, None), M)[3:]
         act = C.EDGE_ACTS[activation]
-        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3, n % 2 == 1))  # noqa: B023
+        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3, n % 2 == 1))
         assert_close(out, want, dtype, terms=60, magnitude=6.0, what=width)
         assert slopes.numel() == (N * width if n % 2 else 0)
-        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3, True))  # noqa: B023
+        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, act, 0.3, True))
         found = *found[:4], found[4].to(dtype), (found[5] if operands[5] is None else found[5].sum(0)).to(dtype)
         for name, operand, got in zip(("x", "y", "edge", "value", "scalar", "direction"), operands, found, strict=True):
             if operand is None:
@@ -99,9 +99,9 @@ def test_hub_rows_and_sources(isa: str, dtype: torch.dtype, poison: None, on_thr
         wanted = iter(torch.autograd.grad(want, [t for t in leaves if t is not None], grad.double()))
         s = to_csr(coo, rows, INTEGERS[n % 2])
         back = with_reverse((*s, None, None, None), sources)[3:]
-        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, C.EDGE_ACTS["silu"], 0.0, n != 1))  # noqa: B023
+        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, C.EDGE_ACTS["silu"], 0.0, n != 1))
         assert_close(out, want, dtype, terms=edges, magnitude=6.0, what=n)
-        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, C.EDGE_ACTS["silu"], 0.0, True))  # noqa: B023
+        found = on_threads(lambda: raw_bwd(*operands, grad, *s, *back, C.EDGE_ACTS["silu"], 0.0, True))
         found = *found[:4], found[4].to(dtype), (found[5] if operands[5] is None else found[5].sum(0)).to(dtype)
         for name, operand, got in zip(("x", "y", "edge", "value", "scalar", "direction"), operands, found, strict=True):
             if operand is not None:
@@ -119,7 +119,7 @@ def test_sums_of_slopes(isa: str, activation: str, on_threads) -> None:
         operands = x, y, None, value if gated else None, None, None
         s, act, grad = to_csr(COO, N), C.EDGE_ACTS[activation], randn(N, width, seed=9, dtype=dtype)
         back = with_reverse((*s, None, None, None), M)[3:]
-        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3, True))  # noqa: B023
+        out, slopes = on_threads(lambda: raw(*operands, *s, None, None, None, act, 0.3, True))
         leaves = [None if t is None else t.double().requires_grad_() for t in operands]
         want = dense(*leaves, activation)
         assert_close(out, want, dtype, terms=60, magnitude=6.0)

@@ -42,7 +42,7 @@ def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> N
         for name, args, terms in (
             ("edge_matmul", (x, h, w), 20 * K * I), ("edge_matmul_hgrad", (x, y, w), I * O), ("edge_matmul_wgrad", (x, h, y), E),
         ):  # fmt: skip
-            out = on_threads(lambda: getattr(ops, name)(*args, *s))  # noqa: B023
+            out = on_threads(lambda: getattr(ops, name)(*args, *s))
             want = getattr(ref, name)(*(t.double() for t in args), *s)
             assert_close(out, want, dtype, terms=terms, magnitude=4.0, what=(name, K, I, O))
 

@@ -67,10 +67,10 @@ def test_spmm(reduce: str, dtype: torch.dtype) -> None:
         kind = MESSAGES[n % 6]
         fe = ((F,), (1,))[n // 6 % 2]
         x, e = values(NUM_SRC, F, dtype=dtype), values(EDGES, *fe, dtype=dtype, seed=1)
-        fn = lambda x, e: spmm(graph(x.device.type), x, e, kind, reduce)  # noqa: B023
+        fn = lambda x, e: spmm(graph(x.device.type), x, e, kind, reduce)
         if kind.startswith("copy"):
             lone = x if kind == "copy_u" else values(EDGES, F, dtype=dtype)
-            fn = lambda t: spmm(graph(t.device.type), *((t, None) if kind == "copy_u" else (None, t)), kind, reduce)  # noqa: B023
+            fn = lambda t: spmm(graph(t.device.type), *((t, None) if kind == "copy_u" else (None, t)), kind, reduce)
             both(fn, lone, what=(kind, F))
         else:
             both(fn, x, e, what=(kind, F))
@@ -100,10 +100,10 @@ def test_winners(reduce: str) -> None:
             for skip_nan in (False, True):
                 if dtype.is_floating_point:
                     src[::7] = float("nan")
-                fn = lambda d: segment_reduce(src.to(d), ptr.to(d), reduce, return_arg=True, skip_nan=skip_nan)  # noqa: B023
+                fn = lambda d: segment_reduce(src.to(d), ptr.to(d), reduce, return_arg=True, skip_nan=skip_nan)
                 for a, b in zip(fn(DEVICE), fn("cpu"), strict=True):
                     assert_same(a.cpu(), b, (dtype, F, skip_nan))
-                fn = lambda d: scatter_reduce(src.to(d), COO[1].to(d), NUM_DST, reduce, return_arg=True, skip_nan=skip_nan)  # noqa: B023
+                fn = lambda d: scatter_reduce(src.to(d), COO[1].to(d), NUM_DST, reduce, return_arg=True, skip_nan=skip_nan)
                 for a, b in zip(fn(DEVICE), fn("cpu"), strict=True):
                     assert_same(a.cpu(), b, (dtype, F, skip_nan))
 
@@ -116,9 +116,9 @@ def test_sddmm(op: str, dtype: torch.dtype) -> None:
         lt, rt = "uve"[n % 3], "vue"[n // 3 % 3]
         lhs, rhs = values(rows[lt], F, dtype=dtype), values(rows[rt], F, dtype=dtype, seed=1)
         if op == "copy":
-            both(lambda a: sddmm(graph(a.device.type), a, None, op, lt), lhs, what=F)  # noqa: B023
+            both(lambda a: sddmm(graph(a.device.type), a, None, op, lt), lhs, what=F)
         else:
-            both(lambda a, b: sddmm(graph(a.device.type), a, b, op, lt, rt), lhs, rhs, terms=F + 64, what=(lt, rt, F))  # noqa: B023
+            both(lambda a, b: sddmm(graph(a.device.type), a, b, op, lt, rt), lhs, rhs, terms=F + 64, what=(lt, rt, F))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -126,8 +126,8 @@ def test_softmax_and_gather(dtype: torch.dtype) -> None:
     ptr = to_csr(COO, NUM_DST)[0]
     for F in FEATURES:
         for log in (False, True):
-            both(lambda s: segment_softmax(s, ptr.to(s.device), log=log), values(EDGES, F, dtype=dtype), what=F)  # noqa: B023
-            both(lambda s: scatter_softmax(s, COO[1].to(s.device), log=log), values(EDGES, F, dtype=dtype), what=F)  # noqa: B023
+            both(lambda s: segment_softmax(s, ptr.to(s.device), log=log), values(EDGES, F, dtype=dtype), what=F)
+            both(lambda s: scatter_softmax(s, COO[1].to(s.device), log=log), values(EDGES, F, dtype=dtype), what=F)
         both(lambda s: segment_gather(s, ptr.to(s.device)), values(NUM_DST, F, dtype=dtype), what=F)
 
 
@@ -140,9 +140,9 @@ def test_scatter_and_segment(reduce: str, dtype: torch.dtype) -> None:
     make = values if dtype.is_floating_point else small_integers
     for shape, dim in [((EDGES,), 0), ((EDGES, 3), 0), ((EDGES, 64), 0), ((2, EDGES, 17), 1)]:
         src = make(*shape, dtype=dtype)
-        both(lambda s: segment_reduce(s, ptr.to(s.device), reduce, dim), src, what=shape)  # noqa: B023
-        both(lambda s: scatter_reduce(s, COO[1].to(s.device), NUM_DST, reduce, dim), src, what=shape)  # noqa: B023
-        both(lambda s: scatter_reduce(s, ScatterPlan(COO[1].to(s.device), NUM_DST), None, reduce, dim), src, what=shape)  # noqa: B023
+        both(lambda s: segment_reduce(s, ptr.to(s.device), reduce, dim), src, what=shape)
+        both(lambda s: scatter_reduce(s, COO[1].to(s.device), NUM_DST, reduce, dim), src, what=shape)
+        both(lambda s: scatter_reduce(s, ScatterPlan(COO[1].to(s.device), NUM_DST), None, reduce, dim), src, what=shape)
 
 
 @pytest.mark.parametrize("edges", [0, 1, 5000, 300_000])

@@ -145,7 +145,7 @@ def test_special_values_of_a_hub(isa: str, on_threads) -> None:
     for at in (0, 255, 700, size - 1):
         m = short(size, 3, dtype=torch.float32)
         m[at] = torch.tensor([float("nan"), float("inf"), float("-inf")])
-        got = on_threads(lambda: segment_multi_aggregate(m, indptr, ("sum", "mean", "min", "max", "var")))  # noqa: B023
+        got = on_threads(lambda: segment_multi_aggregate(m, indptr, ("sum", "mean", "min", "max", "var")))
         want = torch.stack([m.sum(0), m.mean(0), m.amin(0), m.amax(0), m.new_full((3,), float("nan"))])
         special = ~want.isfinite()
         torch.testing.assert_close(got.reshape(5, 3)[special], want[special], equal_nan=True)

@@ -46,9 +46,9 @@ def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> N
         for weight, g in ((None, None), (WEIGHT.to(dtype), None), (None, gate), (WEIGHT.to(dtype), gate)):
             scale = 0.2 if weight is None else 1.0
             r = recur * scale
-            got = on_threads(lambda: raw(x, weight, *s, alpha, r, dot, g))  # noqa: B023
+            got = on_threads(lambda: raw(x, weight, *s, alpha, r, dot, g))
             want = poly_ref.poly_filter(wide(x), wide(weight), *s, wide(alpha), wide(r), wide(dot), wide(g))
-            back = on_threads(lambda: raw_bwd(grad, x, weight, *s, alpha, r, g, weight is not None))  # noqa: B023
+            back = on_threads(lambda: raw_bwd(grad, x, weight, *s, alpha, r, g, weight is not None))
             wanted = poly_ref.poly_filter_bwd(
                 wide(grad), wide(x), wide(weight), *s, wide(alpha), wide(r), wide(g), weight is not None
             )

@@ -76,7 +76,7 @@ def test_raw_values(isa: str, mul: str, reduce: str, poison: None, on_threads) -
         weight = weight if n % 2 else None
         mask = MASK if n % 4 > 1 else None
         args = (x, rel, weight, mask, *g.structure, C.REL_MULS[mul], C.REL_REDUCES[reduce], 0.25)
-        out, arg, rest = on_threads(lambda: raw(*args))  # noqa: B023
+        out, arg, rest = on_threads(lambda: raw(*args))
         wide = [None if t is None else t.double() for t in args[:3]]
         want, winners, _ = rspmm_ref.relational_spmm(*wide, *args[3:])
         assert_close(out, want, dtype, terms=32, magnitude=8.0, what=(mul, reduce, D))
@@ -84,7 +84,7 @@ def test_raw_values(isa: str, mul: str, reduce: str, poison: None, on_threads) -
         if exact:
             assert_same(arg, winners)
         grad = values(*out.shape, dtype=dtype, seed=3)
-        got = on_threads(lambda: raw_bwd(grad, x, rel, weight, mask, out, arg, rest, *args[4:-1], 7))  # noqa: B023
+        got = on_threads(lambda: raw_bwd(grad, x, rel, weight, mask, out, arg, rest, *args[4:-1], 7))
         if reduce in ("min", "max", "pna", "logsumexp") and not exact:
             continue  # winners and results rounded to the dtype: compared through float64 above
         back = rspmm_ref.relational_spmm_bwd(grad.double(), *wide, mask, None, None, None, *args[4:-1], 7)
@@ -111,7 +111,7 @@ def test_hub_row(isa: str, reduce: str, dtype: torch.dtype, poison: None, on_thr
             x, rel = make(*batch, nodes, D, seed=1), None if mul == "copy" else make(*batch, R, D, seed=2)
             weight = make(edges, seed=3) if D != 16 else None
             args = (x, rel, weight, mask, *g.structure, C.REL_MULS[mul], C.REL_REDUCES[reduce], 0.25)
-            out, arg, _ = on_threads(lambda: raw(*args))  # noqa: B023
+            out, arg, _ = on_threads(lambda: raw(*args))
             wide = [None if t is None else t.double() for t in args[:3]]
             want, winners, _ = rspmm_ref.relational_spmm(*wide, *args[3:])
             assert_close(out, want, dtype, terms=500, magnitude=50.0 if reduce == "pna" else 8.0, what=(mul, n))
@@ -303,7 +303,7 @@ def test_no_messages_are_saved() -> None:
     rel, x, weight = (t.requires_grad_() for t in operands(8))
     for reduce, extra in (("sum", []), ("max", [N * 8]), ("pna", [4 * N * 8, 2 * N * 8]), ("logsumexp", [N * 8])):
         saved: list[int] = []
-        with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):  # noqa: B023
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t.numel()), t)[1], lambda t: t):
             out, *_ = torch.ops.structops.relational_spmm(x, rel, weight, None, *graph().structure, 0, C.REL_REDUCES[reduce], 0.0)
         assert max(saved) <= max([E, N * 8, *extra]), reduce
         assert out.requires_grad

@@ -49,7 +49,7 @@ def test_raw_elementwise(isa: str, op: int, dtype: torch.dtype, poison: None, on
             lhs, rhs = values(ROWS[lt], Fl, dtype=dtype), values(ROWS[rt], Fr, dtype=dtype, seed=1)
             s = (rowptr, col, eid if k % 2 else None)
             expected = expectation(lt, rt, Fl, Fr, op, F, 1, k % 2 == 1, False, dtype.itemsize == 2)
-            out = on_threads(lambda: call(raw, lhs, rhs, s, op, lt, rt, F, 1))  # noqa: B023
+            out = on_threads(lambda: call(raw, lhs, rhs, s, op, lt, rt, F, 1))
             assert_close(out, expected, dtype, what=(lt, rt, F))
 
 
@@ -65,7 +65,7 @@ def test_raw_dot(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None
             for bcast in (None, swapped):
                 for op in (C.EDGE_MUL, C.EDGE_SUB):
                     expected = expectation(lt, rt, Fo * R, Fo * R, op, Fo, R, True, bcast is not None, dtype.itemsize == 2)
-                    out = on_threads(lambda: call(raw, lhs, rhs, s, op, lt, rt, Fo, R, bcast))  # noqa: B023
+                    out = on_threads(lambda: call(raw, lhs, rhs, s, op, lt, rt, Fo, R, bcast))
                     assert_close(out, expected, dtype, terms=R, magnitude=2.0, what=(R, Fo, op, bcast is None))
 
 
@@ -87,7 +87,7 @@ def test_hub_rows(isa: str, on_threads) -> None:
     s = to_csr(coo, 12, torch.int32)
     for dtype, F in ((torch.float32, 20), (torch.float64, 1), (torch.bfloat16, 8)):
         lhs, rhs = values(40, F, dtype=dtype), values(12, F, dtype=dtype, seed=1)
-        out = on_threads(lambda: raw(lhs, rhs, *s, None, None, None, None, C.EDGE_MUL, 0, 1, coo.shape[1], 1, F))  # noqa: B023
+        out = on_threads(lambda: raw(lhs, rhs, *s, None, None, None, None, C.EDGE_MUL, 0, 1, coo.shape[1], 1, F))
         expected = (lhs.double()[coo[0]] * rhs.double()[coo[1]]).sum(1, keepdim=True)
         assert_close(out, expected, dtype, terms=F, magnitude=2.0)
 
@@ -156,7 +156,7 @@ def test_gradcheck(op: str) -> None:
     graph, _ = small()
     for lt, rt in (("u", "v"), ("e", "u"), ("v", "v")):
         inputs = tuple(t for t in leaves(lt, rt, (2, 3), (2, 1), op) if t is not None)
-        fn = lambda *a: sddmm(graph, a[0], a[1] if len(a) > 1 else None, op, lt, rt)  # noqa: B023
+        fn = lambda *a: sddmm(graph, a[0], a[1] if len(a) > 1 else None, op, lt, rt)
         assert gradcheck(fn, inputs, fast_mode=True)
         assert gradgradcheck(fn, inputs, fast_mode=True)
 

@@ -31,7 +31,7 @@ def test_values(isa: str, reduce: str, dtype: torch.dtype, poison: None, on_thre
     for shape, dim in [((E,), 0), ((E, 1), 0), ((E, 5), 0), ((E, 64), 0), ((2, E), 1), ((3, E, 17), 1), ((E, 2, 3), 0), ((2, 3, E, 5), 2), ((2, 3, E), -1)]:
         src = values(*shape, dtype=dtype)
         for indptr in (INDPTR, INDPTR.int()):
-            out = on_threads(lambda: segment_reduce(src, indptr, reduce, dim))  # noqa: B023
+            out = on_threads(lambda: segment_reduce(src, indptr, reduce, dim))
             magnitude = oracle(src.double(), INDPTR, reduce, dim).abs().nan_to_num(0, 0, 0) if reduce == "prod" else 1.5
             assert_close(
                 out, oracle(src.double(), INDPTR, reduce, dim), dtype, terms=terms(dim % src.dim(), src.dim()),
@@ -136,8 +136,8 @@ def two_orders(fn, src: Tensor) -> list[Tensor]:
 def test_gradients(reduce: str, poison: None) -> None:
     for shape, dim in [((E,), 0), ((E, 4), 0), ((2, E, 3), 1), ((E, 2, 2), 0)]:
         src = values(*shape).requires_grad_()
-        got = two_orders(lambda s: segment_reduce(s, INDPTR, reduce, dim), src)  # noqa: B023
-        want = two_orders(lambda s: oracle(s, INDPTR, reduce, dim), src)  # noqa: B023
+        got = two_orders(lambda s: segment_reduce(s, INDPTR, reduce, dim), src)
+        want = two_orders(lambda s: oracle(s, INDPTR, reduce, dim), src)
         bulk = max(1.0, *(w.abs().max().item() for w in want))
         for a, b in zip(got, want, strict=True):
             assert_close(a, b, terms=1024, magnitude=bulk, what=shape)

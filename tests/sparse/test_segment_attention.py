@@ -61,10 +61,10 @@ def test_values_and_gradients(isa: str, dtype: torch.dtype, poison: None, on_thr
     for n, (H, K, D, biased) in enumerate([(4, 32, 32, False), (1, 1, 1, True), (3, 5, 70, True), (2, 33, 17, False)]):
         operands, grad, want, wanted = case(H, K, D, biased, dtype)
         tail = QPTR.to(INTEGERS[n % 2]), KPTR.to(INTEGERS[n % 2]), OFFSET if biased else None, 0.25
-        out, lse = on_threads(lambda: raw(*operands, *tail))  # noqa: B023
+        out, lse = on_threads(lambda: raw(*operands, *tail))
         assert_close(out, want, dtype, terms=200, magnitude=3.0, what=(H, K, D))
         exact = want.to(dtype)  # what the backward is given
-        found = on_threads(lambda: raw_bwd(*operands, exact, lse, grad, *tail))  # noqa: B023
+        found = on_threads(lambda: raw_bwd(*operands, exact, lse, grad, *tail))
         for name, got, expected in zip(("query", "key", "value", "bias"), found, wanted, strict=True):
             if expected is None:
                 assert got.numel() == 0

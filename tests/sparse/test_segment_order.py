@@ -29,11 +29,11 @@ def test_raw_positions(isa: str, dtype: torch.dtype, largest: bool, poison: None
         if dtype.is_floating_point:
             (src if src.dim() < 3 else src[1])[5] = float("nan")
         for k in (1, 4, 33, 60):
-            got = on_threads(lambda: raw(src, ptr, None, k, largest))  # noqa: B023
+            got = on_threads(lambda: raw(src, ptr, None, k, largest))
             assert_same(got, segment_order_ref.segment_order(src, ptr, None, k, largest), (shape, k))
         for k in (1, 2, 6):
             rank = torch.randint(-1, 45, (len(SIZES), k)).to(ptr.dtype)
-            got = on_threads(lambda: raw(src, ptr, rank, k, largest))  # noqa: B023
+            got = on_threads(lambda: raw(src, ptr, rank, k, largest))
             assert_same(got, segment_order_ref.segment_order(src, ptr, rank, k, largest), (shape, k, "rank"))
 
 
@@ -80,7 +80,7 @@ def test_gradients(poison: None) -> None:
         lambda s: segment_quantile(s, ptr, 0.4, "midpoint", fill_value=1.0),
     ):
         assert gradcheck(fn, (src,))
-        assert gradgradcheck(lambda s: fn(s) ** 2, (src,))  # noqa: B023
+        assert gradgradcheck(lambda s: fn(s) ** 2, (src,))
     (g,) = torch.autograd.grad(segment_topk(src, ptr, 3)[0].sum(), src)
     assert g.sum() == 12
 

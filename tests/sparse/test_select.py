@@ -25,9 +25,9 @@ def test_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> None:
     for n, (src_shape, idx_shape) in enumerate(shapes()):
         idx = torch.randint(-2, M + 2, idx_shape, generator=generator(n)).to(INTEGERS[n % 2])
         src = small_integers(*src_shape, dtype=dtype)
-        assert_same(on_threads(lambda: select(src, idx)), select_ref.select(src, idx), src_shape)  # noqa: B023
+        assert_same(on_threads(lambda: select(src, idx)), select_ref.select(src, idx), src_shape)
         grad = values(*idx_shape, dtype=dtype) if dtype.is_floating_point else small_integers(*idx_shape, dtype=dtype)
-        out = on_threads(lambda: select_bwd(grad, idx, M))  # noqa: B023
+        out = on_threads(lambda: select_bwd(grad, idx, M))
         if dtype.is_floating_point:
             assert_close(out, select_ref.select_bwd(grad.double(), idx, M), dtype, terms=N, magnitude=1.5, what=idx_shape)
         else:

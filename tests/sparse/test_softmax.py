@@ -56,9 +56,9 @@ def test_raw_values(isa: str, dtype: torch.dtype, log: bool, poison: None, on_th
         rowptr, _, eid = to_csr(COO, N, INTEGERS[n % 2])
         for e in (eid, None):
             src, grad, expected, held, back = expectation(shape, e is not None, log, dtype)
-            out = on_threads(lambda: raw(src, rowptr, e, log))  # noqa: B023
+            out = on_threads(lambda: raw(src, rowptr, e, log))
             assert_close(out, expected, dtype, terms=16, what=shape)
-            got = on_threads(lambda: raw_bwd(held, grad, rowptr, e, log))  # noqa: B023
+            got = on_threads(lambda: raw_bwd(held, grad, rowptr, e, log))
             assert_close(got, back, dtype, terms=32, magnitude=2.0, what=shape)
 
 
@@ -68,10 +68,10 @@ def test_hub_rows(isa: str, F: int, log: bool, on_threads) -> None:
     rowptr, eid, wide, wide_grad, expected, back = hub_case(F, log)
     for dtype in (torch.float32, torch.float64):
         src, grad = wide.to(dtype), wide_grad.to(dtype)
-        out = on_threads(lambda: raw(src, rowptr, eid, log))  # noqa: B023
+        out = on_threads(lambda: raw(src, rowptr, eid, log))
         scale = 1.0 if log else expected.max().item()
         assert_close(out, expected, dtype, terms=200, magnitude=scale)
-        got = on_threads(lambda: raw_bwd(out, grad, rowptr, eid, log))  # noqa: B023
+        got = on_threads(lambda: raw_bwd(out, grad, rowptr, eid, log))
         assert_close(got, back, dtype, terms=20_000, magnitude=scale)
 
 

@@ -104,7 +104,7 @@ def test_values(isa: str, reduce: str, dtype: torch.dtype, poison: None, on_thre
         x, e, bcast = inputs(message, mode, F, dtype)
         expected = expectation(message, mode, F, reduce, dtype.itemsize == 2)
         s = structure((torch.int32, torch.int64)[n % 2])
-        out, arg = on_threads(lambda: call(raw, x, e, s, message, reduce, bcast=bcast))  # noqa: B023
+        out, arg = on_threads(lambda: call(raw, x, e, s, message, reduce, bcast=bcast))
         assert arg.numel() == 0
         assert_close(out, expected, dtype, terms=2 * degrees(s), magnitude=3.0, what=(message, mode, F))
 
@@ -148,7 +148,7 @@ def test_ranks_and_batches(isa: str, reduce: str, rank: int, who: str, poison: N
             if message == "copy_e":
                 x = None
             expected = batched_expectation(rank, who, message, reduce)
-            out = on_threads(lambda: call(raw, x, e, s, message, reduce)[0])  # noqa: B023
+            out = on_threads(lambda: call(raw, x, e, s, message, reduce)[0])
             assert_close(out, expected, dtype, terms=2 * degrees(s, rank), magnitude=3.0, what=(message, dtype))
 
 
@@ -213,7 +213,7 @@ def test_args_and_ties(isa: str, dtype: torch.dtype, reduce: str, kind: str, poi
         s = structure(INTEGERS[n % 2], permuted=n % 3 != 0)
         x, e, bcast = operands(message, mode, F, dtype, small_integers)
         expected, where = exact_expectation(message, mode, F, reduce, kind, n % 3 != 0)
-        out, arg = on_threads(lambda: call(raw, x, e, s, message, reduce, bcast=bcast, arg=ARGS[kind]))  # noqa: B023
+        out, arg = on_threads(lambda: call(raw, x, e, s, message, reduce, bcast=bcast, arg=ARGS[kind]))
         assert_close(out, expected, dtype, what=(message, mode))
         assert_same(arg, where.to(arg.dtype), (message, mode))
         assert arg.dtype == s[0].dtype
@@ -311,7 +311,7 @@ def test_hub_winners(isa: str, reduce: str, skip_nan: bool, on_threads) -> None:
         if skip_nan:
             e[:, 0] = float("nan")
         m = e.double()[eid.long()]
-        out, arg = on_threads(lambda: call(raw, None, e, s, "copy_e", reduce, arg=C.ARG_POSITION, skip_nan=skip_nan))  # noqa: B023
+        out, arg = on_threads(lambda: call(raw, None, e, s, "copy_e", reduce, arg=C.ARG_POSITION, skip_nan=skip_nan))
         assert_close(out, reduce_rows(m, rowptr, reduce, skip_nan=skip_nan), dtype)
         assert_same(arg.long(), winners(m, rowptr, reduce == "max", coo.shape[1], skip_nan))
 
@@ -325,7 +325,7 @@ def test_sources_beyond_the_cache(isa: str, F: int, reduce: str, poison: None, o
     arg = C.ARG_SOURCE if reduce == "max" else C.ARG_NONE
     for message, e in (("copy_u", None), ("mul", w)):
         s = (rowptr, col, None)
-        out, won = on_threads(lambda: call(raw, x, e, s, message, reduce, arg=arg))  # noqa: B023
+        out, won = on_threads(lambda: call(raw, x, e, s, message, reduce, arg=arg))
         expected, winner = reference(x, e, s, message, reduce, arg=arg)
         assert_close(out, expected, torch.float32, terms=200, magnitude=1.5, what=message)
         assert_same(won, winner, message)

@@ -53,10 +53,10 @@ def test_raw_values(isa: str, dtype: torch.dtype, form: str, poison: None, on_th
         lists, x_rows, rows = lists_of(form, INTEGERS[n % 2], torch.float64 if dtype == torch.float64 else torch.float32)
         x, w, g = values(x_rows, K, dtype=dtype), values(R, K, O, dtype=dtype, seed=1), values(rows, O, dtype=dtype, seed=2)
         bias = values(R, O, dtype=dtype, seed=3) if form in ("segments", "rows") and n % 2 else None
-        out = on_threads(lambda: raw(x, w, bias, *lists, rows))  # noqa: B023
+        out = on_threads(lambda: raw(x, w, bias, *lists, rows))
         want = ref.typed_matmul(x.double(), w.double(), bias if bias is None else bias.double(), *lists, rows)
         assert_close(out, want, dtype, terms=60 * K, magnitude=2.0, what=(K, O))
-        back = on_threads(lambda: raw_wgrad(x, g, *lists, R))  # noqa: B023
+        back = on_threads(lambda: raw_wgrad(x, g, *lists, R))
         want = ref.typed_matmul_wgrad(x.double(), g.double(), *lists, R)
         assert_close(back, want, dtype, terms=E, magnitude=4.0, what=(K, O))
 
@@ -78,7 +78,7 @@ def test_large_types(isa: str, on_threads) -> None:
     assert edges.lists.blocks is not None and edges.lists.blocks.numel() > 4 and edges.lists.gptr is not None
     y = values(900, 20)
     for form in ("direct", "compact"):
-        out = on_threads(lambda: rgcn_aggregate(graph, y, edges, w, None, form))  # noqa: B023
+        out = on_threads(lambda: rgcn_aggregate(graph, y, edges, w, None, form))
         assert_close(out, by_edges(y, w, None, coo, kind, 800), terms=20_000, magnitude=3.0, what=form)
 
 

@@ -71,7 +71,7 @@ def test_reference(isa: str, dtype: torch.dtype, multiroot: bool, on_threads, po
         outside = torch.arange(31) > lengths[:, None]
         junk = s.masked_fill(outside[:, None] | outside[:, :, None] | torch.eye(31, dtype=torch.bool), float("nan"))
         junk[:, 0] = float("nan")
-        value, heads = on_threads(lambda: op("arborescence")(junk, lengths, multiroot))  # noqa: B023
+        value, heads = on_threads(lambda: op("arborescence")(junk, lengths, multiroot))
         want, _ = reference.arborescence(s.double(), lengths, multiroot)
         assert_close(value, want, torch.float64 if dtype == torch.float64 else torch.float32, terms=30, magnitude=8)
         flags = op("tree_check")(heads, lengths)
@@ -251,7 +251,7 @@ def test_max_marginals_by_trees(isa: str, dtype: torch.dtype, multiroot: bool, o
         outside = d > lengths[:, None]
         junk = s.masked_fill(outside[:, None] | outside[:, :, None] | torch.eye(N, dtype=torch.bool), float("nan"))
         junk[:, 0] = float("nan")
-        got = on_threads(lambda: op("arborescence_max_marginals")(junk, lengths, multiroot))  # noqa: B023
+        got = on_threads(lambda: op("arborescence_max_marginals")(junk, lengths, multiroot))
         want = by_trees(s.double(), lengths, multiroot)
         accumulator = torch.float64 if dtype == torch.float64 else torch.float32
         assert_close(got, want, accumulator, terms=4 * N, magnitude=100 if cyclic or rooted else 8)

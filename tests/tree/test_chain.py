@@ -80,12 +80,12 @@ def test_reference(isa: str, kind: str, K: int, dtype: torch.dtype, poison: None
         weight = torch.randn(4, dtype=torch.float64, generator=generator(seed)).to(chain_ref._accumulator(scores[0]))
         v = directions(scores, seed)
         what = (kind, K, T)
-        got = on_threads(lambda: ops.chain_logz(*scores, lengths), what)  # noqa: B023
+        got = on_threads(lambda: ops.chain_logz(*scores, lengths), what)
         assert_all_close((got,), (chain_ref.chain_logz(*scores, lengths),), dtype, what)
         for w in (None, weight):
-            got = on_threads(lambda: ops.chain_marginals(*scores, lengths, w), what)  # noqa: B023
+            got = on_threads(lambda: ops.chain_marginals(*scores, lengths, w), what)
             assert_all_close(got, chain_ref.chain_marginals(*scores, lengths, w), dtype, what)
-        got = on_threads(lambda: ops.chain_hvp(*scores, lengths, weight, *v), what)  # noqa: B023
+        got = on_threads(lambda: ops.chain_hvp(*scores, lengths, weight, *v), what)
         assert_all_close(got, chain_ref.chain_hvp(*scores, lengths, weight, *v), dtype, what)
 
 
@@ -94,12 +94,12 @@ def test_paths_of_the_reference(isa: str, kind: str, K: int, poison: None, on_th
     for seed, T in enumerate((1, 4, 17)):
         scores, lengths = chain(kind, K, B=4, N=5, T=T, seed=seed, forbid=0.1)
         for k in (1, 3):
-            value, tags = on_threads(lambda: ops.chain_best(*scores, lengths, k))  # noqa: B023
+            value, tags = on_threads(lambda: ops.chain_best(*scores, lengths, k))
             expected, expected_tags = chain_ref.chain_best(*scores, lengths, k)
             assert_close(value, expected, terms=32, magnitude=4.0)
             assert_same(tags, expected_tags)
         uniform = torch.rand(4, 4, 5 if max(K, 1) == 1 else 10, generator=generator(seed), dtype=torch.float64)
-        got = on_threads(lambda: ops.chain_sample(*scores, lengths, uniform))  # noqa: B023
+        got = on_threads(lambda: ops.chain_sample(*scores, lengths, uniform))
         assert_same(got, chain_ref.chain_sample(*scores, lengths, uniform))
 
 

@@ -28,7 +28,7 @@ def test_reference(isa: str, kind: str, K: int, dtype: torch.dtype, poison: None
         scores, lengths = chain(kind, K, B=4, N=5, T=T, dtype=dtype, seed=seed, scale=1.0, forbid=forbid)
         emit = scores[0].masked_fill((torch.arange(5) >= lengths[:, None])[..., None], float("nan"))
         given = (emit, *scores[1:4], *(scores[4:] if seed else (None, None)))
-        got = on_threads(lambda: op("chain_max_marginals")(*given, lengths))  # noqa: B023
+        got = on_threads(lambda: op("chain_max_marginals")(*given, lengths))
         want = chain_ref.chain_max_marginals(*given, lengths)
         assert got.shape == (4, 5, max(K, 1), T)
         assert_close(got, want.double(), got.dtype, terms=64, magnitude=4.0, what=(kind, K, T))

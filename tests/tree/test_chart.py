@@ -121,13 +121,13 @@ def test_sums(isa: str, kind: int, second: bool, dtype: torch.dtype, poison: Non
         wide = s.double(), None if t is None else t.double()
         for w in (None, weight.to(accumulator)):
             want = reference.chart_marginals(*wide, LENGTHS, None if w is None else w.double(), kind)
-            got = on_threads(lambda: op("chart_marginals")(s, t, LENGTHS, w, kind))  # noqa: B023
+            got = on_threads(lambda: op("chart_marginals")(s, t, LENGTHS, w, kind))
             assert_close(got[0], want[0], accumulator, **BOUND)
             assert_close(got[1], want[1], dtype, **BOUND)
             assert got[2].dtype == dtype and got[2].shape == (t.shape if second else (0,))
             if second:
                 assert_close(got[2], want[2], dtype, **BOUND)
-        assert_close(on_threads(lambda: op("chart_logz")(s, t, LENGTHS, kind)), want[0], accumulator, **BOUND)  # noqa: B023
+        assert_close(on_threads(lambda: op("chart_logz")(s, t, LENGTHS, kind)), want[0], accumulator, **BOUND)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -143,7 +143,7 @@ def test_curvature(isa: str, kind: int, second: bool, dtype: torch.dtype, poison
         wide = (x if x is None else x.double() for x in (s, t, LENGTHS, weight, d, e))
         s64, t64, _, w64, d64, e64 = wide
         want = reference.chart_hvp(s64, t64, LENGTHS, w64, d64, e64, kind)
-        got = on_threads(lambda: op("chart_hvp")(s, t, LENGTHS, weight, d, e, kind))  # noqa: B023
+        got = on_threads(lambda: op("chart_hvp")(s, t, LENGTHS, weight, d, e, kind))
         assert_close(got[0], want[0], accumulator, terms=16 * N, magnitude=8.0)
         assert_close(got[1], want[1], dtype, terms=16 * N, magnitude=8.0)
         if second:
@@ -160,7 +160,7 @@ def test_best_and_ties(isa: str, kind: int, second: bool, dtype: torch.dtype, po
     for p in (0.0, 0.15):
         s, t = junk(kind, forbid(score, p), sib, LENGTHS)
         want = reference.chart_best(s, t, LENGTHS, kind, 1)
-        got = on_threads(lambda: op("chart_best")(s, t, LENGTHS, kind, 1))  # noqa: B023
+        got = on_threads(lambda: op("chart_best")(s, t, LENGTHS, kind, 1))
         assert_same(got[0], want[0])
         assert_same(got[1], want[1])
 
@@ -178,7 +178,7 @@ def test_max_marginals(isa: str, kind: int, second: bool, dtype: torch.dtype, po
             s[0, 2, 4] = float("nan")
             s[3] = NINF
         want = reference.chart_max_marginals(s, t, LENGTHS, kind)
-        got = on_threads(lambda: op("chart_max_marginals")(s, t, LENGTHS, kind))  # noqa: B023
+        got = on_threads(lambda: op("chart_max_marginals")(s, t, LENGTHS, kind))
         assert_same(got, want)
         best = op("chart_best")(s, t, LENGTHS, kind, 1)[0][:, 0]
         top = got.flatten(1).amax(1)
@@ -191,7 +191,7 @@ def test_k_best(isa: str, kind: int, second: bool, poison: None, on_threads) -> 
     for k in (2, 5, 16):
         s, t = junk(kind, forbid(score, 0.1), sib, LENGTHS)
         want = reference.chart_best(s, t, LENGTHS, kind, k)
-        got = on_threads(lambda: op("chart_best")(s, t, LENGTHS, kind, k))  # noqa: B023
+        got = on_threads(lambda: op("chart_best")(s, t, LENGTHS, kind, k))
         assert_close(got[0], want[0], terms=4 * N)
         assert_same(got[1], want[1])
 

@@ -107,11 +107,11 @@ def test_sums(isa: str, multiroot: bool, second: bool, dtype: torch.dtype, poiso
         given = junk(*draw(len(LENGTHS), N, second, dtype, p=p), LENGTHS, multiroot)
         v = tuple(t if t is None else t.nan_to_num(0.0, 0.0, 0.0) for t in draw(len(LENGTHS), N, second, dtype, seed=9))
         assert_close(
-            on_threads(lambda: op("grand_logz")(*given, LENGTHS, multiroot)),  # noqa: B023
+            on_threads(lambda: op("grand_logz")(*given, LENGTHS, multiroot)),
             grand_ref.grand_logz(*wide(*given), LENGTHS, multiroot), accumulator, terms=4 * N, magnitude=4.0,
         )  # fmt: skip
         for name, more, terms in (("grand_marginals", (), 4 * N), ("grand_hvp", v, 16 * N)):
-            got = on_threads(lambda: op(name)(*given, LENGTHS, weight, *more, multiroot))  # noqa: B023
+            got = on_threads(lambda: op(name)(*given, LENGTHS, weight, *more, multiroot))
             want = getattr(grand_ref, name)(*wide(*given, LENGTHS, weight, *more), multiroot)
             assert_close(got[0], want[0], accumulator, terms=terms, magnitude=8.0)
             for a, b in zip(got[1:], want[1:], strict=True):
@@ -127,7 +127,7 @@ def test_best_and_ties(isa: str, multiroot: bool, second: bool, dtype: torch.dty
     given = junk(forbid(given[0], 0.15), given[1], given[2] if second else None, LENGTHS, multiroot)
     for k in (1, 4) if dtype == torch.float32 else (1,):
         want = grand_ref.grand_best(*given, LENGTHS, multiroot, k)
-        for a, b in zip(on_threads(lambda: op("grand_best")(*given, LENGTHS, multiroot, k)), want, strict=True):  # noqa: B023
+        for a, b in zip(on_threads(lambda: op("grand_best")(*given, LENGTHS, multiroot, k)), want, strict=True):
             assert_same(a, b)
     through = on_threads(lambda: op("grand_max_marginals")(*given, LENGTHS, multiroot))
     assert_same(through, grand_ref.grand_max_marginals(*given, LENGTHS, multiroot))

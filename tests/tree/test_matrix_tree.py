@@ -133,12 +133,12 @@ def test_reference(isa: str, dtype: torch.dtype, multiroot: bool, on_threads, po
     for p in (0.0, 0.3):
         s = forbid(normal(6, 6, 6, dtype=dtype, scale=2), p)
         v = normal(6, 6, 6, dtype=dtype, seed=1)
-        logz, post = on_threads(lambda: op("matrix_tree_marginals")(junk(s, lengths).to(dtype), lengths, weight, multiroot))  # noqa: B023
+        logz, post = on_threads(lambda: op("matrix_tree_marginals")(junk(s, lengths).to(dtype), lengths, weight, multiroot))
         want, want_post = reference.matrix_tree_marginals(s.double(), lengths, weight.double(), multiroot)
         assert_close(logz, want, wide, terms=30)
         assert_close(post, want_post, dtype, terms=30)
         assert_same(op("matrix_tree_logz")(s, lengths, multiroot), logz)
-        along, curved = on_threads(lambda: op("matrix_tree_hvp")(s, lengths, weight, v, multiroot))  # noqa: B023
+        along, curved = on_threads(lambda: op("matrix_tree_hvp")(s, lengths, weight, v, multiroot))
         want, want_post = reference.matrix_tree_hvp(s.double(), lengths, weight.double(), v.double(), multiroot)
         assert_close(along, want, wide, terms=100)
         assert_close(curved, want_post, dtype, terms=100)
@@ -264,7 +264,7 @@ def test_samples_are_the_references(isa: str, multiroot: bool, on_threads) -> No
     for scale in (1, 20, 400):
         s = forbid(normal(5, 7, 7, scale=scale), 0.1)
         seed = torch.randint(-(2**63), 2**63 - 1, (40, 5), generator=generator(2))
-        heads = on_threads(lambda: op("matrix_tree_sample")(s, lengths, seed, multiroot))  # noqa: B023
+        heads = on_threads(lambda: op("matrix_tree_sample")(s, lengths, seed, multiroot))
         assert_same(heads, reference.matrix_tree_sample(s, lengths, seed, multiroot))
 
 

@@ -238,10 +238,10 @@ def test_sums(isa: str, shared: bool, dtype: torch.dtype, poison: None, on_threa
         span = None if NT > 3 else unread(spans(len(LENGTHS), N, NT, dtype, p=p), LENGTHS)
         given = (junk(term, LENGTHS), rule, root, span, LENGTHS)
         v = (*draw(len(LENGTHS), N, NT, T, dtype, seed=9, shared=shared), None if p else spans(len(LENGTHS), N, NT, dtype, seed=9))
-        got = on_threads(lambda: op("pcfg_logz")(*given))  # noqa: B023
+        got = on_threads(lambda: op("pcfg_logz")(*given))
         assert_close(got, pcfg_ref.pcfg_logz(*wide(*given)), accumulator, terms=8 * N, magnitude=4.0)
         for name, more in (("pcfg_marginals", ()), ("pcfg_hvp", v)):
-            got = on_threads(lambda: op(name)(*given, weight, *more))  # noqa: B023
+            got = on_threads(lambda: op(name)(*given, weight, *more))
             want = getattr(pcfg_ref, name)(*wide(*given, weight, *more))
             terms = 16 * N if more else 8 * N
             assert_close(got[0], want[0], accumulator, terms=terms, magnitude=8.0, what=name)
@@ -276,9 +276,9 @@ def test_best_and_ties(isa: str, dtype: torch.dtype, poison: None, on_threads) -
     for span in (None, unread(forbid(small(spans(len(LENGTHS), N)), 0.2), LENGTHS)):
         given = (junk(term, LENGTHS), forbid(rule, 0.3), root, span, LENGTHS)
         for k in (1, 2, 7):
-            for a, b in zip(on_threads(lambda: op("pcfg_best")(*given, k)), pcfg_ref.pcfg_best(*given, k), strict=True):  # noqa: B023
+            for a, b in zip(on_threads(lambda: op("pcfg_best")(*given, k)), pcfg_ref.pcfg_best(*given, k), strict=True):
                 assert_same(a, b)
-        got = on_threads(lambda: op("pcfg_max_marginals")(*given))  # noqa: B023
+        got = on_threads(lambda: op("pcfg_max_marginals")(*given))
         for a, b in zip(got, pcfg_ref.pcfg_max_marginals(*given), strict=True):
             assert_same(a, b)
 
@@ -291,7 +291,7 @@ def test_more_parses_than_pairs_of_symbols(isa: str, ties: bool, poison: None, o
         term, rule, root = draw(B, n, NT, T, seed=n)
         whole = (lambda t: t.round()) if ties else (lambda t: t)
         given = (whole(term), forbid(whole(rule), 0.1), whole(root), whole(spans(B, n, NT)), torch.tensor([n, n - 1, 2] + [n] * (B - 3)))
-        got = on_threads(lambda: op("pcfg_best")(*given, k))  # noqa: B023
+        got = on_threads(lambda: op("pcfg_best")(*given, k))
         want = pcfg_ref.pcfg_best(*given, k)
         if ties:  # sums of integers are exact
             for a, b in zip(got, want, strict=True):
