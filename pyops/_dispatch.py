@@ -56,7 +56,7 @@ def wants_derivative(*tensors: Tensor | None) -> bool:
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
     """For tensors that are kept beyond the call: no inference tensors, and none that a torch.func transform has wrapped."""
-    with torch.inference_mode(False), torch._C._DisableFuncTorch():
+    with torch.inference_mode(False), contextlib.nullcontext() if _is_compiling() else torch._C._DisableFuncTorch():
         yield
 
 
