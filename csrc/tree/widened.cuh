@@ -1,5 +1,5 @@
-// Most charts are compiled for float and double only. Scores of 16 bits are copied to float first and posteriors narrowed at the end: a pass
-// over the operands beside many over the charts, and half the code to compile.
+// Most charts are compiled for float and double only. Scores of 16 bits are copied to float first and posteriors narrowed at the end: a
+// pass over the operands beside many over the charts, and half the code to compile.
 #pragma once
 #include "core/cuda/device.cuh"
 #include "tree/tables.h"
