@@ -169,7 +169,7 @@ void backward(const EdgeBlockArgs& a, const CudaContext& ctx) {
   IndexRef colptr{}, position{};
   if (a.d_x) {
     void *const ptr = scratch<char>(ctx, (a.N + 1) * wide), *const perm = scratch<char>(ctx, a.E * wide);
-    if (!csr_build(a.col, a.E, a.N, ptr, perm, ctx)) throw std::runtime_error("edge_block_bwd: col out of range");
+    if (!csr_build(csr_args(a.col, a.E, a.N, ptr, perm), ctx)) throw std::runtime_error("edge_block_bwd: col out of range");
     colptr = {ptr, int(a.rowptr.wide)};
     position = {perm, int(a.rowptr.wide)};
   }

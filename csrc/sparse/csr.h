@@ -22,6 +22,18 @@ struct CsrArgs {
   void* carried;   // [E], with other or rowptr
 };
 
+// Of key alone, with results of its type.
+inline CsrArgs csr_args(const Index& key, int64_t E, int64_t N, void* ptr, void* perm) {
+  CsrArgs a{};
+  a.E = E;
+  a.N = N;
+  a.wide = key.wide;
+  a.key = key;
+  a.ptr = ptr;
+  a.perm = perm;
+  return a;
+}
+
 // False, leaving the results unspecified, if a key is outside [0, N).
 bool csr_build(const CsrArgs& a, const ParallelFor& pf);
 

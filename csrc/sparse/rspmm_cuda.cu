@@ -36,7 +36,7 @@ void rspmm_bwd(const RspmmArgs& a, const CudaContext& ctx) {
     const int64_t width = a.type_t.wide ? 8 : 4;
     void* const relptr = scratch<char>(ctx, (a.R + 1) * width);
     void* const order = scratch<char>(ctx, (a.E > 0 ? a.E : 1) * width);
-    csr_build(a.type_t, a.E, a.R, relptr, order, ctx);
+    csr_build(csr_args(a.type_t, a.E, a.R, relptr, order), ctx);
     p.relptr = {relptr, a.type_t.wide};
     p.order = {order, a.type_t.wide};
     p.partial = scratch<char>(ctx, kSplits * a.B * a.R * a.F * (a.dtype == Dtype::f64 ? 8 : 4));

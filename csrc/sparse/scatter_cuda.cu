@@ -25,14 +25,7 @@ bool scatter_fwd(const ScatterArgs& a, const CudaContext& ctx) {
   const int64_t item = index.wide ? 8 : 4;
   void* const rowptr = scratch<char>(ctx, (a.N + 1) * item);
   void* const perm = scratch<char>(ctx, a.E * item);
-  CsrArgs order{};
-  order.E = a.E;
-  order.N = a.N;
-  order.wide = index.wide;
-  order.key = index;
-  order.ptr = rowptr;
-  order.perm = perm;
-  csr_sort(op, order, ctx);
+  csr_sort(op, csr_args(index, a.E, a.N, rowptr, perm), ctx);
 
   SpmmArgs s{};
   s.dtype = a.dtype;

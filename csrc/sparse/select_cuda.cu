@@ -48,14 +48,7 @@ void select_bwd(const SelectArgs& a, const CudaContext& ctx) {
     launch(op, ctx, select_targets<Pointee<decltype(k)>>, blocks, kThreads, ref(a.idx), k, E, a.N, a.M, a.F);
   };
   if (wide) targets(static_cast<int64_t*>(key)); else targets(static_cast<int32_t*>(key));
-  CsrArgs order{};
-  order.E = E;
-  order.N = outputs + 1;
-  order.wide = wide;
-  order.key = {key, wide};
-  order.ptr = rowptr;
-  order.perm = perm;
-  csr_sort(op, order, ctx);
+  csr_sort(op, csr_args({key, wide}, E, outputs + 1, rowptr, perm), ctx);
 
   SpmmArgs s{};
   s.dtype = a.dtype;

@@ -43,13 +43,8 @@ template <class I, class O> void test_csr(int64_t E, int64_t N, Rng& rng) {
   std::sort(row.begin(), row.end());
   for (const I r : row) ++rowptr[size_t(r) + 1];
   std::partial_sum(rowptr.begin(), rowptr.end(), rowptr.begin());
-  CsrArgs a{};
-  a.E = E;
-  a.N = N;
+  CsrArgs a = csr_args({index.get(), wide}, E, N, ptr.get(), perm.get());
   a.wide = sizeof(O) == 8;
-  a.key = {index.get(), wide};
-  a.ptr = ptr.get();
-  a.perm = perm.get();
   CsrArgs coo = a, transpose = a;
   coo.other = {other.data(), wide};
   transpose.rowptr = {rowptr.data(), wide};
