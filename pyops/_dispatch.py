@@ -29,9 +29,14 @@ _grad_enabled = torch.is_grad_enabled
 _forward_grad_enabled = torch._C._is_fwd_grad_enabled
 
 
+def is_forward_mode() -> bool:
+    """Whether tensors may carry tangents: of torch.autograd.forward_ad or torch.func.jvp."""
+    return forward_ad._current_level >= 0 and _forward_grad_enabled()
+
+
 def is_transformed() -> bool:
     """Whether a torch.func transform, or forward mode, is looking on."""
-    return _functorch_level() is not None or (forward_ad._current_level >= 0 and _forward_grad_enabled())
+    return _functorch_level() is not None or is_forward_mode()
 
 
 def is_eager() -> bool:

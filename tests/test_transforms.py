@@ -10,7 +10,7 @@ import structops
 import torch
 import torch.autograd.forward_ad as forward_ad
 from cases import generator
-from structops import so2, sparse, tree
+from structops import binary, so2, sparse, tree
 from torch import Tensor
 
 SOURCES, TARGETS = [0, 1, 2, 0, 1, 3], [1, 0, 1, 2, 2, 0]
@@ -112,6 +112,17 @@ def test_hessian(name: str) -> None:
             torch.testing.assert_close(forward[i][j], want[i][j])
             torch.testing.assert_close(reverse[i][j], want[i][j])
     torch.testing.assert_close(torch.func.grad(scalar, every)(*x), torch.autograd.functional.jacobian(scalar, x))
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_binary_layers_refuse_forward_mode(wanted: bool) -> None:
+    """They have no forward derivative: an error, never the tangent of a constant."""
+    x, w, image = torch.randn(3, 8), torch.randn(5, 8), torch.randn(1, 8, 3, 3)
+    for fn, t in ((lambda t: binary.binary_linear(t, w), x), (lambda t: binary.binary_conv2d(t, w.reshape(5, 8, 1, 1)), image)):
+        with forward_ad.dual_level(), pytest.raises(NotImplementedError, match="jvp"):
+            fn(forward_ad.make_dual(t.clone().requires_grad_(wanted), torch.ones_like(t)))
+        with pytest.raises(RuntimeError, match="functorch"):
+            torch.func.jvp(fn, (t,), (torch.ones_like(t),))
 
 
 def test_traced_winners_can_be_differentiated() -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import is_forward_mode
 from . import _ops as ops
 from . import _quick
 from ._bits import BitTensor, _product, _sign, bits_of, pack_words, unpack_words
@@ -67,7 +68,8 @@ def masked(grad: Tensor, mask: Tensor | None, dim: int, owned: bool = False) -> 
 
 
 def trainable(*tensors: Any) -> bool:
-    return torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors)
+    """Whether a derivative may be asked for: in forward mode too, where the layers raise rather than be taken for constants."""
+    return is_forward_mode() or (torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in tensors))
 
 
 def _dots(x: Tensor, w: Tensor, K: int) -> Tensor:

@@ -195,16 +195,21 @@ void test_convolution(int64_t C, int64_t G, int64_t O, const BitsWindow& w, Rng&
   });
 }
 
-void test_mixed(int64_t M, int64_t N, int64_t K, int64_t P, Rng& rng) {
-  char what[120];
-  std::snprintf(what, sizeof what, "bits_mixed M %ld N %ld K %ld P %ld", long(M), long(N), long(K), long(P));
-  const Bits b(P * N, K, rng);
+BitsMixedArgs mixed_args(int64_t M, int64_t N, int64_t K, int64_t P, const Bits& b) {
   BitsMixedArgs m{};
   m.M = M;
   m.N = N;
   m.K = K;
   m.P = P;
   m.b = b.words.data();
+  return m;
+}
+
+void test_mixed(int64_t M, int64_t N, int64_t K, int64_t P, Rng& rng) {
+  char what[120];
+  std::snprintf(what, sizeof what, "bits_mixed M %ld N %ld K %ld P %ld", long(M), long(N), long(K), long(P));
+  const Bits b(P * N, K, rng);
+  BitsMixedArgs m = mixed_args(M, N, K, P, b);
   std::vector<int8_t> x(size_t(M * K));
   for (int8_t& v : x) v = int8_t(rng.below(256) - 128);
   m.base = double(rng.below(3) - 1);
@@ -265,12 +270,7 @@ void test_bytes(int64_t M, int64_t N, int64_t K, const std::vector<int64_t>& coe
   if (extreme)
     for (int64_t r = 0; r < P * N; ++r)
       for (int64_t k = 0; k < K; ++k) b.words[size_t(r * b.W + k / 64)] |= uint64_t(1) << k % 64;
-  BitsMixedArgs m{};
-  m.M = M;
-  m.N = N;
-  m.K = K;
-  m.P = P;
-  m.b = b.words.data();
+  BitsMixedArgs m = mixed_args(M, N, K, P, b);
   m.x = x.data();
   m.base = double(base);
   for (int64_t p = 0; p < P; ++p) m.coef[p] = double(coef[size_t(p)]);
