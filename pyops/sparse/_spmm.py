@@ -155,10 +155,9 @@ def _is_plain(graph: Graph, x: Any, message, reduce: str, return_arg, unbiased, 
 
 
 def _copy_reduce(graph: Graph, x: Tensor, code: int) -> Tensor:
-    grad = ladder.wants_derivative(x)
-    if grad and code not in EXTREMES and not torch.compiler.is_compiling():
+    if code not in EXTREMES and x.requires_grad and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         graph.reversed_structure  # noqa: B018  as analyse, without a call
     if code <= C.MAX and ladder.is_eager():
         return ladder.copy_reduce(x, graph.structure, code)
-    arg = C.ARG_SOURCE if grad and code in EXTREMES else C.ARG_NONE
+    arg = C.ARG_SOURCE if code in EXTREMES and ladder.wants_derivative(x) else C.ARG_NONE
     return ladder.spmm(x, None, *graph.structure, None, C.COPY_U, code, arg, C.EMPTY[code], False, True)[0]
