@@ -17,6 +17,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
+from . import _autocast as autocast
 from .kernels import backends
 
 _below_autograd = torch._C._AutoDispatchBelowAutograd
@@ -125,6 +126,8 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
     second order follows.
     """
     packet = None
+    if backward is not None:
+        backward = autocast.disabled(backward)
     if backends.native:
         packet = getattr(torch.ops.structops, op).default
         torch.library.register_fake(f"structops::{op}", fake)
@@ -138,7 +141,8 @@ def define(op: str, fake: Callable, setup: Callable | None, backward: Callable |
         kernel = cached.get(key)
         if kernel is None:
             cached.clear()
-            kernel = cached[key] = backends.implementation(op, key[1])
+            kernel = backends.implementation(op, key[1])
+            cached[key] = kernel = kernel if isinstance(kernel, torch._ops.OpOverload) else autocast.disabled(kernel)
         if backward is None:
             return kernel(*args)
         # A reference may use autograd itself, which is not there below autograd.

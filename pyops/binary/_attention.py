@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from . import _ops as ops
 from ._bits import BitTensor, _product, pack, pack_words, unpack_words
@@ -34,6 +35,7 @@ class _BitProduct(torch.autograd.Function):
         return out if size is None else out * size.to(a.dtype)
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx: Any, g: Tensor):  # type: ignore[override]
         with torch.no_grad():
             grads = _product_grads(ctx, g)
@@ -128,6 +130,7 @@ class _BoolAttention(torch.autograd.Function):
         return context.to(query.dtype)
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx: Any, g: Tensor):  # type: ignore[override]
         with torch.no_grad():
             grads = _bool_grads(ctx, g)
@@ -199,6 +202,7 @@ def _one_scale(scale: Any, query: Tensor) -> bool:
     return scale.numel() == 1 and scale.dim() <= query.dim() and scale.dtype == query.dtype and scale.device == query.device
 
 
+@autocast.promotes
 def binary_attention(
     query: Tensor,
     key: Tensor,

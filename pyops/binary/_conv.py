@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from . import _ops as ops
 from . import _quick
@@ -128,6 +129,7 @@ class _Conv(torch.autograd.Function):
         return y.permute(0, 3, 1, 2)
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx, g):
         with torch.no_grad():
             grads = _conv_grads(ctx, g)

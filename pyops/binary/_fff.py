@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from .._dispatch import define, wants_derivative
@@ -75,6 +76,7 @@ def _tree(op: str, x: Any, node_weight: Any, node_bias: Any) -> int:
     return depth
 
 
+@autocast.lowers
 def fff_descend(x: Tensor, node_weight: Tensor, node_bias: Tensor | None = None, *, tie: str = ">=") -> tuple[Tensor, Tensor]:
     """The leaf that every row reaches, int64 ``[*]``, and the logits of its ``depth`` decisions, ``[*, depth]``.
 
@@ -115,6 +117,7 @@ def _leaves(op: str, x: Tensor, w1: Any, b1: Any, w2: Any, b2: Any, leaves: int)
             check.fail(TypeError, op, f"{name} {x.dtype} on {x.device}, as x", check.describe(t))
 
 
+@autocast.lowers
 def fff_hard(
     x: Tensor, node_weight: Tensor, node_bias: Tensor | None, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, *,
     activation: str = "relu", tie: str = ">=",
@@ -150,6 +153,7 @@ def fff_hard(
     return fff_leaf(flat, rowptr, perm, *fixed, C.ACTIVATIONS[activation]).reshape(*x.shape[:-1], w2.shape[2])
 
 
+@autocast.lowers
 def fff_probabilities(
     x: Tensor, node_weight: Tensor, node_bias: Tensor | None = None, *, region_leak: float = 0.0
 ) -> tuple[Tensor, Tensor]:
@@ -176,6 +180,7 @@ def fff_probabilities(
     return mixture, p
 
 
+@autocast.lowers
 def fff_soft(
     x: Tensor, node_weight: Tensor, node_bias: Tensor | None, w1: Tensor, b1: Tensor | None, w2: Tensor, b2: Tensor | None, *,
     activation: str = "relu", region_leak: float = 0.0,
@@ -242,6 +247,7 @@ def fff_entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp(min=tiny).log() + (1 - p) * (1 - p).clamp(min=tiny).log()).mean()
 
 
+@autocast.lowers
 def fff_path(x: Tensor, w_in: Tensor, b_in: Tensor | None, w_out: Tensor, *, activation: str = "gelu", tie: str = ">") -> Tensor:
     """Every visited node is a neuron: ``sum over the path of act(logit) * w_out[node]`` (UltraFastBERT, arXiv:2311.10770).
 

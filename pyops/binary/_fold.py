@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 
 _INT_MIN = -(2**31)
@@ -57,6 +58,7 @@ def fold_threshold(fn: Callable[[Tensor], Tensor], channels: int, low: int, high
     return torch.stack([threshold, flip]).to(torch.int32)
 
 
+@autocast.promotes
 def fold_batch_norm(
     running_mean: Tensor,
     running_var: Tensor,

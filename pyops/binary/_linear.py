@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._dispatch import is_forward_mode
 from . import _ops as ops
@@ -97,6 +98,7 @@ class _Linear(torch.autograd.Function):
         return ops.bits_gemm(xw, ww[None], None, K, [-2], [0], 0, K, False, f32(scale), f32(bias), None, None, None, None, code)
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx, g):
         with torch.no_grad():
             grads = _linear_grads(ctx, g)

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ..graph import Graph, checked_graph
 from ..sparse import block_spmm, spmm
@@ -30,6 +31,7 @@ def mask_graph(mask: Tensor) -> Graph:
     return Graph.from_csr(torch.cat([count.new_zeros(1), count.cumsum(0)]), col, mask.shape[1])
 
 
+@autocast.lowers
 def sparse_linear(x: Tensor, graph: Graph, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x W' + bias`` where W has ``values`` at the edges of ``graph`` and 0 elsewhere.
 
@@ -61,6 +63,7 @@ def sparse_linear(x: Tensor, graph: Graph, values: Tensor, bias: Tensor | None =
     return y.reshape(*x.shape[:-1], graph.num_dst)
 
 
+@autocast.lowers
 def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | None = None) -> Tensor:
     """:func:`sparse_linear` whose edges are dense blocks: edge e from group j of the inputs to group i of the outputs.
 
@@ -92,6 +95,7 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
     return y.reshape(*x.shape[:-1], graph.num_dst * a)
 
 
+@autocast.promotes
 def hebbian_score(x: Tensor, y: Tensor) -> Tensor:
     """``|correlation|`` over the batch of every output with every input, ``[O, I]`` (G2GNet, arXiv:2508.14140); 0 for constants.
 

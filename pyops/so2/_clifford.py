@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ._bilinear import Table, bilinear
 from ._shapes import table
@@ -74,6 +75,7 @@ class CliffordAlgebra:
 
     # ---- products ----------------------------------------------------------------------------------------------------
 
+    @autocast.promotes
     def geometric_product(self, x: Tensor, y: Tensor) -> Tensor:
         """The product ``[..., dim]`` of multivectors ``x`` and ``y`` ``[..., dim]``, whose leading dimensions broadcast.
 
@@ -87,6 +89,7 @@ class CliffordAlgebra:
         x, y = (self._multivector(op, name, t)[..., None, :] for name, t in (("x", x), ("y", y)))
         return bilinear(x, y, self._product, "mul_ir", op).squeeze(-2)
 
+    @autocast.promotes
     def weighted_product(self, x: Tensor, y: Tensor, weight: Tensor, types: str = "grade") -> Tensor:
         """The product with a weight for every path: ``out[c] = sum over paths (a, b, d) of weight[c, path] <<x[c]>_a <y[c]>_d>_b``.
 

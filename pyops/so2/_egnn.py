@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from .._dispatch import is_eager
@@ -79,6 +80,7 @@ def egnn_step(
     """
     op = "egnn_step"
     N = checked_graph(op, graph, square=True).num_dst
+    x, h_src, h_dst, distance, edge = autocast.promoted(x, h_src, h_dst, distance, edge)
     check.shaped(op, "x", x, (N, None))
     if x.device != graph.device:
         check.fail(ValueError, op, f"x on {graph.device}, as the graph", x.device)

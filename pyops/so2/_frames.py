@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._ladder import _eigh_small as ladder
 from ..graph import checked_pointer
@@ -87,6 +88,7 @@ class Frames:
         return torch.where(most > 0, least / torch.where(most > 0, most, 1), 0)
 
 
+@autocast.promotes
 def frames(
     pos: Tensor,
     ptr: Tensor | None = None,
@@ -180,7 +182,12 @@ def frame_average(frames: Frames, value: Tensor, kind: str = "scalar", *, per_cl
     check.dense(op, "value", value)
     check.choice(op, "kind", kind, ("scalar", "vector", "position"))
     check.flags(op, per_cloud=per_cloud)
-    (O, N, D), G = frames.pos.shape, frames.center.shape[0]
+    return _average(op, frames, frames.pos, value, kind, per_cloud)
+
+
+@autocast.promotes
+def _average(op: str, frames: Frames, pos: Tensor, value: Tensor, kind: str, per_cloud: bool) -> Tensor:
+    (O, N, D), G = pos.shape, frames.center.shape[0]
     rows = G if per_cloud else N
     ending = () if kind == "scalar" else (D,)
     if value.dim() < 2 + len(ending) or value.shape[:2] != (O, rows) or value.shape[value.dim() - len(ending) :] != ending:
@@ -188,10 +195,10 @@ def frame_average(frames: Frames, value: Tensor, kind: str = "scalar", *, per_cl
         check.fail(ValueError, op, f"value of shape [{shape}]", list(value.shape))
     if kind == "scalar":
         return value.mean(0)
-    if value.dtype != frames.pos.dtype:
-        check.fail(TypeError, op, f"value of dtype {frames.pos.dtype}, as the frames", value.dtype)
-    if value.device != frames.pos.device:
-        check.fail(ValueError, op, f"value on {frames.pos.device}, as the frames", value.device)
+    if value.dtype != pos.dtype:
+        check.fail(TypeError, op, f"value of dtype {pos.dtype}, as the frames", value.dtype)
+    if value.device != pos.device:
+        check.fail(ValueError, op, f"value on {pos.device}, as the frames", value.device)
     # Frames share their axes up to signs: the mean first, then one product.
     k = math.prod(value.shape[2:-1])
     flat = value.reshape(O, rows, k, D)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ..kernels.so2.sph_ref import spherical_harmonics
 from ._bilinear import Table, bilinear
@@ -63,6 +64,7 @@ class VectorSphericalProduct:
     def __repr__(self) -> str:
         return f"VectorSphericalProduct({', '.join(map(str, self.lmax))}, {self.kind!r})"
 
+    @autocast.promotes
     def __call__(self, x: Tensor, y: Tensor, layout: str = "mul_ir") -> Tensor:
         """Each channel's product: ``[..., C, irreps_out.dim]`` from ``[..., C, irreps_in1.dim]`` and ``[..., C, irreps_in2.dim]``.
 

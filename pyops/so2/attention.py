@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from .._dispatch import is_eager, lasting
@@ -18,6 +19,7 @@ from ._terms import Rows
 __all__ = ["irreps_attention"]
 
 
+@autocast.lowers
 def irreps_attention(
     graph: Graph,
     query: Tensor | None,

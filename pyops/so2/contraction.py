@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ._cg import LMAX
@@ -97,6 +98,7 @@ class SymmetricContractionPlan:
         return f"{type(self).__name__}({self.irreps_in} -> {self.irreps_out}, {self.correlation} copies, {self.num_paths} paths)"
 
 
+@autocast.promotes
 def symmetric_contraction(x: Tensor, weight: Tensor, element: Tensor, plan: SymmetricContractionPlan,
                           layout: str = "mul_ir") -> Tensor:  # fmt: skip
     """``out[n, c] = sum over paths of weight[element[n], path, c] * path(x[n, c], .., x[n, c])``: products of a node's features
@@ -191,6 +193,7 @@ class SymmetricContraction(torch.nn.Module):
             weight[:, block.start : block.stop] /= max(block.stop - block.start, 1)
         self.weight = torch.nn.Parameter(weight)
 
+    @autocast.promotes
     def forward(self, x: Tensor, element: Tensor) -> Tensor:
         check.tensor(type(self).__name__, "element", element)
         if element.dim() == 2:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from .._dispatch import wants_derivative
@@ -45,6 +46,7 @@ def _flat(
     return torch.cat([w.reshape(-1) for w in weight])
 
 
+@autocast.promotes
 def so2_linear(
     x: Tensor,
     weight: Tensor | Sequence[Tensor],
@@ -100,6 +102,7 @@ def so2_linear(
     return (y[:, :extra], out) if extra else out
 
 
+@autocast.promotes
 def edge_block(
     x: Tensor,
     vec: Tensor,

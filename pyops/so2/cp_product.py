@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._dispatch import lasting, wants_derivative
 from ..graph import Graph, checked_graph
@@ -125,6 +126,7 @@ class CPTensorProduct(torch.nn.Module):
 
     # ---- evaluation ----
 
+    @autocast.promotes
     def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         op = "CPTensorProduct"
         self._operands(op, x, y, weight)
@@ -158,6 +160,7 @@ class CPTensorProduct(torch.nn.Module):
             z = p * q if weight is None else p * q * weight.unsqueeze(-2)
         return (C @ z).to(dtype)
 
+    @autocast.promotes
     def conv(self, graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """Gather, product and segment sum: ``out[v] = sum over edges e: u -> v of forward(x[u], y[e], weight[e])``, mode uvu.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from ..kernels.so2.wigner_ref import order
@@ -33,6 +34,7 @@ def so2_product_paths(mmax: int) -> list[tuple[int, int, int]]:
     return [(m, k - m, k) for k in range(mmax + 1) for m in range(k - mmax if k else 0, mmax + 1)]
 
 
+@autocast.promotes
 def so2_tensor_product(x: Tensor, y: Tensor, weight: Tensor, *, lmax: int, mmax: int | None = None) -> Tensor:
     """Product of two edge-frame features along all paths m1 + m2 = m3, |m1 - m2| = m3: ``z_m3 = sum w x_m1 y_m2`` with the complex
     ``x_m = x_+m + i x_-m`` and ``x_-m`` its conjugate, for every degree and channel by itself.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from ..kernels.so2.wigner_ref import order
@@ -29,6 +30,7 @@ def _act(op: str, name: str, act: Any) -> Callable[[Tensor], Tensor]:
     return act if callable(act) else ACTIVATIONS[check.choice(op, name, act, ACTIVATIONS)]
 
 
+@autocast.promotes
 def gate(
     x: Tensor,
     gates: Tensor,
@@ -82,6 +84,7 @@ def gate(
     return rows.join([b * next(factors) if t.l else _act(op, "act", next(functions))(b) for t, b in blocks], x)
 
 
+@autocast.promotes
 def inner_product(x: Tensor, y: Tensor, irreps: Any, *, layout: str = "mul_ir") -> Tensor:
     """Invariant products of copies: ``sum_m x[l, m, u] y[l, m, u]``; with y = x the squared norms.
 
@@ -109,6 +112,7 @@ def inner_product(x: Tensor, y: Tensor, irreps: Any, *, layout: str = "mul_ir") 
     return torch.cat(parts, -1) if parts else x.new_zeros(x.shape)
 
 
+@autocast.promotes
 def norm(
     x: Tensor,
     irreps: Any,
@@ -210,6 +214,7 @@ def _scales(rows: Rows, blocks: list[Tensor], kind: str, by_component: bool, bal
     return found
 
 
+@autocast.promotes
 def so2_gate(
     x: Tensor,
     gates: Tensor,
@@ -263,6 +268,7 @@ def _gate_of_row(lmax: int, mmax: int, per_degree: bool, device: torch.device) -
     return torch.tensor(found, dtype=torch.int64, device=device)
 
 
+@autocast.promotes
 def so2_norm(
     x: Tensor,
     weight: Tensor | None = None,

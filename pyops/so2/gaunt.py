@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._dispatch import lasting
 from ..kernels.so2 import sph_ref
@@ -21,6 +22,7 @@ __all__ = ["gaunt_product"]
 METHODS = ("sparse", "grid", "fourier")
 
 
+@autocast.promotes
 def gaunt_product(x: Tensor, y: Tensor, lmax: int | None = None, method: str = "sparse") -> Tensor:
     """Coefficients of the product of two functions on the sphere, channel by channel: with f = sum of x_lm Y_lm and
     g = sum of y_lm Y_lm, ``out_lm`` is the integral of f g Y_lm.

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from ._cg import wigner_3j_dense
@@ -98,6 +99,7 @@ def hamiltonian_irreps(rows: str | Sequence[int], cols: str | Sequence[int] | No
     return Irreps([(n, *lp) for lp, n in counts.items()])
 
 
+@autocast.promotes
 def hamiltonian_blocks(
     x: Tensor,
     rows: str | Sequence[int],
@@ -170,6 +172,7 @@ def hamiltonian_blocks(
     return (x @ _expansion_on(rows, cols, x.dtype, x.device)).unflatten(-1, (_dim(rows), _dim(cols))).to(given)
 
 
+@autocast.disabled
 def hamiltonian_features(blocks: Tensor, rows: str | Sequence[int], cols: str | Sequence[int] | None = None) -> Tensor:
     """Coefficients ``[..., n n']`` of blocks ``[..., n, n']``: the inverse, and the adjoint, of :func:`hamiltonian_blocks`.
 
@@ -242,6 +245,7 @@ class OrbitalBasis:
         found[places] = True
         return found.unflatten(0, (numbers.shape[0], self.dim))
 
+    @autocast.promotes
     def matrix(self, diagonal: Tensor, off_diagonal: Tensor, edge_index: Tensor, numbers: Tensor) -> Tensor:
         """The symmetric matrix of a molecule: the mean of every block given and the transposes of those given for (j, i).
 
@@ -270,6 +274,7 @@ class OrbitalBasis:
         full = full / (times + times.T).clamp(min=1)[:, :, None, None]
         return full.transpose(1, 2).reshape(N * d, N * d)[places][:, places]
 
+    @autocast.promotes
     def blocks(self, matrix: Tensor, edge_index: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """(diagonal ``[N, dim, dim]``, off_diagonal ``[E, dim, dim]``) of a matrix ``[n, n]``, as :meth:`matrix` takes them."""
         op = "OrbitalBasis.blocks"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from ..kernels.so2.wigner_ref import dense, order, packed_size
@@ -22,6 +23,7 @@ def frame_order(lmax: int, mmax: int | None = None) -> list[tuple[int, int]]:
     return order(*degrees("frame_order", lmax, mmax))
 
 
+@autocast.promotes
 def wigner(vec: Tensor, lmax: int, mmax: int | None = None, *, gamma: Tensor | None = None) -> Tensor:
     """Real Wigner matrices of the rotations that turn edge vectors onto the y axis, packed.
 
@@ -74,6 +76,7 @@ def wigner_dense(wigner: Tensor, lmax: int, mmax: int | None = None) -> Tensor:
     return dense(wigner, lmax, mmax)
 
 
+@autocast.promotes
 def rotate(x: Tensor, wigner: Tensor, lmax: int, mmax: int | None = None) -> Tensor:
     """Features into the edge frame: ``z = D x``.
 
@@ -99,6 +102,7 @@ def rotate(x: Tensor, wigner: Tensor, lmax: int, mmax: int | None = None) -> Ten
     return ops.so2_rotate(*computing(x, wigner), lmax, mmax).to(x.dtype)
 
 
+@autocast.promotes
 def rotate_back(z: Tensor, wigner: Tensor, lmax: int, mmax: int | None = None) -> Tensor:
     """Out of the edge frame: ``x = D^T z``, ``[E, n, C]`` to ``[E, (lmax + 1)^2, C]``. Rows beyond ``mmax`` count as 0.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._check import shaped
 from ._harmonics import spherical_harmonics
@@ -36,6 +37,7 @@ def _grid(lmax: int, beta: int, alpha: int, dtype: torch.dtype, device: torch.de
     return (y / scale).to(device, dtype), (y * area[:, None] * scale).T.contiguous().to(device, dtype)
 
 
+@autocast.disabled
 def s2_activation(x: Tensor, lmax: int, *, act: str | Callable = "silu", resolution: tuple[int, int] | None = None) -> Tensor:
     """Pointwise function of a signal on the sphere: ``f(r) = sum_lm x_lm Y_lm(r) / sqrt((2 l + 1)(lmax + 1))`` with component
     normalisation, then ``act(f)`` back to degrees 0..lmax.

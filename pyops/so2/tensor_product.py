@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from .._dispatch import is_eager, lasting, wants_derivative
@@ -86,6 +87,7 @@ class TensorProduct(torch.nn.Module):
         """The paths; ``path_weight`` is the coefficient that multiplies the Wigner 3j symbol."""
         return self.spec.instructions
 
+    @autocast.promotes
     def forward(self, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         op = type(self).__name__
         _operand(op, "x", x, self.spec.in1.dim)
@@ -104,6 +106,7 @@ class TensorProduct(torch.nn.Module):
             weight = rows(weight)
         return self.spec.run(rows(x), rows(y), weight, ALONE).reshape(*batch, self.spec.out.dim)
 
+    @autocast.promotes
     def conv(self, graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None = None) -> Tensor:
         """:func:`tp_conv` with this product."""
         return tp_conv(graph, x, y, weight, self)
@@ -144,6 +147,7 @@ class TensorProduct(torch.nn.Module):
         return weight
 
 
+@autocast.promotes
 def tp_conv(graph: Graph, x: Tensor, y: Tensor, weight: Tensor | None, product: TensorProduct) -> Tensor:
     """Gather, tensor product and segment sum in one pass: ``out[v] = sum over edges e: u -> v of product(x[u], y[e], weight[e])``.
 

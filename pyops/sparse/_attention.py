@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
@@ -73,6 +74,7 @@ def blocked_attention(
     return _run(op, graph, *tensors, C.DOT, 0.0, scale, False, key_blocks, value_blocks)  # type: ignore[return-value]
 
 
+@autocast.promotes
 def gat_attention(
     graph: Graph,
     value: Tensor,
@@ -122,6 +124,7 @@ def gat_attention(
     return _run(op, graph, src_score, dst_score, value, edge_score, None, C.ADDITIVE, negative_slope, 1.0, return_weights)
 
 
+@autocast.lowers
 def gatv2_attention(
     graph: Graph,
     x_src: Tensor,
@@ -167,6 +170,7 @@ def gatv2_attention(
     return _run(op, graph, x_src, x_dst, value, edge, att, C.GATV2, negative_slope, 1.0, return_weights)
 
 
+@autocast.lowers
 def dot_attention(
     graph: Graph,
     query: Tensor,

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._ladder import _block_spmm as ladder
 from ..graph import Graph, checked_graph
@@ -15,6 +16,7 @@ from ._operands import analyse, operand
 from ._spmm import spmm
 
 
+@autocast.promotes
 def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = False) -> Tensor:
     """Product with a block-sparse matrix: every edge carries a number, a diagonal or a matrix.
 
@@ -69,6 +71,7 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
     return out.reshape(graph.num_dst, p, *features)
 
 
+@autocast.promotes
 def block_sddmm(graph: Graph, lhs: Tensor, rhs: Tensor) -> Tensor:
     """A matrix per edge from its two ends: ``out[k] = lhs[v] @ rhs[u].T`` for edge k: u -> v.
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._ladder import _difference as ladder
 from ..graph import Graph, checked_graph
@@ -14,6 +15,7 @@ from ._operands import analyse, operand
 from ._sddmm import sddmm
 
 
+@autocast.promotes
 def graph_gradient(graph: Graph, x: Tensor, weight: Tensor | None = None) -> Tensor:
     """The differences along edges, ``out[k] = weight[k] * (x[u] - x[v])`` for edge k: u -> v, stored.
 
@@ -41,6 +43,7 @@ def graph_gradient(graph: Graph, x: Tensor, weight: Tensor | None = None) -> Ten
     return d if weight is None else d * weight.reshape(-1, *(1,) * (x.dim() - 1))
 
 
+@autocast.promotes
 def total_variation(graph: Graph, x: Tensor, weight: Tensor | None = None, p: float = 1.0, *, per_feature: bool = False) -> Tensor:
     """The graph total variation ``sum over edges k: u -> v of weight[k] * sum over features of |x[v] - x[u]|^p``.
 
@@ -77,6 +80,7 @@ def total_variation(graph: Graph, x: Tensor, weight: Tensor | None = None, p: fl
     return per_edge.sum() if weight is None else (weight * per_edge).sum()
 
 
+@autocast.promotes
 def lp_distance(graph: Graph, x: Tensor, y: Tensor | None = None, p: float = 2.0, *, root: bool = True) -> Tensor:
     """The distance of every edge's two ends, ``out[k] = ||y[v] - x[u]||_p`` for edge k: u -> v (an L1 or Lp SDDMM).
 
@@ -116,6 +120,7 @@ def lp_distance(graph: Graph, x: Tensor, y: Tensor | None = None, p: float = 2.0
     return _power(total, 1 / p) if root and p != 1 else total
 
 
+@autocast.promotes
 def p_laplacian(graph: Graph, x: Tensor, weight: Tensor | None = None, p: float = 2.0, *, norm: str = "feature") -> Tensor:
     """The graph p-Laplacian ``out[v] = sum over edges k: u -> v of weight[k] * |d|^(p-2) d``, ``d = x[v] - x[u]``.
 
@@ -157,6 +162,7 @@ def p_laplacian(graph: Graph, x: Tensor, weight: Tensor | None = None, p: float 
     return ladder.difference_rows(flat, flat, weight, None, *graph.structure, p - 1, True).reshape(x.shape)
 
 
+@autocast.promotes
 def difference_step(
     graph: Graph, x: Tensor, weight: Tensor | None = None, *, step: float = 1.0, p: float = 1.0, eps: float = 1e-3
 ) -> Tensor:

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
@@ -19,6 +20,7 @@ from ._spmm import spmm
 MONOTONE = ("identity", "relu", "leaky_relu", "elu", "sigmoid", "tanh", "softplus")
 
 
+@autocast.promotes
 def add_act_reduce(
     graph: Graph,
     x_src: Tensor,

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ..graph import Graph
 from ._spmm import spmm
@@ -89,6 +90,7 @@ def _inverse(degree: Tensor, power: float) -> Tensor:
     return torch.where(positive, torch.where(positive, degree, 1).pow(-power), 0)
 
 
+@autocast.promotes
 def hypergraph_conv(
     hypergraph: Hypergraph,
     x: Tensor,

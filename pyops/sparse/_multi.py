@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph, checked_pointer
@@ -18,6 +19,7 @@ AGGREGATORS = ("sum", "mean", "min", "max", "std", "var")
 SCALERS = ("identity", "amplification", "attenuation", "linear", "inverse_linear")
 
 
+@autocast.promotes
 def multi_aggregate(
     graph: Graph,
     x: Tensor | None,

@@ -8,6 +8,7 @@ import torch
 import torch.utils.checkpoint
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ..graph import Graph, checked_graph
 from ._spmm import spmm
@@ -15,6 +16,7 @@ from ._spmm import spmm
 _BLOCK = 1 << 22  # elements of an edge block [edges, C, C] at most
 
 
+@autocast.promotes
 def pairwise_log_messages(graph: Graph, unary: Tensor, pairwise: Tensor, scale: Tensor | None = None) -> Tensor:
     """Sum over incoming edges of log-sum-exp messages through a shared pairwise potential.
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
@@ -62,6 +63,7 @@ def _constant(rows: tuple, like: Tensor) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64 if like.dtype == torch.float64 else torch.float32, device=like.device)[:, :, None]
 
 
+@autocast.promotes
 def polynomial_filter(
     graph: Graph, x: Tensor, coefficients: Tensor, basis: str = "monomial", weight: Tensor | None = None, *,
     jacobi: tuple[float, float] = (1.0, 1.0), damping: str | None = None,
@@ -120,6 +122,7 @@ def polynomial_filter(
     return _run(graph, flat, weight, alpha, recur).reshape(x.shape)
 
 
+@autocast.promotes
 def three_term_filter(
     graph: Graph,
     x: Tensor,
@@ -169,6 +172,7 @@ def three_term_filter(
     return _run(graph, flat, weight, first, recur).reshape(x.shape)
 
 
+@autocast.promotes
 def gated_filter(
     graph: Graph, x: Tensor, gate: Tensor, bias: Tensor | float = 0.0, hops: int = 10, weight: Tensor | None = None
 ) -> Tensor:

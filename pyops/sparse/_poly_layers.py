@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import Graph, checked_graph
@@ -84,6 +85,7 @@ def normalized_adjacency(
     return graph, weight * factor(s, -0.5)[dst] * factor(reverse, -0.5)[src]
 
 
+@autocast.promotes
 def directed_filter(
     graph: Graph,
     x: Tensor,
@@ -146,6 +148,7 @@ def _one_way(graph: Graph, x: Tensor, coefficients: Tensor, weight: Tensor | Non
     return torch.complex(out[0] - out[3], out[1] + out[2]).reshape(x.shape)
 
 
+@autocast.promotes
 def optimal_basis_filter(
     graph: Graph, x: Tensor, coefficients: Tensor, weight: Tensor | None = None, *, eps: float = 1e-8
 ) -> Tensor:
@@ -201,6 +204,7 @@ def _product(graph: Graph, h: Tensor, w: Tensor | None) -> Tensor:
     return ladder.spmm(h.contiguous(), e, *graph.structure, None, message, C.SUM, C.ARG_NONE, 0.0, False, True)[0]
 
 
+@autocast.lowers
 def polynomial_conv(
     graph: Graph,
     x: Tensor,

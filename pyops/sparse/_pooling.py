@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ._segment import segment_reduce, segment_softmax
 
 
+@autocast.promotes
 def attention_pool(values: Tensor, logits: Tensor, indptr: Tensor) -> Tensor:
     """Attention pooling of every group: the mean of its rows, weighted by the softmax of their logits.
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from .._dispatch import lasting
@@ -126,6 +127,7 @@ class RelationalGraph:
         )
 
 
+@autocast.promotes
 def relational_spmm(
     graph: RelationalGraph,
     relation: Tensor | None,

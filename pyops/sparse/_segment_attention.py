@@ -7,11 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from ..graph import checked_pointer
 
 
+@autocast.lowers
 def segment_attention(
     query: Tensor,
     key: Tensor,

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .._dispatch import lasting
 from .._ladder import _block_spmm as ladder
@@ -73,6 +74,7 @@ class SheafGraph:
         return f"SheafGraph(num_nodes={self.graph.num_dst}, num_edges={self.graph.num_edges}, device={self.graph.device})"
 
 
+@autocast.promotes
 def sheaf_laplacian(graph: SheafGraph, maps: Tensor, x: Tensor, normalised: bool = True, augmented: bool = True) -> Tensor:
     """The sheaf Laplacian of restriction maps applied to x, without building its matrix.
 
@@ -209,6 +211,7 @@ class _InverseSqrt(torch.autograd.Function):
         return root, vectors, s
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx, g, _vectors, _s):
         root, vectors, s = ctx.saved_tensors
         square = root @ root
@@ -230,6 +233,7 @@ class _Lyapunov(torch.autograd.Function):
         return y
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx, h):
         root, y, vectors, s = ctx.saved_tensors
         z = _Lyapunov.apply(root, (h + h.mT) / 2, vectors, s)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ._attention import dot_attention
 from ._typed_matmul import typed_matmul
 from ._typed_plan import RelationPlan
 
 
+@autocast.lowers
 def typed_attention(
     plan: RelationPlan,
     query: Tensor,

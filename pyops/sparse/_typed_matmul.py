@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from .. import _ladder as ladder
 from .._ladder import _typed_matmul as products
@@ -25,6 +26,7 @@ def _contiguous(t: Tensor | None) -> Tensor | None:
     return None if t is None else t.contiguous()
 
 
+@autocast.lowers
 def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply consecutive rows by the matrix of their segment.
 
@@ -63,6 +65,7 @@ def segment_matmul(x: Tensor, ptr: Tensor, weight: Tensor, bias: Tensor | None =
     return products.typed_matmul(x.contiguous(), weight.contiguous(), _contiguous(bias), None, None, *lists, *NOTHING, x.shape[0])
 
 
+@autocast.lowers
 def typed_matmul(
     x: Tensor, weight: Tensor, types: Tensor | TypePlan, gather: Tensor | None = None, bias: Tensor | None = None
 ) -> Tensor:
@@ -112,6 +115,7 @@ def typed_matmul(
     )  # fmt: skip
 
 
+@autocast.lowers
 def rgcn_aggregate(
     graph: Graph,
     x: Tensor,
@@ -196,6 +200,7 @@ def _compact_is_less(plan: RelationPlan, K: int, N: int) -> bool:
     return plan.unique_src * K * N + E * N < plan.unique_dst * K * N + E * K
 
 
+@autocast.lowers
 def edge_conditioned_matmul(graph: Graph, x: Tensor, h: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Sum of neighbours, each through a matrix that its edge combines.
 

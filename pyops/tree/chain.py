@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ._chain_distribution import NINF, ChainDistribution
 
@@ -40,6 +41,7 @@ class LinearChainCRF(ChainDistribution):
     tensor([4.])
     """
 
+    @autocast.promotes
     def __init__(
         self,
         emissions: Tensor,
@@ -104,6 +106,7 @@ class SemiMarkovCRF(ChainDistribution):
 
     _segmented = True
 
+    @autocast.promotes
     def __init__(
         self,
         segments: Tensor | None = None,

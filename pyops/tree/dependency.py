@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ..kernels import codes as C
 from . import _chart as charts
@@ -38,6 +39,7 @@ def _chart(
     return charts.prepare(op, kind, "arc", arc, lengths, sib, validate, grand, sib_factors)
 
 
+@autocast.promotes
 def dependency_log_partition(
     arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
 ) -> Tensor:
@@ -72,6 +74,7 @@ def dependency_log_partition(
     return charts.log_partition(_chart("dependency_log_partition", arc, lengths, sib, multiroot, sib_factors=sib_factors))
 
 
+@autocast.promotes
 def dependency_marginals(
     arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, sib_factors: Factors | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:
@@ -90,6 +93,7 @@ def dependency_marginals(
     return post[0] if sib is None else (post[0], post[1])
 
 
+@autocast.promotes
 def dependency_best(
     arc: Tensor, lengths: Any = None, sib: Tensor | None = None, multiroot: bool = False, k: int = 1
 ) -> tuple[Tensor, Tensor]:
@@ -108,6 +112,7 @@ def dependency_best(
     return DependencyCRF(arc, lengths, sib, multiroot).kbest(k)
 
 
+@autocast.promotes
 def dependency_sample(
     arc: Tensor,
     lengths: Any = None,
@@ -181,6 +186,7 @@ class DependencyCRF(TreeDistribution):
     tensor([12.])
     """
 
+    @autocast.promotes
     def __init__(
         self,
         arc: Tensor,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from .. import _autocast as autocast
 from .. import _check as check
 from . import _chart as charts
 from . import _ops as ops
@@ -62,6 +63,7 @@ class PCFG(Distribution):
 
     arg_constraints: dict = {}  # noqa: RUF012
 
+    @autocast.promotes
     def __init__(
         self,
         term: Tensor,

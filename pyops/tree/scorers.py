@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import _autocast as autocast
 from .. import _check as check
 from ._ops import is_traced
 
@@ -59,6 +60,7 @@ def _rows(t: Tensor, at: Tensor) -> Tensor:
 # ---- pairs -----------------------------------------------------------------------------------------------------------
 
 
+@autocast.lowers
 def biaffine(
     x: Tensor, y: Tensor, weight: Tensor, bias_x: bool = False, bias_y: bool = False, scale: float = 1.0, index: Any = None
 ) -> Tensor:
@@ -164,6 +166,7 @@ class _Triaffine(torch.autograd.Function):
         return out
 
     @staticmethod
+    @autocast.disabled
     def backward(ctx, grad):
         x, y, z, w = ctx.saved_tensors
         bias_x, bias_y = ctx.biases
@@ -194,6 +197,7 @@ class _Triaffine(torch.autograd.Function):
         return to_x, to_y, to_z, to_w, None, None
 
 
+@autocast.lowers
 def triaffine(
     x: Tensor,
     y: Tensor,
