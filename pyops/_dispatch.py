@@ -61,8 +61,12 @@ def wants_derivative(*tensors: Tensor | None) -> bool:
 
 @contextlib.contextmanager
 def lasting() -> Iterator[None]:
-    """For tensors that are kept beyond the call: no inference tensors, and none that a torch.func transform has wrapped."""
-    with torch.inference_mode(False), contextlib.nullcontext() if _is_compiling() else torch._C._DisableFuncTorch():
+    """For tensors that are kept beyond the call: no inference tensors, none that a torch.func transform has wrapped, and on the CPU
+    where no device is named, whatever the default device."""
+    with torch.inference_mode(False), contextlib.ExitStack() as stack:
+        if not _is_compiling():
+            stack.enter_context(torch._C._DisableFuncTorch())
+            stack.enter_context(torch.device("cpu"))
         yield
 
 

@@ -27,6 +27,7 @@ CONTRACTION = so2.SymmetricContractionPlan("0e+1o", "0e+1o", correlation=2)
 WIGNER = so2.wigner(torch.ones(1, 3), 1).shape[1]
 CLIFFORD = so2.CliffordAlgebra((2,))
 PLAN = sparse.RelationPlan(GRAPH, TYPES, 2)
+HYPERGRAPH = sparse.Hypergraph(torch.tensor(SOURCES), torch.tensor(TARGETS))
 KEPT = structops.Graph(torch.tensor([[0, 1, 3], [2, 0, 1]]), num_nodes=NODES)
 
 
@@ -74,7 +75,7 @@ PROMOTED: dict[str, tuple[Callable, tuple]] = {
     "block_spmm": (lambda b, x: sparse.block_spmm(GRAPH, b, x), ((EDGES, 2, 2), (NODES, 2, 3))),
     "total_variation": (lambda x, w: sparse.total_variation(GRAPH, x, w), (N, (EDGES,))),
     "attention_pool": (lambda v, s: sparse.attention_pool(v, s, PTR), (E, (EDGES,))),
-    "hypergraph_conv": (lambda x, w: sparse.hypergraph_conv(sparse.Hypergraph(torch.tensor(SOURCES), torch.tensor(TARGETS)), x, edge_weight=w), (N, (3,))),
+    "hypergraph_conv": (lambda x, w: sparse.hypergraph_conv(HYPERGRAPH, x, edge_weight=w), (N, (3,))),
     "edge_block": (edge_block, ((NODES, 4, 2), (EDGES, 3), *block_shapes())),
     "so2_linear": (lambda x, w: so2.so2_linear(x, w, lmax=1, mmax=1, out_channels=3), ((EDGES, 4, 2), (sum(a * b for a, b in so2.weight_shapes(1, 1, 2, 3)),))),
     "rotate": (lambda x, v: so2.rotate(x, v, lmax=1), ((EDGES, 4, 2), (EDGES, WIGNER))),

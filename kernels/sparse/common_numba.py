@@ -144,7 +144,7 @@ def index(op: str, t: Tensor | None, like: Tensor) -> np.ndarray:
 
 @functools.cache
 def _none(dtype: torch.dtype) -> np.ndarray:
-    return torch.empty(0, dtype=dtype).numpy()
+    return torch.empty(0, dtype=dtype, device="cpu").numpy()
 
 
 def result(array: np.ndarray, rank: int, B: int, N: int, F: int, dtype: torch.dtype) -> Tensor:

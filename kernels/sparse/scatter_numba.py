@@ -96,6 +96,6 @@ def scatter(src, index, dim_size, reduce, return_arg, fill, skip_nan):
         nb.run(lambda n0, n1: kernel(*fixed, n0, n1), itertools.pairwise(cuts))
     result = nb.result(out, src.dim(), B, dim_size, F, src.dtype)
     if not return_arg:
-        return result, torch.empty(0, dtype=torch.int64)
+        return result, torch.empty(0, dtype=torch.int64, device="cpu")
     lane = lane if reduce in (MIN, MAX) else np.full(size, E, np.int64)
     return result, nb.result(lane, src.dim(), B, dim_size, F, torch.int64)

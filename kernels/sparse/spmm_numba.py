@@ -300,6 +300,6 @@ def spmm(
     if out.size:
         nb.run(lambda v0, v1: kernel(*fixed, *codes, v0, v1), nb.rows(ptr, B * F))
     out = nb.result(out, rank, B, N, F, like.dtype)
-    return out, (nb.result(winners, rank, B, N, F, rowptr.dtype) if arg else torch.empty(0, dtype=rowptr.dtype))
+    return out, (nb.result(winners, rank, B, N, F, rowptr.dtype) if arg else torch.empty(0, dtype=rowptr.dtype, device="cpu"))
 
 copy_reduce = copy_reduce_by(spmm)

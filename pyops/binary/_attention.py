@@ -83,7 +83,7 @@ def _cut(scale: Any, D: int, like: Tensor, tie: bool) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _number_cut(scale: float, D: int, dtype: torch.dtype, tie: bool) -> list[int]:
-    return _cut(scale, D, torch.empty(0, dtype=dtype), tie).tolist()
+    return _cut(scale, D, torch.empty(0, dtype=dtype, device="cpu"), tie).tolist()
 
 
 def _threshold(scale: Any, D: int, L: int, like: Tensor, tie: bool) -> Tensor:

@@ -196,7 +196,7 @@ class BitTensor:
         if not numel:
             if max(lead, default=0) >= 2**31 or K > _MAX_K:
                 refuse("an impossible size")
-            words = torch.zeros((*lead, width // 8), dtype=torch.int64)
+            words = torch.zeros((*lead, width // 8), dtype=torch.int64, device="cpu")
             return BitTensor(words, K, dim, values=VALUES[values], polarity=polarity, sign_zero=sign_zero)
         rows = numel // K
         found = np.zeros((rows, width), dtype=np.uint8)

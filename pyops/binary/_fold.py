@@ -113,7 +113,8 @@ def fold_batch_norm(
         mean, var, w, b = (vectors[k] for k in ("running_mean", "running_var", "weight", "bias"))
         return F.batch_norm(y, mean, var, w, b, False, 0.0, eps)
 
-    return fold_threshold(norm, N, -K, K).to(running_mean.device)
+    with torch.device("cpu"):
+        return fold_threshold(norm, N, -K, K).to(running_mean.device)
 
 
 def power_of_two(t: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ def _bounded(weight: Tensor) -> Tensor:
 def _undirected(ptr: Tensor, col: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Pointers, neighbours and summed weights of the edges and their reversals, sorted, without loops."""
     N = ptr.shape[0] - 1
-    row = torch.repeat_interleave(torch.arange(N), ptr.diff())
+    row = torch.repeat_interleave(torch.arange(N, device=ptr.device), ptr.diff())
     weight = torch.ones_like(col) if weight is None else weight
     kept = row != col
     row, col, weight = row[kept], col[kept], weight[kept]

@@ -224,5 +224,5 @@ def _per_point(signs: Tensor, ptr: Tensor, N: int) -> Tensor:
 
 def _signs(D: int, proper: bool, like: Tensor) -> Tensor:
     """The signs of the axes [O, D], all + first."""
-    chosen = [s for s in itertools.product((1.0, -1.0), repeat=D) if not proper or torch.tensor(s).prod() > 0]
+    chosen = [s for s in itertools.product((1.0, -1.0), repeat=D) if not proper or math.prod(s) > 0]
     return torch.tensor(chosen, dtype=like.dtype, device=like.device)

@@ -175,7 +175,7 @@ def hetero_neighbor_sample_by_name(
             first += seed.numel()
     nodes, found, counts = hetero.neighbor_hops(node_types, types, start, num_neighbors_dict, hops, steps)
     if disjoint:
-        like = next(iter(seed_dict.values()), torch.empty(0, dtype=torch.int64))
+        like = next(iter(seed_dict.values()), torch.empty(0, dtype=torch.int64, device="cpu"))
         nodes = {t: _pairs(n, sizes.get(t, 0), like) for t, n in nodes.items()}
     parts = {name: tuple(map(torch.cat, zip(*edges, strict=True))) for name, edges in found.items()}
     rows, cols, entries = ({name: p[i] for name, p in parts.items()} for i in ((0, 1, 2) if csc else (1, 0, 2)))

@@ -80,7 +80,7 @@ def neighbor_hops(
 ) -> tuple[dict[str, Tensor], dict[str, list[tuple[Tensor, Tensor, Tensor]]], dict[str, list[int]]]:
     """Nodes by type; (local rows, local columns, entries) of each hop after an empty one by relation; the number of nodes before
     each hop and at the end by type."""
-    empty = next(iter(input_node.values()), torch.empty(0, dtype=torch.int64)).new_empty(0)
+    empty = next(iter(input_node.values()), torch.empty(0, dtype=torch.int64, device="cpu")).new_empty(0)
     nodes = {t: input_node.get(t, empty) for t in node_types}
     found: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [(empty, empty, empty)] for name in steps}
     begin, sizes = dict.fromkeys(node_types, 0), {t: [n.numel()] for t, n in nodes.items()}
@@ -120,12 +120,12 @@ def hgt_sample(
     types = {name: tuple(name.split("__")) for name in colptr}
     _structures(op, types, colptr, row)
     _seeds(op, types, colptr, row, input_node)
-    empty = torch.empty(0, dtype=torch.int64)
+    empty = torch.empty(0, dtype=torch.int64, device="cpu")
     kinds = {t for s, _, d in types.values() for t in (s, d)}
     if any(len(num_samples.get(t, ())) < num_hops for t in kinds):
         check.fail(ValueError, op, f"num_samples of {num_hops} hops for each of {', '.join(sorted(kinds))}", num_samples)
     nodes = {t: input_node.get(t, empty) for t in kinds}
-    budget = {t: (empty, torch.empty(0)) for t in kinds}
+    budget = {t: (empty, torch.empty(0, device="cpu")) for t in kinds}
     last = dict(nodes)
     for hop in range(num_hops):
         for name, (source, _, destination) in types.items():
@@ -150,4 +150,4 @@ def _spent(nodes: Tensor, ids: Tensor, weight: Tensor, more: Tensor, added: Tens
     """The budget with ``added`` for the ids ``more`` that are not among ``nodes``."""
     new = ~torch.isin(more, nodes)
     distinct, inverse = torch.unique(torch.cat([ids, more[new]]), return_inverse=True)
-    return distinct, torch.zeros(distinct.numel()).index_add(0, inverse, torch.cat([weight, added[new].float()]))
+    return distinct, torch.zeros(distinct.numel(), device="cpu").index_add(0, inverse, torch.cat([weight, added[new].float()]))

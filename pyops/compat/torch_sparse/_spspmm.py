@@ -67,7 +67,7 @@ def _by_mkl(a: tuple, b: tuple, sizes: tuple[int, int, int]) -> tuple[Tensor, Te
     M, K, N = sizes
     dtype = next((v.dtype for *_, v in (a, b) if v is not None), torch.float32)
     a_csr, b_csr = (
-        torch.sparse_csr_tensor(ptr, col, torch.ones(col.numel(), dtype=dtype) if v is None else v.detach(), size)
+        torch.sparse_csr_tensor(ptr, col, torch.ones_like(col, dtype=dtype) if v is None else v.detach(), size)
         for (ptr, col, v), size in ((a, (M, K)), (b, (K, N)))
     )
     out = torch.sparse.mm(a_csr, b_csr)

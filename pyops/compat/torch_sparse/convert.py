@@ -59,6 +59,6 @@ def sparse_to_scipy(src: SparseTensor, layout: str | None = None, dtype: torch.d
         check.fail(ValueError, "to_scipy", "a matrix of numbers", src.sizes())
     layout = get_layout(layout)
     a, b, value = (t if t is None else t.detach().cpu().numpy() for t in getattr(src, layout)())
-    value = torch.ones(src.nnz(), dtype=dtype).numpy() if value is None else value
+    value = torch.ones(src.nnz(), dtype=dtype, device="cpu").numpy() if value is None else value
     data = {"coo": (value, (a, b)), "csr": (value, b, a), "csc": (value, b, a)}[layout]
     return getattr(scipy.sparse, f"{layout}_matrix")(data, src.sizes())
