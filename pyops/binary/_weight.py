@@ -48,9 +48,9 @@ def mixed_form(kind: str, integers: bool) -> tuple[list, float]:
 class PackedWeight:
     """A weight as bit planes, with the panels that the CPU kernels read made once.
 
-    A tensor given here is packed now. It is watched: where it was changed in place since (an optimiser step), the next use packs
-    it again, so that results are never those of an old weight. Changes through ``.data`` leave no trace, and compiled graphs do not
-    watch: call :meth:`refresh`.
+    A tensor given here is packed now. It is watched: where it was changed in place since (an optimiser step) or given other memory
+    (``.data = ..``, as ``Module.to`` does), the next use packs it again, so that results are never those of an old weight. Writing
+    through ``.data`` and changes of inference tensors leave no trace, and compiled graphs do not watch: call :meth:`refresh`.
 
     Args:
         weight: [N, K] of a linear layer, [O, C / groups, *kernel] of a convolution (``kind`` "pm1"), or a :class:`BitTensor` of
@@ -75,7 +75,7 @@ class PackedWeight:
     """
 
     _source: weakref.ref[Tensor] | None
-    _version: int | None
+    _packed: tuple[int, int] | None  # version and address of what was packed
     _panels: Tensor | None
     _taps: Tensor | None
 
@@ -84,7 +84,7 @@ class PackedWeight:
         self.kind = check.choice(op, "kind", kind, tuple(KINDS))
         self.sign_zero = _sign(op, "sign_zero", sign_zero)
         self.groups = check.size(op, "groups", groups)
-        self._source = self._version = self._panels = self._taps = None
+        self._source = self._packed = self._panels = self._taps = None
         if isinstance(weight, BitTensor):
             self._adopt(op, weight)
         else:
@@ -103,7 +103,7 @@ class PackedWeight:
             check.fail(ValueError, op, "kind 'pm1' of a convolution", repr(self.kind))
 
     def _pack(self, weight: Tensor) -> None:
-        self._version = weight._version
+        self._packed = _state(weight)
         w = weight.detach()
         if w.dim() > 2:  # taps outside, channels inside
             w = w.movedim(1, -1).flatten(1)
@@ -152,8 +152,12 @@ class PackedWeight:
         if self._source is None or torch.compiler.is_compiling():  # versions are not to be read while tracing
             return
         source = self._source()
-        if source is not None and source._version != self._version:
+        if source is not None and _state(source) != self._packed:
             self._pack(source)
+
+    def watches(self, tensor: Tensor) -> bool:
+        """Whether this is ``tensor``, packed, and stays so."""
+        return self._source is not None and self._source() is tensor
 
     @property
     def K(self) -> int:
@@ -214,7 +218,7 @@ class PackedWeight:
     def _from_words(words: Tensor, shape, kind: str, sign_zero: int, groups: int) -> PackedWeight:
         made = PackedWeight.__new__(PackedWeight)
         made.kind, made.sign_zero, made.groups, made.shape = kind, sign_zero, groups, torch.Size(shape)
-        made._source = made._version = made._panels = made._taps = None
+        made._source = made._packed = made._panels = made._taps = None
         made._words = words
         return made
 
@@ -224,6 +228,10 @@ class PackedWeight:
 
     def __repr__(self) -> str:
         return f"PackedWeight(shape={tuple(self.shape)}, kind={self.kind}, groups={self.groups}, device={self.device})"
+
+
+def _state(t: Tensor) -> tuple[int, int]:
+    return 0 if t.is_inference() else t._version, t.data_ptr()
 
 
 def _load_weight(planes: Any, shape: Any, kind: Any, sign_zero: Any, groups: Any) -> PackedWeight:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import binary as B
+from .._dispatch import is_transformed
 
 
 def _scale(layer: Any) -> Tensor | None:
@@ -17,11 +18,12 @@ def _scale(layer: Any) -> Tensor | None:
 
 def _weight(layer: Any, groups: int = 1) -> Tensor | B.PackedWeight:
     """The weight; packed, and kept so, where nothing is trained."""
-    if layer.training or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    weight = layer.weight
+    if layer.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed() or weight.is_inference():
         layer._packed = None
-        return layer.weight
-    if layer._packed is None or layer._packed.device != layer.weight.device:
-        layer._packed = B.PackedWeight(layer.weight, groups=groups)
+        return weight
+    if layer._packed is None or not layer._packed.watches(weight):
+        layer._packed = B.PackedWeight(weight, groups=groups)
     return layer._packed
 
 

@@ -188,7 +188,9 @@ def test_packed_weights_are_never_stale() -> None:
     binary.binary_linear(x, w).square().sum().backward()
     optimiser.step()
     assert torch.equal(packed.dense(), sign(w.detach()))
-    w.data = torch.randn(6, 40)  # leaves no trace in the version
+    w.data = torch.randn(6, 40)
+    assert torch.equal(packed.dense(), sign(w.detach()))
+    w.data.neg_()  # leaves no trace
     packed.refresh()
     assert torch.equal(packed.dense(), sign(w.detach()))
     kept = packed.dense()

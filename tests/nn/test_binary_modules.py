@@ -40,6 +40,51 @@ def test_modules(make, shape) -> None:
         assert torch.equal(m(x), again(x)) and not torch.equal(m(x), y)
 
 
+def _replaced(m: nn.Module) -> nn.Module:
+    m.weight = nn.Parameter(-m.weight)
+    return m
+
+
+def _copied(m: nn.Module) -> nn.Module:
+    m = copy.deepcopy(m)
+    m.weight.neg_()
+    return m
+
+
+def _moved(m: nn.Module) -> nn.Module:
+    m.weight.data = -m.weight.data
+    return m
+
+
+def _called(m: nn.Module) -> nn.Module:
+    return lambda x: torch.func.functional_call(m, {"weight": -m.weight}, (x,))
+
+
+def _mapped(m: nn.Module) -> nn.Module:
+    call = lambda w, x: torch.func.functional_call(m, {"weight": w}, (x,))
+    torch.func.vmap(call, (0, None))(torch.stack([m.weight, -m.weight]), torch.randn(3, 4, 9, 9))
+    return _moved(m)
+
+
+@pytest.mark.parametrize("change", [_replaced, _copied, _moved, _called, _mapped])
+def test_another_weight_is_packed(change) -> None:
+    """However it came into the module that has packed one before."""
+    m, x = N.BinaryConv2d(4, 6, 3).eval(), torch.randn(3, 4, 9, 9)
+    with torch.no_grad():
+        y = m(x)
+        assert torch.equal(change(m)(x), -y)
+
+
+def test_inference_tensors() -> None:
+    x = torch.randn(2, 70)
+    with torch.inference_mode():
+        m = N.BinaryLinear(70, 5, bias=False).eval()
+        y = m(x)
+        assert torch.equal(structops.binary.binary_linear(x, structops.binary.PackedWeight(m.weight)), y)
+        m.weight.neg_()
+        assert torch.equal(m(x), -y)
+
+
 def test_fff_trains_soft_and_decides_hard() -> None:
     m = N.FFF(6, 3, 4, 2, region_leak=0.1)
     y = m(torch.randn(5, 6))
