@@ -70,6 +70,11 @@ def lasting() -> Iterator[None]:
         yield
 
 
+def state(t: Tensor) -> tuple[int, int]:
+    """What changes where ``t`` is written to, or given other memory; inference tensors do not count what is written to them."""
+    return 0 if t.is_inference() else t._version, t.data_ptr()
+
+
 class Entry(Protocol):
     """The way into an operator; ``below``, the same below autograd."""
 

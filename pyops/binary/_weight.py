@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import state
 from . import _ops as ops
 from ._bits import BitTensor, _sign, bits_of, pack_words, unpack_words
 
@@ -103,7 +104,7 @@ class PackedWeight:
             check.fail(ValueError, op, "kind 'pm1' of a convolution", repr(self.kind))
 
     def _pack(self, weight: Tensor) -> None:
-        self._packed = _state(weight)
+        self._packed = state(weight)
         w = weight.detach()
         if w.dim() > 2:  # taps outside, channels inside
             w = w.movedim(1, -1).flatten(1)
@@ -152,7 +153,7 @@ class PackedWeight:
         if self._source is None or torch.compiler.is_compiling():  # versions are not to be read while tracing
             return
         source = self._source()
-        if source is not None and _state(source) != self._packed:
+        if source is not None and state(source) != self._packed:
             self._pack(source)
 
     def watches(self, tensor: Tensor) -> bool:
@@ -228,10 +229,6 @@ class PackedWeight:
 
     def __repr__(self) -> str:
         return f"PackedWeight(shape={tuple(self.shape)}, kind={self.kind}, groups={self.groups}, device={self.device})"
-
-
-def _state(t: Tensor) -> tuple[int, int]:
-    return 0 if t.is_inference() else t._version, t.data_ptr()
 
 
 def _load_weight(planes: Any, shape: Any, kind: Any, sign_zero: Any, groups: Any) -> PackedWeight:

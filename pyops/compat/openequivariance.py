@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from .. import _check as check
+from .._dispatch import state
 from ..graph import Graph
 from ..so2 import tensor_product
 
@@ -111,12 +112,12 @@ class TensorProductConv(TensorProduct):
 
     def _graph(self, rows: Tensor, cols: Tensor, nodes: int) -> Graph:
         last = self._last
-        if last is not None and last[0] is rows and last[1] is cols and last[2:5] == (rows._version, cols._version, nodes):
-            return last[5]
+        if last is not None and last[0] is rows and last[1] is cols and last[2] == (state(rows), state(cols), nodes):
+            return last[3]
         check.index("TensorProductConv", "rows", rows)
         check.index("TensorProductConv", "cols", cols, like=rows)
         if rows.dim() != 1 or rows.shape != cols.shape:
             check.fail(ValueError, "TensorProductConv", "rows and cols of shape [E]", [list(rows.shape), list(cols.shape)])
         graph = Graph(torch.stack([cols, rows]), num_nodes=nodes)
-        self._last = (rows, cols, rows._version, cols._version, nodes, graph)
+        self._last = None if rows.is_inference() or cols.is_inference() else (rows, cols, (state(rows), state(cols), nodes), graph)
         return graph
