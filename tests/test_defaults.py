@@ -1,4 +1,4 @@
-"""The default device and dtype of the process are for new tensors of the user, not for what an operator needs inside."""
+"""The default device and dtype of the process, and inference mode, are for tensors of the user, not for what operators keep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from pathlib import Path
 
 CODE = """
 import torch, structops
-import test_autocast as cases
+with torch.inference_mode():  # graphs, plans and modules serve training all the same
+    import test_autocast as cases
+cases.PTR, cases.TYPES, cases.LENGTHS = (t.clone() for t in (cases.PTR, cases.TYPES, cases.LENGTHS))
 
 def run(fn, x):
     y = fn(*x)
@@ -35,8 +37,9 @@ for name, (fn, _) in cases.CASES.items():
 """
 
 
-def test_neither_is_used_inside() -> None:
-    """In a fresh process, which has cached no tables; what is made on the meta device has no values."""
+def test_none_is_used_inside() -> None:
+    """In a fresh process, which has cached no tables; what is made on the meta device has no values, and inference tensors cannot be
+    saved for a backward."""
     tests = Path(__file__).parent
     path = os.pathsep.join([str(tests), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run([sys.executable, "-c", CODE], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import _check as check
 from .._dispatch import define
 from ._product import LAYOUTS
+from ._shapes import Constants
 
 
 class Table:
@@ -65,7 +66,7 @@ class Table:
         self.dims = tuple(dims)
         self.sizes = [*dims, values.size, *pairs, *starts]
         flat = np.concatenate(lists).astype(np.int32)
-        self._tensors = {torch.device("cpu"): (torch.from_numpy(flat), torch.from_numpy(np.stack(coefs)))}
+        self._constants = Constants(flat, np.stack(coefs))
 
     @property
     def terms(self) -> int:
@@ -73,9 +74,8 @@ class Table:
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
         """The operator's arguments, on a device."""
-        if device not in self._tensors:
-            self._tensors[device] = tuple(t.to(device) for t in self._tensors[torch.device("cpu")])  # type: ignore[assignment]
-        return *self._tensors[device], self.sizes
+        lists, coef = self._constants.on(device)
+        return lists, coef, self.sizes
 
 
 def _fake(a, b, lists, coef, sizes, role, components_last, total):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from ._shapes import Constants
 
 HEADER = 16
 
@@ -38,20 +40,15 @@ class Path(NamedTuple):
 
 @dataclass(eq=False)
 class Plan:
-    """``data`` int32, ``cg`` float64 and the header of ``data`` as ints."""
+    """data int32, coefficients float64, and the header of data as ints."""
 
-    data: Tensor
-    cg: Tensor
+    constants: Constants
     sizes: tuple[int, ...]
-    _moved: dict = field(default_factory=dict, repr=False)
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
         """The operator's arguments, on a device."""
-        if device.type == "cpu":
-            return self.data, self.cg, list(self.sizes)
-        if device not in self._moved:
-            self._moved[device] = (self.data.to(device), self.cg.to(device))
-        return *self._moved[device], list(self.sizes)
+        data, cg = self.constants.on(device)
+        return data, cg, list(self.sizes)
 
 
 def _terms(table: np.ndarray | tuple[np.ndarray, ...]) -> Iterator[tuple[int, int, int, float]]:
@@ -95,4 +92,4 @@ def build(x: list[Block], out: list[Block], paths: list[Path], xdim: int, ydim: 
     header = [len(x), len(out), len(paths), len(pair_ptr) - 1, len(entry_y), xdim, ydim, odim, wdim, *starts.tolist()]
     data = np.concatenate([np.asarray(header, np.int64), *flat])
     assert len(header) == HEADER and data.max() < 2**31
-    return Plan(torch.from_numpy(data.astype(np.int32)), torch.tensor(cg, dtype=torch.float64), tuple(map(int, header)))
+    return Plan(Constants(data.astype(np.int32), np.asarray(cg, np.float64)), tuple(map(int, header)))

@@ -1,4 +1,4 @@
-"""Argument checks that the rotation and convolution functions share."""
+"""What the rotation and convolution functions share: checks of arguments, tables and constants that are kept."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +28,23 @@ def table(make: F) -> F:
     # What torch.compiler.assume_constant_result does, which imports the compiler and Triton first.
     get._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return get  # type: ignore[return-value]
+
+
+class Constants:
+    """Tensors that an operator keeps, made from arrays, and their copies on the devices that have asked for them."""
+
+    def __init__(self, *arrays: np.ndarray) -> None:
+        with lasting():
+            self.tensors = tuple(torch.from_numpy(a) for a in arrays)
+        self._copies: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    def on(self, device: torch.device) -> tuple[Tensor, ...]:
+        if device.type == "cpu":
+            return self.tensors
+        if device not in self._copies:
+            with lasting():
+                self._copies[device] = tuple(t.to(device) for t in self.tensors)
+        return self._copies[device]
 
 
 def degrees(op: str, lmax: Any, mmax: Any) -> tuple[int, int]:

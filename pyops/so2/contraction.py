@@ -14,6 +14,7 @@ from .. import _ladder as ladder
 from ._cg import LMAX
 from ._irreps import Irreps
 from ._product import LAYOUTS
+from ._shapes import Constants
 from ._symmetric import MOST_DEGREE, Block, coupled, first_independent, lists
 from ._symmetric_ops import symmetric_contraction as contraction_op
 
@@ -82,7 +83,7 @@ class SymmetricContractionPlan:
                 if paths:
                     blocks.append(Block(start, degree, at, np.stack(paths)))
         flat, coef, self._sizes = lists(self.irreps_in.dim, self.irreps_out.dim, self.num_paths, blocks)
-        self._tensors = {torch.device("cpu"): (torch.from_numpy(flat), torch.from_numpy(coef))}
+        self._constants = Constants(flat, coef)
 
     @property
     def num_terms(self) -> int:
@@ -90,9 +91,8 @@ class SymmetricContractionPlan:
 
     def on(self, device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
         """The operator's arguments, on a device."""
-        if device not in self._tensors:
-            self._tensors[device] = tuple(t.to(device) for t in self._tensors[torch.device("cpu")])  # type: ignore[assignment]
-        return *self._tensors[device], self._sizes
+        flat, coef = self._constants.on(device)
+        return flat, coef, self._sizes
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.irreps_in} -> {self.irreps_out}, {self.correlation} copies, {self.num_paths} paths)"

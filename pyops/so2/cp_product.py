@@ -13,13 +13,13 @@ from torch import Tensor
 
 from .. import _autocast as autocast
 from .. import _check as check
-from .._dispatch import lasting, wants_derivative
+from .._dispatch import wants_derivative
 from ..graph import Graph, checked_graph
 from ._cg import wigner_3j_dense
 from ._harmonics import degree
 from ._plan import Block, Path, build
 from ._product import ALONE
-from ._shapes import computing, table
+from ._shapes import Constants, computing, table
 from ._tp_ops import tp_conv as conv_op
 from .tensor_product import by_sender
 
@@ -104,8 +104,7 @@ class CPTensorProduct(torch.nn.Module):
         return found
 
     def _set(self, factors: tuple[np.ndarray, ...]) -> None:
-        with lasting():
-            self.factors = tuple(torch.from_numpy(np.array(f)) for f in factors)
+        self._constants = Constants(*map(np.array, factors))
         self.rank = factors[0].shape[1]
         exact = coefficients(*self.lmax, self.parity)
         product = multiplied(factors)
@@ -113,7 +112,11 @@ class CPTensorProduct(torch.nn.Module):
         self._bytes = b"".join(f.tobytes() for f in factors)
         # Products at the edges: one for each pair (i, k) of the multiplied table, two for each column of the factors.
         self._direct = int(product.any(1).sum()) <= 2 * self.rank
-        self._moved: dict[torch.device, tuple[Tensor, ...]] = {}
+
+    @property
+    def factors(self) -> tuple[Tensor, ...]:
+        """A, B and C of every degree, float64."""
+        return self._constants.tensors
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"factors": list(self.factors)}
@@ -229,12 +232,7 @@ class CPTensorProduct(torch.nn.Module):
         return shape
 
     def _factors(self, like: Tensor) -> tuple[Tensor, ...]:
-        factors = self.factors
-        if like.device.type != "cpu":
-            if like.device not in self._moved:
-                self._moved[like.device] = tuple(f.to(like.device) for f in factors)
-            factors = self._moved[like.device]
-        return tuple(f.to(like.dtype) for f in factors)
+        return tuple(f.to(like.dtype) for f in self._constants.on(like.device))
 
 
 @table

@@ -318,7 +318,7 @@ def test_saved_memory() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.data_ptr()) or t, lambda t: t):
         tp_conv(graph, *args, product)
     plan = product.spec.weighted
-    known = {t.data_ptr() for t in (*args, *by_sender(graph, True), plan.data, plan.cg) if t is not None}
+    known = {t.data_ptr() for t in (*args, *by_sender(graph, True), *plan.constants.tensors) if t is not None}
     assert set(kept) <= known
 
 
