@@ -37,14 +37,18 @@ struct ChartParams {
   char* extra;       // [blocks, extra_room] bytes of scratch
   int64_t extra_room;
   int shared;        // elements of dynamic shared memory
+  int* wide;         // [B] sums of float: whether scores are too large for them
 };
 
 STRUCTOPS_DYNAMIC_SHARED(chart_shared);
 
+// Where charts of A are, whose scores (but those of 16 bits) and results are of T.
 template <class A> struct SharedCharts {
+  using T = A;
   STRUCTOPS_DEVICE A& operator[](int o) const { return reinterpret_cast<A*>(chart_shared)[o]; }
 };
-template <class A> struct GlobalCharts {
+template <class A, class Table = A> struct GlobalCharts {
+  using T = Table;
   A* base;
   STRUCTOPS_DEVICE A& operator[](int o) const { return base[o]; }
 };
@@ -85,6 +89,21 @@ STRUCTOPS_DEVICE double larger(double a, double b) { return fmax(a, b); }
 
 template <class A> constexpr A kLog2E = A(1.4426950408889634074);
 template <class A> constexpr A kLn2 = A(0.69314718055994530942);
+
+// Finite scores beyond this leave charts of float to those of double, where they count as this.
+template <class A> constexpr A kMostScore = sizeof(A) == 4 ? A(1e4) : A(1e14);
+template <class A> STRUCTOPS_DEVICE A log2_of_score(A x, bool& wide) {
+  const A size = x < A(0) ? -x : x;
+  if (size > kMostScore<A> && size < Limits<A>::high()) {
+    wide = true;
+    if (sizeof(A) == 8) x = x < A(0) ? -kMostScore<A> : kMostScore<A>;
+  }
+  return x * kLog2E<A>;
+}
+template <class A> STRUCTOPS_DEVICE A log2_of_score(A x) {
+  bool wide = false;
+  return log2_of_score(x, wide);
+}
 
 // sum of 2^x as 2^m s with t = sum of 2^(x - m) dx.
 template <class A, bool dual> struct LogSum {
@@ -199,8 +218,18 @@ template <class F> STRUCTOPS_DEVICE void each_sentence(const ChartParams& p, F f
   }
 }
 
+// Calls f(b, n) for the sentences that charts of float left to this block's charts of double.
+template <class F> STRUCTOPS_DEVICE void each_wide_sentence(const ChartParams& p, F f) {
+  for (int64_t b = blockIdx.x; b < p.B; b += gridDim.x) {
+    if (!p.wide[b]) continue;
+    f(b, int(p.lengths[b]));
+    __syncthreads();
+  }
+}
+
 // One sentence. Store: where its charts are.
 template <class A, Form form, class Store> struct Sentence {
+  using T = typename Store::T;
   const ChartParams& p;
   const Store c;
   const int64_t b;
@@ -233,21 +262,21 @@ template <class A, Form form, class Store> struct Sentence {
     return d;
   }
   STRUCTOPS_DEVICE A load(const void* from, int64_t at) const {
-    if constexpr (sizeof(A) == 4) {
+    if constexpr (sizeof(T) == 4) {
       if (p.dtype == Dtype::bf16) return widen(load_one(static_cast<const bf16*>(from) + at));
       if (p.dtype == Dtype::f16) return widen(load_one(static_cast<const f16*>(from) + at));
     }
     return load_wide(from, at);
   }
-  static STRUCTOPS_DEVICE A load_wide(const void* from, int64_t at) { return load_one(static_cast<const A*>(from) + at); }
+  static STRUCTOPS_DEVICE A load_wide(const void* from, int64_t at) { return load_one(static_cast<const T*>(from) + at); }
 
-  // Scores, in units, go where their items will be; unit items are 0. dual: the tangents go `tangent` further.
-  template <bool dual> STRUCTOPS_DEVICE void begin(A units, int tangent) const {
+  // unit(score) goes where its item will be; unit items are 0. dual: the tangents go `tangent` further.
+  template <bool dual, class Unit> STRUCTOPS_DEVICE void begin(Unit unit, int tangent) const {
     each_cell(n + 1, n + 1, [&](int row, int column) {
       const int o = form == Form::span ? L.at(kV, row, column) : L.at(kI, column, row);
       const bool read = reads(row, column);
       if (form == Form::span && !read) return;
-      A x = read ? load(p.score, cell(row, column)) * units : Limits<A>::low();
+      A x = read ? unit(load(p.score, cell(row, column))) : Limits<A>::low();
       if (x == Limits<A>::high()) x = A(NAN);
       c[o] = x;
       if (dual) c[o + tangent] = x == Limits<A>::low() ? A(0) : load(p.v, cell(row, column));
@@ -263,6 +292,7 @@ template <class A, Form form, class Store> struct Sentence {
 };
 
 constexpr int kChartThreads = 512;
+constexpr int kWideThreads = 256;  // registers for double
 constexpr int kOverread = 128;  // elements: splits past the last are read, without effect, rather than branched around
 
 // Elements of the inside charts without T and U.
@@ -284,15 +314,21 @@ template <class A, Form form, bool dual, class Store> struct Inside : Sentence<A
   STRUCTOPS_DEVICE Inside(const ChartParams& p, Store c, int64_t b, int n, bool parents, int values)
       : Base(p, c, b, n), tangent(values * Layout(n).square), parents(parents) {}
 
-  STRUCTOPS_DEVICE void run() const {
-    this->template begin<dual>(kLog2E<A>, tangent);
+  // Whether the sentence is left to charts of double.
+  STRUCTOPS_DEVICE bool run() const {
+    bool wide = false;
+    this->template begin<dual>([&](A x) { return log2_of_score(x, wide); }, tangent);
     for (int w = 1; w <= n; ++w) {
-      phase(w, open_items<form>, [](int which) { return open_item<form>(which); });
-      if (form != Form::span) phase(w, 2, [](int which) { return close_item(which); });
+      phase(w, open_items<form>, [](int which) { return open_item<form>(which); }, wide);
+      if (form != Form::span) phase(w, 2, [](int which) { return close_item(which); }, wide);
     }
+    if constexpr (sizeof(A) == 8) return false;
+    wide = __syncthreads_or(wide);
+    if (threadIdx.x == 0) p.wide[Base::b] = wide;
+    return wide;
   }
 
-  template <class Kind> STRUCTOPS_DEVICE void phase(int w, int kinds, Kind kind) const {
+  template <class Kind> STRUCTOPS_DEVICE void phase(int w, int kinds, Kind kind, bool& wide) const {
     const int shift = lanes_for(w);
     each_item(kinds, n + 1 - w, shift, [&](int which, int i, bool exists, int lane) {
       const Item item = kind(which);
@@ -314,7 +350,7 @@ template <class A, Form form, bool dual, class Store> struct Inside : Sentence<A
         for (int u = 0; u < U; ++u) {
           const int r = k + (u << shift);
           const bool in = r < d.count;
-          const A bonus = inner && in ? Base::load_wide(p.sib, sib + r) * kLog2E<A> : A(0);
+          const A bonus = inner && in ? log2_of_score(Base::load_wide(p.sib, sib + r), wide) : A(0);
           x[u] = bonus + (c[d.x + r] + c[d.y + r]);
           if (!in) x[u] = Limits<A>::low();
           dx[u] = dual && inner && in && bonus != Limits<A>::low() ? Base::load_wide(p.v_sib, sib + r) : A(0);

@@ -25,9 +25,9 @@
 //
 // Edges: n = 0 has one empty tree, logz 0. A score of -inf forbids exactly; with no tree left logz = -inf, posteriors are 0 and
 // trees are all -1. Any NaN or +inf that is read gives NaN. Entries outside the sentence are never read, and are 0 in results.
-// Scores are read in their dtype; charts are float32 for 16- and 32-bit scores, float64 for float64. CPU: float64 too for float32 scores
-// too large for float32 charts; beyond 1e14 they count as 1e14. CUDA: posteriors of second order are off by 1e-7 of the largest sum,
-// and sibling scores of 16 bits are copied to float32 first.
+// Scores are read in their dtype; charts are float32 for 16- and 32-bit scores, float64 for float64. Sums, posteriors and samples: float64
+// too for a sentence with a finite score beyond 1e4; beyond 1e14 scores count as 1e14. CUDA charts are logarithms: posteriors are
+// off by the rounding of the largest sum, and sibling scores of 16 bits are copied to float32 first.
 #pragma once
 #include "core/parallel.h"
 #include "core/types.h"

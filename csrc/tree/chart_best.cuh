@@ -99,7 +99,7 @@ template <class A, Form form, class Store> struct Best : Sentence<A, form, Store
   STRUCTOPS_DEVICE void run(const TreeParams& t, bool valid) const {
     int64_t* const tree = t.tree + b * t.size;
     for (int64_t k = threadIdx.x; k < t.size; k += blockDim.x) tree[k] = -1;
-    this->template begin<false>(A(1), 0);
+    this->template begin<false>([](A x) { return x; }, 0);
     for (int w = 1; w <= n; ++w) {
       phase(w, open_items<form>, [](int which) { return open_item<form>(which); });
       if (form != Form::span) phase(w, 2, [](int which) { return close_item(which); });

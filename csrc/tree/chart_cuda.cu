@@ -18,7 +18,9 @@ template <bool dual> void sum(const char* op, const ChartArgs& a, const CudaCont
     using A = Pointee<decltype(t)>;
     with_form(form, [&](auto f) {
       const ChartRoom room{sum_elements(form, outside, dual, int(a.N - 1)), 0, true};
-      launch_charts<A>(op, ctx, chart_sum<A, f.value, dual>, p, chart_threads(form, a.N), room);
+      const int threads = chart_threads(form, a.N);
+      if constexpr (std::is_same_v<A, double>) launch_charts<A>(op, ctx, chart_sum<A, f.value, dual>, p, threads, room);
+      else launch_charts_or_wide(op, ctx, chart_sum<A, f.value, dual>, chart_sum_wide<f.value, dual>, p, threads, room);
     });
   });
   w.narrow();

@@ -8,6 +8,7 @@ namespace structops::cuda {
 
 constexpr int kChartLongest = 8192;                  // charts are addressed by 32-bit offsets
 constexpr int64_t kChartScratch = int64_t(1) << 30;  // bytes of charts in global memory, if one block needs no more
+constexpr int64_t kWideBlocks = 16;                  // of charts of double for scores of float
 
 inline Form form_of(const ChartArgs& a) {
   return a.kind == Chart::span ? Form::span : a.sib ? Form::second : Form::first;
@@ -85,6 +86,23 @@ void launch_charts(const char* op, const CudaContext& ctx, void (*kernel)(ChartP
   void* args[] = {&p, &more...};
   const dim3 grid_size{unsigned(grid)}, block_size{unsigned(threads)};
   check(op, cudaLaunchKernel(kernel, grid_size, block_size, args, size_t(bytes), stream_of(ctx)));
+}
+
+// The kernel of float charts, then that of double charts for the sentences whose scores are too large for float: few blocks, as
+// such sentences are rare, which find them by p.wide.
+template <class... M>
+void launch_charts_or_wide(const char* op, const CudaContext& ctx, void (*kernel)(ChartParams, M...),
+                           void (*wide)(ChartParams, M...), ChartParams p, int threads, const ChartRoom& room, M... more) {
+  p.wide = scratch<int>(ctx, p.B);
+  launch_charts<float>(op, ctx, kernel, p, threads, room, more...);
+  const int64_t each = room.elements * int64_t(sizeof(double)) + room.extra, fit = kChartScratch / 4 / each;
+  int64_t grid = p.B < kWideBlocks ? p.B : kWideBlocks;
+  if (grid > fit) grid = fit > 1 ? fit : 1;
+  p.room = room.elements;
+  p.extra_room = room.extra;
+  p.global = scratch<double>(ctx, grid * room.elements);
+  p.extra = scratch<char>(ctx, grid * room.extra);
+  launch(op, ctx, wide, dim3(unsigned(grid)), threads < kWideThreads ? threads : kWideThreads, p, more...);
 }
 
 // Calls f with the form as a constant.

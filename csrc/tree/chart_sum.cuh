@@ -29,6 +29,7 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
   using Base::n;
   using Base::p;
   using Base::tangent;
+  using T = typename Store::T;
   static constexpr int U = dual || sizeof(A) == 8 ? 2 : 4;  // splits in flight per lane
   static constexpr SumSize size = sum_size(form, true);
   static constexpr int adjoint = size.values * (dual ? 2 : 1);  // squares away
@@ -42,18 +43,18 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
 
   STRUCTOPS_DEVICE void run(bool valid) const {
     if (p.outside && form == Form::second) clear_siblings();
-    Base::run();
+    if (Base::run()) return;
     const A goal = valid ? c[Base::goal()] : A(NAN);
     const bool failed = goal != goal;
     if (threadIdx.x == 0)
-      static_cast<A*>(p.logz)[b] = failed || !dual ? goal * kLn2<A> : c[Base::goal() + tangent];
+      static_cast<T*>(p.logz)[b] = T(failed || !dual ? goal * kLn2<A> : c[Base::goal() + tangent]);
     if (!p.outside) return;
     if (failed) return write_failed(valid);
     const int adjoints = size.adjoints * L.square * (dual ? 2 : 1);
     for (int o = threadIdx.x; o < adjoints; o += blockDim.x) adj(o) = A(0);
     __syncthreads();
     if (threadIdx.x == 0 && n > 0 && goal != Limits<A>::low())
-      adj(Base::goal()) = p.weight ? static_cast<const A*>(p.weight)[b] : A(1);
+      adj(Base::goal()) = p.weight ? A(static_cast<const T*>(p.weight)[b]) : A(1);
     __syncthreads();
     for (int w = n; w >= 1; --w) {
       if (form != Form::span) phase(w, 2, [](int which) { return close_item(which); });
@@ -69,7 +70,7 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
     const int chart = item == Item::S ? kS : item == Item::CL ? kCL : item == Item::CR ? kCR : kI;
     // The splits of an arc in second order do not have its score.
     const int64_t cell = arc ? Base::cell_of(item, s.i, s.j) : 0;
-    const A own = arc ? Base::load(p.score, cell) * kLog2E<A> : A(0), own_tangent = dual && arc ? Base::load(p.v, cell) : A(0);
+    const A own = arc ? log2_of_score(Base::load(p.score, cell)) : A(0), own_tangent = dual && arc ? Base::load(p.v, cell) : A(0);
     const int kept = sum ? (item == Item::T ? kT : kU) : chart;
     const int o = kept * L.square + (item == Item::IL ? s.ji : s.ij);
     Parent q{c[o], dual ? c[o + tangent] : A(0), A(0), A(0)};
@@ -119,7 +120,7 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
         for (int u = 0; u < U; ++u) {
           const int r = k + (u << shift);
           const bool has_sib = inner && r < d.count;
-          const A bonus = has_sib ? Base::load_wide(p.sib, sib + r) * kLog2E<A> : A(0);
+          const A bonus = has_sib ? log2_of_score(Base::load_wide(p.sib, sib + r)) : A(0);
           A dterm = dual && has_sib && bonus != Limits<A>::low() ? Base::load_wide(p.v_sib, sib + r) : A(0);
           if (dual) dterm += c[d.x + r + tangent] + c[d.y + r + tangent];
           s[u] = share(q, bonus + (c[d.x + r] + c[d.y + r]), dterm);
@@ -136,7 +137,7 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
           adj(d.y + r) = y[u] + s[u].p;
           if (dual) adj_tangent(d.x + r) = dx[u] + s[u].dp;
           if (dual) adj_tangent(d.y + r) = dy[u] + s[u].dp;
-          if (inner) static_cast<A*>(p.post_sib)[sib + r] = dual ? s[u].dp : s[u].p;
+          if (inner) static_cast<T*>(p.post_sib)[sib + r] = T(dual ? s[u].dp : s[u].p);
         }
       }
     });
@@ -145,11 +146,11 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
 
   STRUCTOPS_DEVICE void write_post(int row, int column, A x) const {
     const int64_t at = Base::cell(row, column);
-    if constexpr (sizeof(A) == 4) {
-      if (p.dtype == Dtype::bf16) return void(static_cast<bf16*>(p.post)[at] = Narrow<bf16>::to(x));
-      if (p.dtype == Dtype::f16) return void(static_cast<f16*>(p.post)[at] = Narrow<f16>::to(x));
+    if constexpr (sizeof(T) == 4) {
+      if (p.dtype == Dtype::bf16) return void(static_cast<bf16*>(p.post)[at] = Narrow<bf16>::to(T(x)));
+      if (p.dtype == Dtype::f16) return void(static_cast<f16*>(p.post)[at] = Narrow<f16>::to(T(x)));
     }
-    static_cast<A*>(p.post)[at] = x;
+    static_cast<T*>(p.post)[at] = T(x);
   }
   STRUCTOPS_DEVICE void write_posteriors() const {
     each_cell(p.N, p.N, [&](int row, int column) {
@@ -168,18 +169,18 @@ template <class A, Form form, bool dual, class Store> struct SumOver : Inside<A,
       write_post(row, column, read ? A(NAN) : A(0));
     });
     if (form == Form::second && valid)
-      each_sibling([&](int dep, int head, int s, A& out) {
-        if (Base::reads_sib(dep, head, s)) out = A(NAN);
+      each_sibling([&](int dep, int head, int s, T& out) {
+        if (Base::reads_sib(dep, head, s)) out = T(NAN);
       });
   }
   STRUCTOPS_DEVICE void clear_siblings() const {  // the others are written by their splits
-    each_sibling([&](int dep, int head, int s, A& out) {
-      if (!Base::reads_sib(dep, head, s)) out = A(0);
+    each_sibling([&](int dep, int head, int s, T& out) {
+      if (!Base::reads_sib(dep, head, s)) out = T(0);
     });
   }
   template <class F> STRUCTOPS_DEVICE void each_sibling(F f) const {
     each_cell(p.N * p.N, p.N, [&](int row, int s) {
-      f(row / p.N, row % p.N, s, static_cast<A*>(p.post_sib)[(b * p.N * p.N + row) * p.N + s]);
+      f(row / p.N, row % p.N, s, static_cast<T*>(p.post_sib)[(b * p.N * p.N + row) * p.N + s]);
     });
   }
 };
@@ -192,6 +193,12 @@ __global__ void __launch_bounds__(kChartThreads, 1) chart_sum(const ChartParams 
       SumOver<A, form, dual, SharedCharts<A>>(p, {}, b, words).run(n >= 0);
     else
       SumOver<A, form, dual, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(n >= 0);
+  });
+}
+// The sentences that chart_sum<float, form, dual> left.
+template <Form form, bool dual> __global__ void __launch_bounds__(kWideThreads, 1) chart_sum_wide(const ChartParams p) {
+  each_wide_sentence(p, [&](int64_t b, int n) {
+    SumOver<double, form, dual, GlobalCharts<double, float>>(p, {charts_of_block<double>(p)}, b, n).run(true);
   });
 }
 

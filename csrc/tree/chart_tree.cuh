@@ -87,7 +87,7 @@ template <class A, Form form, class Store> struct Sampler : Inside<A, form, fals
     const auto term = [&](int a) {
       if (inner && a == 0) return c[Base::first_child(item, at)];
       const int k = a - inner;
-      return (inner ? Base::load_wide(p.sib, sib + k) * kLog2E<A> : A(0)) + (c[d.x + k] + c[d.y + k]);
+      return (inner ? log2_of_score(Base::load_wide(p.sib, sib + k)) : A(0)) + (c[d.x + k] + c[d.y + k]);
     };
     A top = Limits<A>::low(), total = A(0), sum = A(0);
     for (int a = 0; a < count; ++a) top = larger(top, term(a));
@@ -106,7 +106,7 @@ template <class A, Form form, class Store> struct Sampler : Inside<A, form, fals
 
   STRUCTOPS_DEVICE void run(const TreeParams& t, bool valid) const {
     each_cell(int(t.K), int(t.size), [&](int s, int k) { t.tree[(s * p.B + b) * t.size + k] = -1; });
-    Base::run();
+    if (Base::run()) return;
     const A goal = c[Base::goal()];
     if (!valid || !(goal > Limits<A>::low())) return;
     uint64_t* const stack = reinterpret_cast<uint64_t*>(p.extra + blockIdx.x * p.extra_room);
@@ -127,6 +127,12 @@ __global__ void __launch_bounds__(kChartThreads, 1) chart_sample(const ChartPara
       Sampler<A, form, SharedCharts<A>>(p, {}, b, words).run(t, n >= 0);
     else
       Sampler<A, form, GlobalCharts<A>>(p, {charts_of_block<A>(p)}, b, words).run(t, n >= 0);
+  });
+}
+// The sentences that chart_sample<float, form> left.
+template <Form form> __global__ void __launch_bounds__(kWideThreads, 1) chart_sample_wide(const ChartParams p, const TreeParams t) {
+  each_wide_sentence(p, [&](int64_t b, int n) {
+    Sampler<double, form, GlobalCharts<double, float>>(p, {charts_of_block<double>(p)}, b, n).run(t, true);
   });
 }
 

@@ -49,7 +49,8 @@ void chart_sample(const ChartTreeArgs& a, const CudaContext& ctx) {
     using A = Pointee<decltype(type)>;
     with_form(form, [&](auto f) {
       const ChartRoom room{inside_elements(form, int(a.in.N - 1)), threads * stack_depth(a.in.N) * 8, true};
-      launch_charts<A>(op, ctx, chart_sample<A, f.value>, p, threads, room, t);
+      if constexpr (std::is_same_v<A, double>) launch_charts<A>(op, ctx, chart_sample<A, f.value>, p, threads, room, t);
+      else launch_charts_or_wide(op, ctx, chart_sample<A, f.value>, chart_sample_wide<f.value>, p, threads, room, t);
     });
   });
 }

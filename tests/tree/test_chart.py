@@ -312,6 +312,34 @@ def test_large_scores(isa: str, kind: int, second: bool, scale: float) -> None:
     assert_close(got[1], want[1].double(), torch.float32, terms=32, magnitude=32.0)
 
 
+@pytest.mark.parametrize(("kind", "second"), CASES)
+def test_ordinary_differences_of_large_scores(isa: str, kind: int, second: bool) -> None:
+    """Many trees share the mass of the sentences whose scores are large; the others do not change a bit."""
+    score, sib = chart(4, 9, second, torch.float32, seed=5)
+    lengths = torch.tensor([8, 5, 8, 3])
+    plain = op("chart_marginals")(score, sib, lengths, None, kind)
+    large = score.mul(32).round().div(32)  # what the shift leaves exact
+    large[[0, 2]] += 2.0**18
+    large[[1, 3]] = score[[1, 3]]
+    weight = torch.tensor([1.0, 2.0, -0.5, 3.0])
+    want = reference.chart_marginals(large.double(), None if sib is None else sib.double(), lengths, weight.double(), kind)
+    got = op("chart_marginals")(large, sib, lengths, weight, kind)
+    assert_close(got[0], want[0], torch.float32, terms=32, magnitude=2.0**22)
+    for a, b in zip(got[1:], want[1:], strict=True):
+        assert_close(a, b, torch.float32, terms=32, magnitude=32.0)
+    assert_same(got[0][[1, 3]], plain[0][[1, 3]])
+    v, v_sib = chart(4, 9, second, torch.float32, seed=6)
+    along = op("chart_hvp")(large, sib, lengths, weight, v, v_sib, kind)
+    s, t, d, e = (None if x is None else x.double() for x in (large, sib, v, v_sib))
+    expected = reference.chart_hvp(s, t, lengths, weight.double(), d, e, kind)
+    for a, b in zip(along, expected, strict=True):
+        assert_close(a, b, torch.float32, terms=32, magnitude=64.0)
+    uniform = torch.rand(20, 4, 27, generator=generator(2), dtype=torch.float64)
+    drawn = op("chart_sample")(large, sib, lengths, uniform, kind)
+    differ = (drawn != reference.chart_sample(large, sib, lengths, uniform, kind)).flatten(2).any(2).float().mean()
+    assert differ <= 0.02
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("kind", "second"), CASES)
 def test_sentences_of_like_lengths(isa: str, kind: int, second: bool, dtype: torch.dtype, poison: None, on_threads) -> None:
