@@ -171,8 +171,10 @@ class _Triaffine(torch.autograd.Function):
         x, y, z, w = ctx.saved_tensors
         bias_x, bias_y = ctx.biases
         if torch.is_grad_enabled():  # a derivative of this one is wanted
-            again = _plain(x, y, z, w, bias_x, bias_y)
-            wanted = [t for t, need in zip((x, y, z, w), ctx.needs_input_grad, strict=False) if need]
+            # Views: partial derivatives, whatever the operands have to do with one another.
+            views = [t.view_as(t) for t in (x, y, z, w)]
+            again = _plain(*views, bias_x, bias_y)
+            wanted = [t for t, need in zip(views, ctx.needs_input_grad, strict=False) if need]
             found = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
             return *(next(found) if need else None for need in ctx.needs_input_grad[:4]), None, None
         dx, dy = x.shape[2], y.shape[2]

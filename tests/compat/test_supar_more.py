@@ -30,6 +30,18 @@ def lexicalised(i: int, j: int) -> list[tuple[int, list, list]]:
     return found
 
 
+@pytest.mark.parametrize("chained", [False, True])
+def test_lexicalised_scores_that_depend_on_each_other(chained: bool) -> None:
+    s = rand(2, 4, 4)
+    other = (lambda t: 2 * t) if chained else (lambda t: t)
+    want = structs.BiLexicalizedConstituencyCRF([s, other(s)])
+    s = s.clone().requires_grad_()
+    got = structs.BiLexicalizedConstituencyCRF([s, other(s)])
+    for a, b in zip(got.marginals, want.marginals, strict=True):
+        assert_close(a.detach(), b, terms=64)
+    assert_close(got.entropy.detach(), want.entropy, terms=64)
+
+
 def test_lexicalised_trees() -> None:
     lens = torch.tensor([4, 1, 3, 0])
     s = [rand(4, 5, 5).requires_grad_(), rand(4, 5, 5, seed=1)]

@@ -90,6 +90,19 @@ def test_sparsemax() -> None:
     assert torch.allclose(w, torch.tensor([0.55, 0.45, 0.0]))
 
 
+@pytest.mark.parametrize("semiring", [ts.CrossEntropySemiring, ts.KLDivergenceSemiring])
+def test_potentials_that_depend_on_each_other(semiring) -> None:
+    p = torch.randn(2, 3, 2, 2, dtype=torch.float64, generator=generator(0))
+    want = ts.LinearChain(semiring).marginals((p, 2 * p))
+    assert not any(t.requires_grad for t in want)
+    p = p.clone().requires_grad_()
+    for a, b in zip(ts.LinearChain(semiring).marginals((p, 2 * p)), want, strict=True):
+        assert a.requires_grad
+        assert_close(a.detach(), b, terms=64)
+    with torch.no_grad():
+        assert not any(t.requires_grad for t in ts.LinearChain(semiring).marginals((p, 2 * p)))
+
+
 def test_soft_maximum() -> None:
     x = torch.tensor([[1.0, 2.0]], requires_grad=True)
     out = ts.TempMax(3.0).sum(x)

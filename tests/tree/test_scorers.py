@@ -87,6 +87,17 @@ def test_lean_gradient_is_the_plain_one() -> None:
         assert_close(a, b, terms=2048, magnitude=50.0)
 
 
+@pytest.mark.parametrize("chained", [False, True])
+def test_operands_that_depend_on_each_other(chained: bool) -> None:
+    x, w = draw(2, 3, 2).requires_grad_(), draw(2, 2, 2, seed=1).requires_grad_()
+    y = (lambda x: x.tanh()) if chained else (lambda x: x)
+    f = lambda x, w: triaffine(x, y(x), y(x), w)
+    assert gradgradcheck(f, (x, w))
+    first, graphed = (torch.autograd.grad(f(x, w).sin().sum(), (x, w), create_graph=c) for c in (False, True))
+    for a, b in zip(first, graphed, strict=True):
+        assert_close(a, b.detach(), terms=256)
+
+
 def test_compile() -> None:
     x, w2, w3 = draw(2, 3, 4), draw(5, 5, seed=1), draw(5, 5, 4, seed=2)
     f = lambda x, w2, w3: biaffine(x, x, w2, True, True).sum() + triaffine(x, x, x, w3, True, True).sum()

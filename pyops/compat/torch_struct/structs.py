@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import _check as check
+from .._lazy import own_leaves
 from .chains import LinearChainCRF, SemiMarkovCRF
 from .distributions import DependencyCRF, StructDistribution, TreeCRF, arcs_from_diagonal
 from .semirings import SAMPLES, LogSemiring, Semiring
@@ -68,10 +69,12 @@ class Struct:
 
     def _gradient(self, edge: Potentials, lengths: Any) -> Any:
         several = isinstance(edge, tuple)
-        leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in (edge if several else (edge,))]
+        given = edge if several else (edge,)
+        wanted = torch.is_grad_enabled() and any(t.requires_grad for t in given)
         with torch.enable_grad():
+            leaves = own_leaves(given, wanted)
             v = self._evaluate(tuple(leaves) if several else leaves[0], lengths)
-            found = torch.autograd.grad(self.semiring.unconvert(v).sum(), leaves, create_graph=True, materialize_grads=True)
+            found = torch.autograd.grad(self.semiring.unconvert(v).sum(), leaves, create_graph=wanted, materialize_grads=True)
         return found if several else found[0]
 
     def score(self, potentials: Tensor, parts: Tensor, batch_dims: tuple[int, ...] = (0,)) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from .... import _check as check
 from ....tree import _chart as charts
+from ..._lazy import own_leaves
 from .dist import StructuredDistribution
 
 NINF = float("-inf")
@@ -68,10 +69,10 @@ class BiLexicalizedConstituencyCRF(StructuredDistribution):
         return total
 
     def _gradient(self, add: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        leaves = [t if t.requires_grad else t.detach().requires_grad_() for t in self.scores]
+        wanted = any(t.requires_grad for t in self.scores) and torch.is_grad_enabled()
         with torch.enable_grad():
+            leaves = own_leaves(self.scores, wanted)
             total = self._inside(leaves[0], leaves[1], add)
-            wanted = any(t.requires_grad for t in self.scores) and torch.is_grad_enabled()
             dep, con = torch.autograd.grad(total.sum(), leaves, create_graph=wanted, materialize_grads=True)
         return dep, con
 
