@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
+import torch
 from torch import Tensor
+
+
+class lazy_property:
+    """A property computed once; once more where it was computed without a gradient, and gradients are enabled now."""
+
+    def __init__(self, compute: Callable[[Any], Any]) -> None:
+        self._compute, self.__doc__ = compute, compute.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._with, self._without = f"_{name}_with_grad", f"_{name}_without_grad"
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        kept, enabled = instance.__dict__, torch.is_grad_enabled()
+        if self._with in kept:
+            return kept[self._with]
+        if enabled:
+            kept.pop(self._without, None)
+        elif self._without in kept:
+            return kept[self._without]
+        value = kept[self._with if enabled else self._without] = self._compute(instance)
+        return value
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """A graph for a gradient within a query, whatever the mode of the caller."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def own_leaves(given: Iterable[Tensor], wanted: bool) -> list[Tensor]:
     """Each tensor as a point of its own in the graph: partial derivatives, whatever the tensors have to do with one another.
 
-    ``wanted``: whether derivatives of these derivatives may follow. To be called where gradients are enabled.
+    ``wanted``: whether derivatives of these derivatives may follow. To be called under :func:`recording`.
     """
-    return [t.view_as(t) if wanted and t.requires_grad else t.detach().requires_grad_() for t in given]
+    plain = [t.clone() if t.is_inference() else t for t in given]
+    return [t.view_as(t) if wanted and t.requires_grad else t.detach().requires_grad_() for t in plain]

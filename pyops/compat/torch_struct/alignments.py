@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ... import _check as check
+from .._lazy import lazy_property, own_leaves, recording
 from .distributions import StructDistribution
 from .semirings import (
     CrossEntropySemiring,
@@ -100,27 +100,27 @@ class AlignmentCRF(StructDistribution):
     def _in(self, semiring: type[Semiring]) -> Alignment:
         return Alignment(semiring, **self._options)
 
-    @cached_property
+    @lazy_property
     def partition(self) -> Tensor:
         return self._in(LogSemiring).sum(self.log_potentials, self.lengths)
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> Tensor:
         return self._in(LogSemiring).marginals(self.log_potentials, self.lengths)
 
-    @cached_property
+    @lazy_property
     def max(self) -> Tensor:
         return self._in(MaxSemiring).sum(self.log_potentials, self.lengths)
 
-    @cached_property
+    @lazy_property
     def argmax(self) -> Tensor:
         return self._in(MaxSemiring).marginals(self.log_potentials, self.lengths).detach()
 
-    @cached_property
+    @lazy_property
     def entropy(self) -> Tensor:  # type: ignore[override]
         return self._in(EntropySemiring).sum(self.log_potentials, self.lengths)
 
-    @cached_property
+    @lazy_property
     def count(self) -> Tensor:
         return self._in(StdSemiring).sum(torch.ones_like(self.log_potentials), self.lengths)
 
@@ -128,14 +128,13 @@ class AlignmentCRF(StructDistribution):
         return self._in(KMaxSemiring(k)).sum(self.log_potentials, self.lengths, _raw=True)
 
     def topk(self, k: int) -> Tensor:
-        leaf = self.log_potentials.detach().requires_grad_()
-        with torch.enable_grad():
-            values = self._in(KMaxSemiring(k))._evaluate(leaf, self.lengths)
         found = []
-        for v in values:
-            real = v.isfinite()  # there are that many
-            grad = torch.autograd.grad(v[real].sum(), leaf, retain_graph=True) if bool(real.any()) else (torch.zeros_like(leaf),)
-            found.append(grad[0])
+        with recording():
+            (leaf,) = own_leaves([self.log_potentials], False)
+            for v in self._in(KMaxSemiring(k))._evaluate(leaf, self.lengths):
+                real = v.isfinite()  # there are that many
+                some = bool(real.any())
+                found += torch.autograd.grad(v[real].sum(), leaf, retain_graph=True) if some else [torch.zeros_like(leaf)]
         return torch.stack(found)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:

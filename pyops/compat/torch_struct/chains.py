@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 from ... import _check as check
 from ...tree import LinearChainCRF as _LinearChainCRF
 from ...tree import SemiMarkovCRF as _SemiMarkovCRF
+from .._lazy import lazy_property
 from .distributions import StructDistribution
 
 
@@ -46,7 +46,7 @@ class LinearChainCRF(StructDistribution):
     def _again(self, log_potentials: Tensor) -> StructDistribution:
         return LinearChainCRF(log_potentials, self.lengths)
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> Tensor:
         return self._crf.transition_marginals.transpose(2, 3)
 
@@ -109,7 +109,7 @@ class SemiMarkovCRF(StructDistribution):
         crf = _SemiMarkovCRF(transitions=log_potentials[:, :, 1:].transpose(3, 4), lengths=lengths)
         super().__init__(log_potentials, lengths, crf, args)
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> Tensor:
         return F.pad(self._crf._marginals().trans.transpose(3, 4), (0, 0, 0, 0, 1, 0))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from ... import _check as check
 from ...tree import DependencyCRF as _DependencyCRF
 from ...tree import MatrixTreeCRF as _MatrixTreeCRF
 from ...tree import SpanCRF as _SpanCRF
+from .._lazy import lazy_property
 
 
 class StructDistribution(Distribution):
@@ -51,32 +51,32 @@ class StructDistribution(Distribution):
 
     # ---- queries ----
 
-    @cached_property
+    @lazy_property
     def partition(self) -> Tensor:
         """The log-partition, [B]."""
         return self._crf.log_partition
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> Tensor:
         return self._from_scores(self._crf.marginals)
 
-    @cached_property
+    @lazy_property
     def max(self) -> Tensor:
         return self._crf.max
 
-    @cached_property
+    @lazy_property
     def argmax(self) -> Tensor:
         return self._event(self._crf.argmax)
 
-    @cached_property
+    @lazy_property
     def mode(self) -> Tensor:
         return self.argmax
 
-    @cached_property
+    @lazy_property
     def entropy(self) -> Tensor:  # type: ignore[override]
         return self._crf.entropy()
 
-    @cached_property
+    @lazy_property
     def count(self) -> Tensor:
         """The number of structures, [B]."""
         return self._crf.log_count.exp().round()

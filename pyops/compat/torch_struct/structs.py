@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ... import _check as check
-from .._lazy import own_leaves
+from .._lazy import own_leaves, recording
 from .chains import LinearChainCRF, SemiMarkovCRF
 from .distributions import DependencyCRF, StructDistribution, TreeCRF, arcs_from_diagonal
 from .semirings import SAMPLES, LogSemiring, Semiring
@@ -71,7 +71,7 @@ class Struct:
         several = isinstance(edge, tuple)
         given = edge if several else (edge,)
         wanted = torch.is_grad_enabled() and any(t.requires_grad for t in given)
-        with torch.enable_grad():
+        with recording():
             leaves = own_leaves(given, wanted)
             v = self._evaluate(tuple(leaves) if several else leaves[0], lengths)
             found = torch.autograd.grad(self.semiring.unconvert(v).sum(), leaves, create_graph=wanted, materialize_grads=True)

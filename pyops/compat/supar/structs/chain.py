@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import torch
 from torch import Tensor
 
 from .... import _check as check
 from ....tree import LinearChainCRF as _LinearChainCRF
 from ....tree import SemiMarkovCRF as _SemiMarkovCRF
+from ..._lazy import lazy_property
 from .dist import StructuredDistribution
 
 
@@ -66,7 +65,7 @@ class SemiMarkovCRF(StructuredDistribution):
         super().__init__(scores, _SemiMarkovCRF(segments, trans, lengths=lens), lens=lens)
         self.trans, self.lens = trans, self._crf.lengths
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> Tensor:
         """[B, N, N, T], as the scores."""
         post = self._crf.marginals

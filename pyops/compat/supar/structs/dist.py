@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
+
+from ..._lazy import lazy_property
 
 
 class StructuredDistribution(Distribution):
@@ -23,27 +24,27 @@ class StructuredDistribution(Distribution):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{k}={v}' for k, v in self.kwargs.items() if k != 'lens')})"
 
-    @cached_property
+    @lazy_property
     def log_partition(self) -> Tensor:
         return self._crf.log_partition
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> Any:
         return self._crf.marginals
 
-    @cached_property
+    @lazy_property
     def max(self) -> Tensor:
         return self._crf.max
 
-    @cached_property
+    @lazy_property
     def argmax(self) -> Any:
         return self._plain(self._crf.argmax)
 
-    @cached_property
+    @lazy_property
     def mode(self) -> Any:
         return self.argmax
 
-    @cached_property
+    @lazy_property
     def entropy(self) -> Tensor:  # type: ignore[override]
         return self._crf.entropy()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from .... import _check as check
 from ....tree import _chart as charts
-from ..._lazy import own_leaves
+from ..._lazy import lazy_property, own_leaves, recording
 from .dist import StructuredDistribution
 
 NINF = float("-inf")
@@ -70,26 +69,26 @@ class BiLexicalizedConstituencyCRF(StructuredDistribution):
 
     def _gradient(self, add: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         wanted = any(t.requires_grad for t in self.scores) and torch.is_grad_enabled()
-        with torch.enable_grad():
+        with recording():
             leaves = own_leaves(self.scores, wanted)
             total = self._inside(leaves[0], leaves[1], add)
             dep, con = torch.autograd.grad(total.sum(), leaves, create_graph=wanted, materialize_grads=True)
         return dep, con
 
-    @cached_property
+    @lazy_property
     def log_partition(self) -> Tensor:
         return self._inside(self.scores[0], self.scores[1], charts._logsumexp)
 
-    @cached_property
+    @lazy_property
     def marginals(self) -> tuple[Tensor, Tensor]:
         """Of dependencies and of constituents."""
         return self._gradient(charts._logsumexp)
 
-    @cached_property
+    @lazy_property
     def max(self) -> Tensor:
         return self._inside(self.scores[0], self.scores[1], lambda t: t.max(-1)[0])
 
-    @cached_property
+    @lazy_property
     def argmax(self) -> tuple[Tensor, list[list[list[int]]]]:
         dep, con = (t.detach() for t in self._gradient(lambda t: t.max(-1)[0]))
         brackets = [sorted(c.nonzero().tolist(), key=lambda x: (x[0], -x[1])) for c in con]
@@ -99,7 +98,7 @@ class BiLexicalizedConstituencyCRF(StructuredDistribution):
         pairs = zip(self.marginals, other.scores, strict=True)
         return sum((mu * torch.where(mu != 0, s, 0)).flatten(1).sum(1) for mu, s in pairs)  # type: ignore[return-value]
 
-    @cached_property
+    @lazy_property
     def entropy(self) -> Tensor:  # type: ignore[override]
         return self.log_partition - self._expected(self)
 
