@@ -238,6 +238,10 @@ class FFF(nn.Module):
         self.load_balance: Tensor | None = None
         self.entropy: Tensor | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies have no pass behind them: losses belong to the graph of one, which cannot be copied."""
+        return {**self.__dict__, "load_balance": None, "entropy": None}
+
     def forward(self, x: Tensor) -> Tensor:
         n = (self.node_weights, self.node_biases.reshape(-1), self.w1s, self.b1s, self.w2s, self.b2s)
         if self.training and not self.train_hardened:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import structops
@@ -112,3 +113,16 @@ def test_embeddings() -> None:
     assert e.weight.grad[1:3].ne(0).any() and e.weight.grad[3:].eq(0).all()
     bag = N.BinaryEmbeddingBag(9, 4, mode="sum")
     assert bag(torch.tensor([1, 1, 2]), torch.tensor([0, 2])).shape == (2, 4)
+
+
+def test_fff_copies_after_a_pass_in_training() -> None:
+    layer, x = N.FFF(8, 4, 3, 2), torch.randn(5, 8)
+    layer(x)
+    load, entropy = layer.load_balance, layer.entropy
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert copied.load_balance is None and copied.entropy is None
+        assert torch.equal(copied.eval()(x), layer.eval()(x))
+    layer.train()
+    assert layer.load_balance is load and layer.entropy is entropy
+    (load + entropy).backward()
+    assert layer.node_weights.grad.abs().sum() > 0
