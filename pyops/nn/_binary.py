@@ -27,14 +27,26 @@ def _weight(layer: Any, groups: int = 1) -> Tensor | B.PackedWeight:
     return layer._packed
 
 
-class BinaryLinear(nn.Linear):
+class _Packing:
+    """What layers share that keep a packed weight; before the torch class in the bases."""
+
+    _packed: B.PackedWeight | None = None
+
+    def train(self, mode: bool = True) -> Any:
+        """As ``torch.nn.Module.train``. What is packed is dropped: changes through ``.data`` leave no trace on the weight."""
+        self._packed = None
+        return super().train(mode)  # type: ignore[misc]
+
+
+class BinaryLinear(_Packing, nn.Linear):
     """A linear layer of signs, computed on bits in training and inference: :func:`structops.binary.binary_linear`.
 
     Args:
         scale: multiply each output by the mean size of its weights, a constant of the backward.
         clip: the gradients of signs pass where abs <= clip.
 
-    In evaluation mode without gradients the packed weight is kept and watched for changes.
+    In evaluation mode without gradients the packed weight is kept and watched for changes; one through ``.data``, which leaves no
+    trace, is noticed at the next ``eval()``.
 
     >>> import torch, structops
     >>> structops.nn.BinaryLinear(64, 10, bias=False).eval()(torch.ones(1, 64)).abs().max() <= 64
@@ -46,13 +58,12 @@ class BinaryLinear(nn.Linear):
     ) -> None:
         super().__init__(in_features, out_features, bias, **kwargs)
         self.scaled, self.clip = scale, clip
-        self._packed: B.PackedWeight | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return cast(Tensor, B.binary_linear(x, _weight(self), self.bias, scale=_scale(self), clip=self.clip))
 
 
-class _BinaryConv:
+class _BinaryConv(_Packing):
     """What convolutions of signs share; before the torch class in the bases."""
 
     _product: Any
@@ -66,7 +77,6 @@ class _BinaryConv:
     def __init__(self, *args, bias: bool = False, pad_value: int = 0, scale: bool = False, clip: float = 1.0, **kwargs) -> None:
         super().__init__(*args, bias=bias, **kwargs)  # type: ignore[call-arg]
         self.pad_value, self.scaled, self.clip = pad_value, scale, clip
-        self._packed: B.PackedWeight | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return self._product(

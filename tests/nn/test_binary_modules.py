@@ -76,6 +76,15 @@ def test_another_weight_is_packed(change) -> None:
         assert torch.equal(change(m)(x), -y)
 
 
+@pytest.mark.parametrize(("layer", "shape"), [(N.BinaryLinear(70, 5, bias=False), (2, 70)), (N.BinaryConv1d(4, 6, 3), (2, 4, 9))])
+def test_eval_packs_what_changed_through_data(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape)
+    with torch.no_grad():
+        y = nn.Sequential(layer).eval()(x)
+        layer.weight.data.neg_()
+        assert torch.equal(nn.Sequential(layer).eval()(x), -y)
+
+
 def test_inference_tensors() -> None:
     x = torch.randn(2, 70)
     with torch.inference_mode():
