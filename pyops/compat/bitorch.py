@@ -75,8 +75,15 @@ def _implementation(name: str, base: type, product: Any) -> type:
             new.load_state_dict(recipe.layer.state_dict())
             if device is not None:
                 new.to(device)
-            new.packed = B.PackedWeight(new.weight, groups=getattr(new, "groups", 1))
             return new
+
+        @property
+        def packed(self) -> B.PackedWeight:
+            """The weight's bits, also of one that took its place or came with a copy."""
+            kept = self.__dict__.get("_bits")
+            if kept is None or not kept.watches(self.weight):
+                kept = self._bits = B.PackedWeight(self.weight, groups=getattr(self, "groups", 1))
+            return kept
 
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 
 import pytest
@@ -60,6 +61,19 @@ def test_convert(installed: None) -> None:
     layers.convert(model, bitorch.RuntimeMode.CPU)
     assert type(model[0].layer_implementation).__name__ == "StructopsQConv2d"
     assert torch.equal(model(x), want)
+
+
+@pytest.mark.parametrize("change", ["load", "assign", "copy"])
+def test_another_weight_is_packed(installed: None, change: str) -> None:
+    make = lambda: torch.nn.Sequential(layers.QLinear(70, 4, bias=False, input_quantization="sign", weight_quantization="sign"))
+    other, x = make(), torch.randn(3, 70)
+    want = other(x)
+    layer = layers.convert(make(), bitorch.RuntimeMode.CPU)[0].layer_implementation
+    layer(x)
+    if change == "copy":
+        layer = copy.deepcopy(layer)
+    layer.load_state_dict(other[0].state_dict(), assign=change == "assign")
+    assert torch.equal(layer(x), want)
 
 
 def test_what_bits_cannot_run_is_refused_with_a_reason(installed: None) -> None:
