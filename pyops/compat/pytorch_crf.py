@@ -50,7 +50,10 @@ class CRF(nn.Module):
         return f"{type(self).__name__}(num_tags={self.num_tags})"
 
     def forward(self, emissions: Tensor, tags: Tensor, mask: Tensor | None = None, reduction: str = "sum") -> Tensor:
-        """Log-likelihood of tags ``[N, B]``: [B] with reduction none, else its sum, mean, or token_mean (over the mask)."""
+        """Log-likelihood of tags ``[N, B]``: [B] with reduction none, else its sum, mean, or token_mean (over the mask).
+
+        Tags outside the mask are not looked at; IndexError for one within it that is no tag.
+        """
         if reduction not in ("none", "sum", "mean", "token_mean"):
             raise ValueError(f"invalid reduction: {reduction}")
         crf = self._distribution(emissions, tags, mask)
@@ -88,4 +91,4 @@ class CRF(nn.Module):
             if not torch.equal(mask, torch.arange(mask.shape[1], device=mask.device) < lengths[:, None]):
                 raise ValueError("mask must be a prefix of every sentence: lengths, without holes")
         parameters = self.transitions, self.start_transitions, self.end_transitions
-        return LinearChainCRF(emissions, *parameters, lengths, validate_args=False)
+        return LinearChainCRF(emissions, *parameters, lengths, validate_args=None if tags is not None else False)

@@ -75,6 +75,16 @@ def test_errors() -> None:
             call()
 
 
+@pytest.mark.parametrize("tag", [-100, -1, 3])
+def test_tags_that_are_none(tag: int) -> None:
+    crf, emissions, tags, mask = case()
+    wrong = tags.clone()
+    wrong[0, 1] = tag
+    with pytest.raises(IndexError, match="tags between 0 and 2"):
+        crf(emissions, wrong, mask)
+    assert_same(crf(emissions, tags.masked_fill(~mask, tag), mask).detach(), crf(emissions, tags, mask).detach())
+
+
 @pytest.mark.skipif(importlib.util.find_spec("torchcrf") is None, reason="pytorch-crf is not installed")
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_against_pytorch_crf(batch_first: bool) -> None:
