@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -207,7 +208,7 @@ class ChainDistribution(Distribution):
     def _constrained(self, value: Tensor) -> Tensor:
         """The log-partition of the paths that agree with an annotation."""
         B, N, T = self._scores.emit.shape
-        S = value[..., 0, 0].numel() if N else value[..., 0].numel() // max(B, 1)
+        S = math.prod(value.shape[:-2])
         free = (value < 0)[..., None] | (value[..., None] == torch.arange(T, device=value.device))
         emit = torch.where(free, self._scores.emit, NINF).reshape(S * B, N, T)
         rest = []

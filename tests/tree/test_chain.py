@@ -334,6 +334,14 @@ def test_partial_annotation(name: str) -> None:
             assert_close(got[s, b], torch.stack(keep).logsumexp(0) - total, terms=64, magnitude=4.0)
 
 
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0), (0, 0)])
+@pytest.mark.parametrize("draws", [(), (0,), (2, 3)])
+def test_partial_annotation_of_nothing(shape: tuple[int, int], draws: tuple[int, ...]) -> None:
+    for crf in (LinearChainCRF(torch.randn(*shape, 3)), SemiMarkovCRF(torch.randn(*shape, 2, 3))):
+        path = crf.sample(draws)
+        assert_same(crf.log_prob(path, partial=True), torch.zeros(*draws, shape[0]))
+
+
 def test_what_follows_the_sentence_is_ignored() -> None:
     emit, trans = torch.randn(2, 4, 3), torch.randn(3, 3)
     value = torch.tensor([[0, 2, 99, -7], [1, 99, 99, 99]])
