@@ -128,7 +128,7 @@ class AlignmentCRF(StructDistribution):
         return self._in(KMaxSemiring(k)).sum(self.log_potentials, self.lengths, _raw=True)
 
     def topk(self, k: int) -> Tensor:
-        found = []
+        found: list[Tensor] = []
         with recording():
             (leaf,) = own_leaves([self.log_potentials], False)
             for v in self._in(KMaxSemiring(k))._evaluate(leaf, self.lengths):
