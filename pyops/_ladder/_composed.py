@@ -33,6 +33,14 @@ def gradients(composed: Callable, inputs: Sequence, needs: Sequence[bool], grads
     return [next(found) if n else None for n in needs]
 
 
+def apart(t: Tensor, higher: bool) -> Tensor:
+    """``t`` as a point of its own in the graph, for partial derivatives, whatever the operands have to do with one another.
+
+    ``higher``: whether derivatives of these derivatives may follow.
+    """
+    return t.view_as(t) if higher and t.requires_grad else t.detach().requires_grad_()
+
+
 def _transformed(composed: Callable, inputs: Sequence, needs: Sequence[bool], grads: Sequence) -> list[Tensor | None]:
     """The same by torch.func.vjp, which nests in every transform; torch.autograd.grad under vmap is silently wrong."""
 

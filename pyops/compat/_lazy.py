@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._ladder._composed import apart
+
 
 class lazy_property:
     """A property computed once; once more where it was computed without a gradient, and gradients are enabled now."""
@@ -41,9 +43,5 @@ def recording() -> Iterator[None]:
 
 
 def own_leaves(given: Iterable[Tensor], wanted: bool) -> list[Tensor]:
-    """Each tensor as a point of its own in the graph: partial derivatives, whatever the tensors have to do with one another.
-
-    ``wanted``: whether derivatives of these derivatives may follow. To be called under :func:`recording`.
-    """
-    plain = [t.clone() if t.is_inference() else t for t in given]
-    return [t.view_as(t) if wanted and t.requires_grad else t.detach().requires_grad_() for t in plain]
+    """Each tensor :func:`apart`. To be called under :func:`recording`."""
+    return [apart(t.clone() if t.is_inference() else t, wanted) for t in given]

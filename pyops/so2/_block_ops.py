@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._dispatch import define, is_transformed
-from .._ladder._composed import gradients
+from .._ladder._composed import apart, gradients
 from ..kernels.so2.edge_block_ref import edges, gate, scales
 from ..kernels.so2.wigner_ref import order
 from ._conv_ops import so2_conv
@@ -140,17 +140,12 @@ def _bwd_backward(ctx, *cotangents):
     if is_transformed():
         return *_second(grad, leaves, edges(rowptr, col, eid), used, needed, cotangents, ctx.options), *(None,) * 10
 
-    def fresh(t):  # a point of its own in the graph: partial derivatives, whatever the operands have to do with one another
-        if t is None:
-            return None
-        return t.view_as(t) if higher and t.requires_grad else t.detach().requires_grad_()
-
     total: list[Tensor | None] = [None] * (LEAVES + 1)
     src, dst, j = edges(rowptr, col, eid)
     E = col.shape[0]
     step = E if torch.compiler.is_compiling() or higher or E <= CHUNK else CHUNK
     with torch.enable_grad():
-        args = [fresh(grad), *map(fresh, leaves)]
+        args = [None if t is None else apart(t, higher) for t in (grad, *leaves)]
         for k in range(0, E, max(step, 1)):
             part = slice(k, k + step)
             D = so2_wigner.below(args[2].detach()[j[part]], None, L, M)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .. import _autocast as autocast
 from .. import _check as check
+from .._ladder._composed import gradients
 from ._ops import is_traced
 
 __all__ = ["biaffine", "triaffine"]
@@ -171,12 +172,8 @@ class _Triaffine(torch.autograd.Function):
         x, y, z, w = ctx.saved_tensors
         bias_x, bias_y = ctx.biases
         if torch.is_grad_enabled():  # a derivative of this one is wanted
-            # Views: partial derivatives, whatever the operands have to do with one another.
-            views = [t.view_as(t) for t in (x, y, z, w)]
-            again = _plain(*views, bias_x, bias_y)
-            wanted = [t for t, need in zip(views, ctx.needs_input_grad, strict=False) if need]
-            found = iter(torch.autograd.grad(again, wanted, grad, create_graph=True))
-            return *(next(found) if need else None for need in ctx.needs_input_grad[:4]), None, None
+            again = lambda *operands: _plain(*operands, bias_x, bias_y)
+            return *gradients(again, (x, y, z, w), ctx.needs_input_grad[:4], [grad]), None, None
         dx, dy = x.shape[2], y.shape[2]
         to_x, to_y, to_z, to_w = (torch.zeros_like(t) for t in (x, y, z, w))
         flat = w.flatten(1)
