@@ -230,7 +230,7 @@ def binary_attention(
         rank1: ``(q_mean, q_rest, k_mean, k_rest)``, ``[.., M, r]`` and ``[.., L, r]``: adds to the unscaled scores
             ``q_mean k_rest' + q_rest k_mean' + q_rest k_rest'``, BiPFT's estimate of the residual.
         value_residual: ``[.., L, O]``, added to the value as it is (BiPFT): probabilities times it run in floats.
-        mask: bool, broadcasts to the scores; False places have no probability.
+        mask: bool, broadcasts to the scores; False places have no probability; a query without a place gets 0.
         sign_zero: 1 or -1. clip: the gradient of a sign passes where abs <= clip; None: everywhere.
 
     Returns:
@@ -282,24 +282,31 @@ def binary_attention(
         left, right = torch.cat([q_mean, q_rest, q_rest], -1), torch.cat([k_rest, k_mean, k_rest], -1)
         scores = scores + left @ right.transpose(-1, -2)
     scores = scores * scale
-    if mask is not None:
-        scores = scores.masked_fill(~mask, -math.inf)
     across = value.transpose(-1, -2)  # [.., O, L], packed along L
     if probability == "softmax":
-        p = scores.softmax(-1)
+        p = _softmax(scores, mask)
         context = p @ _signed(value, limit, sign_zero)
     else:
         if probability == "bool":
+            if mask is not None:
+                scores = scores.masked_fill(~mask, -math.inf)
             p, size = _Threshold.apply(scores, tie == ">="), scores.new_ones(())
         else:
             if alpha is None:
                 check.fail(ValueError, op, "alpha with probability 'elastic'", None)
-            p = elastic(scores.softmax(-1), alpha, False)
+            p = elastic(_softmax(scores, mask), alpha, False)
             size = alpha.detach().reshape(()).clamp(min=1e-5)
         context = _BitProduct.apply(p, across, size, limit, sign_zero)
     if value_scale is not None:
         context = context * value_scale
     return context if value_residual is None else context + p @ value_residual
+
+
+def _softmax(scores: Tensor, mask: Tensor | None) -> Tensor:
+    """0, with the gradient 0, in rows without a place: their scores, all -inf otherwise, are left as they are."""
+    if mask is None:
+        return scores.softmax(-1)
+    return scores.masked_fill(~mask & mask.any(-1, keepdim=True), -math.inf).softmax(-1).masked_fill(~mask, 0)
 
 
 def _signed(value: Tensor, limit: float | None, sign_zero: int) -> Tensor:

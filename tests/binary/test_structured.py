@@ -79,6 +79,22 @@ def test_attention(probability: str, full: bool, poison: None) -> None:
                 assert_close(mine, theirs, terms=4096, magnitude=8.0, what=(probability, i))
 
 
+@pytest.mark.parametrize("probability", ["softmax", "elastic", "bool"])
+@pytest.mark.parametrize("columns", [5, 1])
+def test_queries_without_a_place(probability: str, columns: int) -> None:
+    mask = torch.ones(2, 1, 4, columns, dtype=torch.bool)
+    mask[0, :, 1] = mask[1] = False
+    operands = [torch.randn(2, 3, n, 16).requires_grad_() for n in (4, 5, 5)]
+    more = {"alpha": torch.tensor([0.3])} if probability == "elastic" else {}
+    f = lambda mask, *t: B.binary_attention(*t, probability=probability, mask=mask, scale=torch.tensor([0.1, 0.2, 0.3])[:, None, None], **more)
+    y = f(mask, *operands)
+    gone = ~mask.any(-1, keepdim=True).expand_as(y)
+    assert (y[gone] == 0).all()
+    assert torch.equal(y[~gone], f(None, *operands)[~gone])
+    for g in torch.autograd.grad(y.square().sum(), operands):
+        assert g.isfinite().all() and (g[1] == 0).all() and (g[0] != 0).any()
+
+
 def test_attention_keeps_bits() -> None:
     q, k, v = (torch.randn(2, 128, 64, requires_grad=True) for _ in range(3))
     kept: list[int] = []
