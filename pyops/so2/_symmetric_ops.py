@@ -28,7 +28,8 @@ def _setup(ctx, inputs, output):
 
 
 def _backward(ctx, *cotangents):
-    tensors, lists = ctx.saved_tensors[:DIRECTIONS], ctx.saved_tensors[DIRECTIONS:]
+    saved = ctx.saved_tensors  # once: torch.utils.checkpoint refuses a second time
+    tensors, lists = saved[:DIRECTIONS], saved[DIRECTIONS:]
     parts = [tuple(tensors[i : i + 3]) for i in range(0, DIRECTIONS, 3)]
     u = tuple(t.contiguous() if want and t is not None else None for t, want in zip(cotangents, ctx.wants, strict=True))
     needs = [tuple(ctx.needs_input_grad[i : i + 3]) for i in range(0, DIRECTIONS, 3)]

@@ -55,8 +55,9 @@ def define_hvp(op: str, scores: int, marginals: Callable, fake: Callable) -> Ent
             ctx.set_materialize_grads(False)
 
     def backward(ctx, g_along, *g):
-        given, lengths, weight = ctx.saved_tensors[:scores], ctx.saved_tensors[scores], ctx.saved_tensors[scores + 1]
-        v, of_scores, of_v = ctx.saved_tensors[scores + 2 :], ctx.needs_input_grad[:scores], ctx.needs_input_grad[scores + 2 :]
+        saved = ctx.saved_tensors  # once: torch.utils.checkpoint refuses a second time
+        given, lengths, weight, v = saved[:scores], saved[scores], saved[scores + 1], saved[scores + 2 :]
+        of_scores, of_v = ctx.needs_input_grad[:scores], ctx.needs_input_grad[scores + 2 :]
         of_v = of_v[:scores]
         g = [None if s is None else d for s, d in zip(given, g, strict=True)]
         curved = any(d is not None for d in g)

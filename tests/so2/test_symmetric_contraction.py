@@ -13,6 +13,7 @@ from structops.kernels.so2 import symmetric_contraction_ref
 from structops.so2 import Irreps, SymmetricContraction, SymmetricContractionPlan, symmetric_contraction, wigner_3j
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
 
 symmetric_contraction_ref = remembered(symmetric_contraction_ref)
 
@@ -166,6 +167,15 @@ def test_training_on_forces() -> None:
         found.append(torch.autograd.grad(force.square().sum(), (x, w)))
     for a, b in zip(*found, strict=True):
         assert (a - b).abs().max() <= 1e-12 * a.abs().max()
+
+
+def test_checkpoint() -> None:
+    plan = SymmetricContractionPlan("0e+1o", "0e+1o", 3)
+    x, w = torch.randn(4, 3, 4, requires_grad=True), torch.randn(2, plan.num_paths, 3, requires_grad=True)
+    f = lambda x, w: symmetric_contraction(x, w, torch.tensor([0, 1, 1, 0]), plan)
+    want = torch.autograd.grad(f(x, w).square().sum(), (x, w))
+    got = torch.autograd.grad(checkpoint(f, x, w, use_reentrant=False).square().sum(), (x, w))
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
 
 
 @pytest.mark.parametrize("inversion", [False, True])

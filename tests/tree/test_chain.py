@@ -13,6 +13,7 @@ from structops.kernels.tree import chain_ref
 from structops.tree import LinearChainCRF, SemiMarkovCRF
 from structops.tree import _chain as ladder
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
 
 chain_ref = remembered(chain_ref)
 
@@ -204,6 +205,17 @@ def test_gradients(kind: str, K: int, poison: None) -> None:
     v = [t.detach().sin().requires_grad_() for t in leaves]
     n = len(leaves)
     assert gradcheck(lambda *a: ladder.chain_hvp(*full(a[:n]), lengths, None, *full(a[n:]))[0], (*leaves, *v))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint(reentrant: bool) -> None:
+    f = lambda emit, trans: LinearChainCRF(emit, trans).entropy()
+    grads = []
+    for call in (f, lambda *t: checkpoint(f, *t, use_reentrant=reentrant)):
+        scores = [torch.randn(s, generator=generator(i)).requires_grad_() for i, s in enumerate(((2, 4, 3), (3, 3)))]
+        call(*scores).sum().backward()
+        grads.append([t.grad for t in scores])
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
 def test_third_order_is_refused() -> None:
