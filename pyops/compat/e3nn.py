@@ -164,21 +164,22 @@ class ElementwiseTensorProduct(TensorProduct):
 
 
 class FullTensorProduct(TensorProduct):
-    """``e3nn.o3.FullTensorProduct``: every copy of x with every copy of y, mode uvuv, without weights; results sorted."""
+    """``e3nn.o3.FullTensorProduct``: every copy of x with every copy of y, mode uvuv, without weights; results sorted by degree,
+    odd before even."""
 
     def __init__(self, irreps_in1: Any, irreps_in2: Any, filter_ir_out: Any = None, irrep_normalization: str | None = None,
                  **kwargs: Any) -> None:  # fmt: skip
         first, second = Irreps(_simplified(irreps_in1)), Irreps(_simplified(irreps_in2))
         keep = _filter(filter_ir_out)
         found = [
-            (ir[0], -ir[1] * (-1) ** ir[0], n, a.mul * b.mul, ir[1], i, j)
+            (*ir, n, a.mul * b.mul, i, j)
             for n, (i, a, j, b, ir) in enumerate(
                 (i, a, j, b, ir) for i, a in enumerate(first) for j, b in enumerate(second) for ir in filter(keep, _product(a, b))
             )
         ]
         found.sort()
-        out = [(mul, degree, p) for degree, _, _, mul, p, _, _ in found]
-        listed = sorted((n, k, i, j) for k, (_, _, n, _, _, i, j) in enumerate(found))
+        out = [(mul, degree, p) for degree, p, _, mul, _, _ in found]
+        listed = sorted((n, k, i, j) for k, (_, _, n, _, i, j) in enumerate(found))
         paths = [(i, j, k, "uvuv", False) for _, k, i, j in listed]
         super().__init__(first, second, out, paths, irrep_normalization=irrep_normalization, **kwargs)
 

@@ -21,6 +21,8 @@ CASES = [
         {"shared_weights": False, "path_normalization": "path"},
     ),
     ("FullTensorProduct", ("3x0e+2x1o", "2x1e+1x0o"), {}),
+    ("FullTensorProduct", ("2x2o+2x1e+3x2e", "2x2o+1x1o"), {}),
+    ("FullTensorProduct", ("2x0e+1x0o", "2x0e+2x2o+1x0o"), {}),
     ("FullTensorProduct", ("3x1o+2x1o", "2x1o"), {"filter_ir_out": ["0e", "2e"], "irrep_normalization": "norm"}),
     ("ElementwiseTensorProduct", ("5x1o+5x1e", "10x1e"), {"filter_ir_out": ["0e", "0o"]}),
     ("ElementwiseTensorProduct", ("3x0e+4x1o", "2x1o+5x2e"), {}),
