@@ -220,3 +220,29 @@ def test_errors() -> None:
         ours.SO2_Convolution(2, 2, 1, 1, None, internal_weights=False)
     with pytest.raises(ValueError, match="out_lmax"):
         v1.SO3_Rotation(2).rotate(torch.zeros(1, 9, 2), 1, 1)
+
+
+@pytest.mark.parametrize("at", ["fc_m0", "so2_m_conv.1", "so2_m_conv.0.fc"])
+def test_hooks_of_submodules_run(at: str) -> None:
+    conv = ours.SO2_Convolution(3, 4, 2, 2).double()
+    x = rand(5, 9, 3)
+    want = conv(x)
+    module, calls = conv.get_submodule(at), []
+    handle = module.register_forward_hook(lambda module, args, out: calls.append(1))
+    assert_close(conv(x).detach(), want.detach(), terms=64)
+    assert calls == [1]
+    handle.remove()
+    forward = module.forward
+    module.forward = lambda x: calls.append(2) or forward(x)
+    assert_close(conv(x).detach(), want.detach(), terms=64)
+    assert calls == [1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_weight_norm_is_trained() -> None:
+    conv = ours.SO2_Convolution(3, 4, 2, 2)
+    nn.utils.weight_norm(conv.so2_m_conv[0].fc)
+    x = torch.randn(5, 9, 3)
+    for _ in range(2):
+        conv(x).square().sum().backward()
+    assert conv.so2_m_conv[0].fc.weight_g.grad.abs().sum() > 0

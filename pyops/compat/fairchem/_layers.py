@@ -64,6 +64,16 @@ class RadialMLP(nn.Module):
         return self.net(inputs)
 
 
+def _hooked(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its class says."""
+    hooks = module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks
+    return any(hooks) or "forward" in module.__dict__
+
+
+def _plain(fc: nn.Module) -> bool:
+    return type(fc) is nn.Linear and not _hooked(fc)
+
+
 class SO2_m_Conv(nn.Module):
     """The complex linear map of one order m > 0: ``[E, 2, (lmax - m + 1) C_in]`` to a pair of ``[E, lmax - m + 1, C_out]``."""
 
@@ -95,7 +105,7 @@ class SO2_Convolution(nn.Module):
     """All orders: ``forward(x [E, n, C_in] m-primary, x_edge) -> [E, n, C_out]``, then the extra m = 0 features if asked for.
 
     State dict: ``fc_m0.{weight,bias}``, ``so2_m_conv.{m-1}.fc.weight``, ``rad_func.net.*``. One fused product over all orders;
-    where a submodule is not a plain ``Linear`` (MoLE), that module is called instead.
+    where a submodule is not a plain ``Linear`` (MoLE), or has hooks (weight_norm), that module is called instead.
     """
 
     so2_m_conv: Any  # nn.ModuleList, which has no type for its modules
@@ -142,7 +152,7 @@ class SO2_Convolution(nn.Module):
     def forward(self, x: Tensor, x_edge: Tensor | None = None) -> Tensor | tuple[Tensor, Tensor]:
         x = self._scaled(x, x_edge)
         extra = self.extra_m0_output_channels
-        if all(type(fc) is nn.Linear for fc in (self.fc_m0, *(c.fc for c in self.so2_m_conv))):
+        if _plain(self.fc_m0) and all(_plain(c.fc) and not _hooked(c) for c in self.so2_m_conv):
             weights = [self.fc_m0.weight, *(c.fc.weight for c in self.so2_m_conv)]
             out: Any = so2_linear(
                 x, weights, self.fc_m0.bias, lmax=self.lmax, mmax=self.mmax, out_channels=self.m_output_channels, extra=extra or 0
