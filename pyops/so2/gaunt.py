@@ -76,6 +76,8 @@ def gaunt_product(x: Tensor, y: Tensor, lmax: int | None = None, method: str = "
         return back @ ((first @ x) * (second @ y))
     if x.dtype not in (torch.float32, torch.float64):
         check.fail(TypeError, op, "x of dtype float32 or float64 for method fourier", x.dtype)
+    if not x.numel() or not y.numel():  # torch.fft takes no empty batches
+        return gaunt_product(x, y, lmax, "sparse")
     real, width = x.dtype, 2 * sum(degrees) + 1
     first, second, back = (
         m.to(x.device, torch.complex64 if real == torch.float32 else torch.complex128) for m in _fourier(*degrees, lmax)

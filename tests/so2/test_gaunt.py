@@ -75,6 +75,15 @@ def test_dtypes_and_leading_dimensions(isa: str) -> None:
         assert_close(gaunt_product(a, b, 4, method), gaunt_product(a.double(), b.double(), 4), dtype, terms=400, magnitude=8.0)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(0, 4, 2), (3, 4, 0)])
+def test_empty(method: str, shape: tuple[int, ...]) -> None:
+    x, y = draw(*shape).requires_grad_(), draw(*shape).requires_grad_()
+    out = gaunt_product(x, y, method=method)
+    assert out.shape == (shape[0], 9, shape[2])
+    assert all(g.shape == shape for g in torch.autograd.grad(out.sum(), (x, y)))
+
+
 def test_errors() -> None:
     x, y = draw(2, 9, 3), draw(2, 4, 3)
     bad = [
