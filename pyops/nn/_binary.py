@@ -199,6 +199,9 @@ class SparseLinear(nn.Module):
 
     def set_extra_state(self, state: tuple[Tensor, Tensor, int]) -> None:
         rowptr, col, num_src = state
+        have, given = (self.out_features, self.in_features, self.values.numel()), (rowptr.numel() - 1, num_src, col.numel())
+        if have != given:
+            raise ValueError(f"SparseLinear: expected a mask of {have} outputs, inputs and weights, got {given}")
         self.graph = type(self.graph).from_csr(rowptr, col, num_src).to(self.values.device)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -104,6 +104,15 @@ def test_fff_trains_soft_and_decides_hard() -> None:
     assert torch.allclose(soft(torch.ones(1, 6)), soft.eval()(torch.ones(1, 6)), atol=1e-6) and soft.entropy is None
 
 
+@pytest.mark.parametrize("other", [torch.ones(5, 7), torch.eye(7, 5), torch.eye(5, 9)])
+def test_sparse_linear_refuses_another_shape(other: torch.Tensor) -> None:
+    layer, x = N.SparseLinear(torch.eye(5, 7)), torch.randn(2, 7)
+    graph = layer.graph
+    with pytest.raises(ValueError, match="SparseLinear: expected a mask of"):
+        layer.load_state_dict(N.SparseLinear(other).state_dict(), strict=False)
+    assert layer.graph is graph and layer(x).shape == (2, 5)
+
+
 def test_sparse_linear_moves_its_mask() -> None:
     m = N.SparseLinear(torch.rand(20, 30) > 0.8)
     before = m.values.detach().clone()
