@@ -156,9 +156,12 @@ class PackedWeight:
         if source is not None and state(source) != self._packed:
             self._pack(source)
 
-    def watches(self, tensor: Tensor) -> bool:
-        """Whether this is ``tensor``, packed, and stays so."""
-        return self._source is not None and self._source() is tensor
+    @staticmethod
+    def of(kept: PackedWeight | None, weight: Tensor, groups: int = 1) -> PackedWeight:
+        """``kept`` where it is ``weight``, packed, and stays so; a new one otherwise, and for inference tensors always."""
+        if kept is not None and kept._source is not None and kept._source() is weight and not weight.is_inference():
+            return kept
+        return PackedWeight(weight, groups=groups)
 
     @property
     def K(self) -> int:

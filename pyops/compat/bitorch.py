@@ -80,10 +80,8 @@ def _implementation(name: str, base: type, product: Any) -> type:
         @property
         def packed(self) -> B.PackedWeight:
             """The weight's bits, also of one that took its place or came with a copy."""
-            kept = self.__dict__.get("_bits")
-            if kept is None or not kept.watches(self.weight):
-                kept = self._bits = B.PackedWeight(self.weight, groups=getattr(self, "groups", 1))
-            return kept
+            self._bits = B.PackedWeight.of(self.__dict__.get("_bits"), self.weight, getattr(self, "groups", 1))
+            return self._bits
 
         def forward(self, x: Tensor) -> Tensor:
             with torch.no_grad():

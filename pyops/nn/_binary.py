@@ -18,12 +18,10 @@ def _scale(layer: Any) -> Tensor | None:
 
 def _weight(layer: Any, groups: int = 1) -> Tensor | B.PackedWeight:
     """The weight; packed, and kept so, where nothing is trained."""
-    weight = layer.weight
-    if layer.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed() or weight.is_inference():
+    if layer.training or torch.is_grad_enabled() or torch.compiler.is_compiling() or is_transformed():
         layer._packed = None
-        return weight
-    if layer._packed is None or not layer._packed.watches(weight):
-        layer._packed = B.PackedWeight(weight, groups=groups)
+        return layer.weight
+    layer._packed = B.PackedWeight.of(layer._packed, layer.weight, groups)
     return layer._packed
 
 
