@@ -3,7 +3,7 @@
 #include "core/simd.h"
 
 #if defined(__SSE__)
-#include <xmmintrin.h>
+#include <immintrin.h>
 #endif
 
 namespace structops::STRUCTOPS_ISA {
@@ -22,12 +22,34 @@ template <int n> STRUCTOPS_INLINE void store_few(float* p, __m128 v) {
   }
 }
 
+#if defined(__AVX2__)
+// Four rows of 8 columns: the 4 by 4 blocks of the two lanes at once.
+STRUCTOPS_INLINE void transpose_wide(const float* p, int64_t from_step, float* o, int64_t to_step) {
+  const __m256 a = _mm256_loadu_ps(p), b = _mm256_loadu_ps(p + from_step), d = _mm256_loadu_ps(p + 2 * from_step),
+               e = _mm256_loadu_ps(p + 3 * from_step);
+  const __m256d ab = (__m256d)_mm256_unpacklo_ps(a, b), AB = (__m256d)_mm256_unpackhi_ps(a, b);
+  const __m256d de = (__m256d)_mm256_unpacklo_ps(d, e), DE = (__m256d)_mm256_unpackhi_ps(d, e);
+  const __m256 column[4] = {(__m256)_mm256_unpacklo_pd(ab, de), (__m256)_mm256_unpackhi_pd(ab, de), (__m256)_mm256_unpacklo_pd(AB, DE),
+                            (__m256)_mm256_unpackhi_pd(AB, DE)};
+#pragma GCC unroll 4
+  for (int c = 0; c < 4; ++c) {
+    _mm_storeu_ps(o + c * to_step, _mm256_castps256_ps128(column[c]));
+    _mm_storeu_ps(o + (c + 4) * to_step, _mm256_extractf128_ps(column[c], 1));
+  }
+}
+#endif
+
 // n and m: what a block has of 4 rows and columns. The last block of a row overlaps the one before rather than being smaller.
 template <int n, int m>
 STRUCTOPS_INLINE void transpose_blocks(const float* from, int64_t from_step, int64_t rows, int64_t columns, float* to, int64_t to_step) {
   for (int64_t r = 0; r < rows; r += n) {
     const int64_t i = r + n <= rows ? r : rows - n;
-    for (int64_t c = 0; c < columns; c += m) {
+    int64_t c = 0;
+#if defined(__AVX2__)
+    if constexpr (n == 4 && m == 4)
+      for (; c + 8 <= columns; c += 8) transpose_wide(from + i * from_step + c, from_step, to + c * to_step + i, to_step);
+#endif
+    for (; c < columns; c += m) {
       const int64_t j = c + m <= columns ? c : columns - m;
       const float* const p = from + i * from_step + j;
       __m128 a = load_few<m>(p), b = load_few<m>(p + from_step), d = load_few<m>(p + 2 * from_step), e = _mm_setzero_ps();

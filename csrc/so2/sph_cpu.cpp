@@ -1,5 +1,6 @@
 // CPU spherical harmonics. The contract is sph.h. Points are the lanes; tiles of W points are turned into rows at the end.
 #include "core/simd.h"
+#include "core/transpose.h"
 #include "so2/sph.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -33,8 +34,7 @@ template <class A> struct Points {
 template <class T> inline Points<Acc<T>> load_points(const T* x, int n, bool normalize) {
   using A = Acc<T>;
   A c[3][W<A>] = {};
-  for (int i = 0; i < n; ++i)
-    for (int a = 0; a < 3; ++a) c[a][i] = widen(x[3 * i + a]);
+  transpose(x, 3, n, 3, c[0], W<A>);
   Points<A> p{load(c[2]), load(c[0]), load(c[1]), {}, splat(A(1))};
   p.r2 = p.X * p.X + p.Y * p.Y + p.Z * p.Z;
   if (normalize) {
@@ -81,22 +81,6 @@ template <class A, class F> STRUCTOPS_INLINE void visit(const Points<A>& p, cons
   }
 }
 
-// Rows of `n` points from [S][W]; `stride` numbers from row to row.
-template <class T> inline void to_rows(const Acc<T>* tile, int S, int n, T* out, int64_t stride) {
-  using A = Acc<T>;
-  for (int i = 0; i < n; ++i) {
-    T* const o = out + i * stride;
-    const A* const p = tile + i;
-    for (int s = 0; s < S; ++s) narrow_to(o + s, p[s * W<A>]);
-  }
-}
-
-template <class T> inline void to_tile(const T* rows, int S, int n, Acc<T>* tile) {
-  using A = Acc<T>;
-  for (int i = 0; i < W<A>; ++i)
-    for (int s = 0; s < S; ++s) tile[s * W<A> + i] = i < n ? Acc<T>(widen(rows[int64_t(i) * S + s])) : A(0);
-}
-
 template <class T> void values(const SphArgs& a, const ParallelFor& pf) {
   using A = Acc<T>;
   const Tables<A> t(a.norm);
@@ -111,7 +95,7 @@ template <class T> void values(const SphArgs& a, const ParallelFor& pf) {
         store(tile + at(l, m) * W<A>, c * splat(t.f[l]));
         if (m) store(tile + at(l, -m) * W<A>, s * splat(t.f[l]));
       });
-      to_rows<T>(tile, S, n, static_cast<T*>(a.y) + n0 * S, S);
+      transpose(tile, W<A>, S, n, static_cast<T*>(a.y) + n0 * S, S);
     }
   };
   parallel_for(pf, (a.N + W<A> - 1) / W<A>, 64, body);
@@ -122,12 +106,12 @@ template <class T> void backward(const SphArgs& a, const ParallelFor& pf) {
   const Tables<A> t(a.norm);
   const int S = (a.lmax + 1) * (a.lmax + 1);
   auto body = [&](int64_t begin, int64_t end) {
-    alignas(64) A g[kS * W<A>];
+    alignas(64) A g[kS * W<A>] = {};
     for (int64_t b = begin; b < end; ++b) {
       const int64_t n0 = b * W<A>;
       const int n = a.N - n0 < W<A> ? int(a.N - n0) : W<A>;
       const Points<A> p = load_points(static_cast<const T*>(a.x) + n0 * 3, n, a.normalize);
-      to_tile<T>(static_cast<const T*>(a.g) + n0 * S, S, n, g);
+      transpose(static_cast<const T*>(a.g) + n0 * S, S, n, S, g, W<A>);
       Vec<A> gX{}, gY{}, gZ{};
       // R of degree l - 1 meets the gradients of degree l.
       visit(p, t, a.lmax - 1, [&](int low, int m, Vec<A> c, Vec<A> s) {
@@ -151,12 +135,11 @@ template <class T> void backward(const SphArgs& a, const ParallelFor& pf) {
         gY = (gY - p.Y * along) * p.inverse;
         gZ = (gZ - p.Z * along) * p.inverse;
       }
-      T* const out = static_cast<T*>(a.y) + n0 * 3;
-      for (int i = 0; i < n; ++i) {
-        narrow_to(out + 3 * i, gY[i]);
-        narrow_to(out + 3 * i + 1, gZ[i]);
-        narrow_to(out + 3 * i + 2, gX[i]);
-      }
+      A d[3][W<A>];
+      store(d[0], gY);
+      store(d[1], gZ);
+      store(d[2], gX);
+      transpose(d[0], W<A>, 3, n, static_cast<T*>(a.y) + n0 * 3, 3);
     }
   };
   parallel_for(pf, (a.N + W<A> - 1) / W<A>, 64, body);
@@ -226,7 +209,7 @@ template <class T> void jet(const SphArgs& a, const ParallelFor& pf) {
       auto plane = [&](T* out, int64_t stride, auto value) {
         for (int l = 0; l <= a.lmax; ++l)
           for (int s = l * l; s < (l + 1) * (l + 1); ++s) store(tile + s * W<A>, splat(t.f[l]) * value(l, s * W<A>));
-        to_rows<T>(tile, S, n, out, stride);
+        transpose(tile, W<A>, S, n, out, stride);
       };
       plane(static_cast<T*>(a.y) + n0 * S, S, [&](int, int s) { return load(R + s); });
       for (int c = 0; c < 3; ++c)
