@@ -14,7 +14,7 @@ from .. import _autocast as autocast
 from .. import _check as check
 from . import _ops as ops
 from ._bits import BitTensor, _product, pack, pack_words, unpack_words
-from ._linear import NONE, bit_matmul, clip_of, first_order, masked, saved_mask, sign_test
+from ._linear import bit_matmul, clip_of, first_order, masked, saved_mask, sign_test
 from ._weights import elastic
 
 PROBABILITIES = ("softmax", "bool", "elastic")
@@ -69,30 +69,37 @@ class _Threshold(torch.autograd.Function):
         return (*first_order(g, (grad,)), None)
 
 
-def _cut(scale: Any, D: int, like: Tensor, tie: bool) -> Tensor:
-    """(threshold, flip) of bits_gemm: bits of ``dot * scale > 0`` (tie: ``>= 0``) as products in the dtype of ``like`` have them.
+# What is asked of a score: that it is on, without or with ties, and, both, that its gradient passes.
+ABOVE, AT_LEAST, PASSES = (torch.gt, 0.0), (torch.ge, 0.0), ((torch.gt, -1.0), (torch.lt, 1.0))
+Test = tuple[Callable, float]
+
+
+def _cut(test: Test, scale: Any, D: int, like: Tensor) -> Tensor:
+    """(threshold, flip) of bits_gemm: bits of what ``test`` says of ``dot * scale``, products in the dtype of ``like``.
 
     Over the dots -D..D they are false, then true, or the other way round.
     """
-    scores = torch.arange(-D, D + 1, device=like.device).to(like.dtype) * scale
-    on = (scores >= 0 if tie else scores > 0).reshape(-1)
+    compare, bound = test
+    on = compare(torch.arange(-D, D + 1, device=like.device).to(like.dtype) * scale, bound).reshape(-1)
     falls = on[0] & ~on[-1]
     count = on.sum()
     return torch.stack([torch.where(falls, count - D, D + 1 - count), -falls.long()]).int()
 
 
 @lru_cache(maxsize=256)
-def _number_cut(scale: float, D: int, dtype: torch.dtype, tie: bool) -> list[int]:
-    return _cut(scale, D, torch.empty(0, dtype=dtype, device="cpu"), tie).tolist()
+def _number_cut(test: Test, scale: float, D: int, dtype: torch.dtype) -> list[int]:
+    return _cut(test, scale, D, torch.empty(0, dtype=dtype, device="cpu")).tolist()
 
 
-def _threshold(scale: Any, D: int, L: int, like: Tensor, tie: bool) -> Tensor:
-    """The same [2, L] for every key."""
+def _score_bits(test: Test, q: Tensor, k: Tensor, scale: Any, sizes: tuple[int, int], like: Tensor) -> Tensor:
+    """Words ``[G, M, words of L]`` of what ``test`` says of the scores of words q ``[G, M, ..]`` and k ``[G, L, ..]``."""
+    D, L = sizes
     if isinstance(scale, Tensor) or torch.compiler.is_compiling():
-        found = _cut(scale, D, like, tie)
+        limit = _cut(test, scale, D, like)
     else:
-        found = torch.tensor(_number_cut(scale, D, like.dtype, tie), dtype=torch.int32, device=like.device)
-    return found[:, None].expand(2, L).contiguous()
+        limit = torch.tensor(_number_cut(test, scale, D, like.dtype), dtype=torch.int32, device=like.device)
+    limit = limit[:, None].expand(2, L).contiguous()  # the same for every key
+    return ops.bits_gemm(q, k[None], None, D, [-2], [0], 0, D, False, None, None, None, None, None, limit, ops.OUT_BITS)
 
 
 class _BoolAttention(torch.autograd.Function):
@@ -113,13 +120,10 @@ class _BoolAttention(torch.autograd.Function):
         test, last, D, L = sign_test(sign_zero), query.dim() - 1, query.shape[-1], key.shape[-2]
         q, k, v = pack_words(query, last, test), pack_words(key, last, test), pack_words(value, last - 1, test)
         known = scale.detach() if isinstance(scale, Tensor) else scale
-        limit = _threshold(known, D, L, query, tie)
-        on = ops.bits_gemm(
-            _flat(q), _flat(k)[None], None, D, [-2], [0], 0, D, False, None, None, None, None, None, limit, ops.OUT_BITS
-        ).reshape(*query.shape[:-1], ops.words_of(L))
+        on = _score_bits(AT_LEAST if tie else ABOVE, _flat(q), _flat(k), known, (D, L), query)
+        on = on.reshape(*query.shape[:-1], ops.words_of(L))
         if mask is not None:
-            rows = mask.expand(*mask.shape[:-1], L)
-            on &= pack_words(rows, rows.dim() - 1, ops.GT)
+            on &= _mask_bits(mask, L)
         masks = (
             saved_mask(t, dim, clip) if needed else None
             for t, dim, needed in zip((query, key, value), (last, last, last - 1), ctx.needs_input_grad, strict=False)
@@ -142,6 +146,11 @@ def _flat(words: Tensor) -> Tensor:
     return words.reshape(_product(words.shape[:-2]), *words.shape[-2:])
 
 
+def _mask_bits(mask: Tensor, L: int) -> Tensor:
+    rows = mask.expand(*mask.shape[:-1], L)
+    return pack_words(rows, rows.dim() - 1, ops.GT)
+
+
 def _mask_blocks(mask: Tensor, lead: tuple[int, ...]) -> Callable[[slice, slice], Tensor]:
     """Blocks of groups and rows of a mask that broadcasts, which is never expanded to all of them."""
     full = mask.reshape((1,) * (len(lead) + 2 - mask.dim()) + mask.shape)
@@ -157,13 +166,14 @@ def _bool_grads(ctx: Any, g: Tensor) -> tuple:
     """Of query, key, value and scale, by blocks of groups and rows, in their order; the scores are counted again."""
     q, k, v, q_mask, k_mask, v_mask, mask, scale = ctx.saved_tensors
     (D, L), last = ctx.sizes, g.dim() - 1
-    by = ctx.scale if scale is None else scale
+    by = ctx.scale if scale is None else scale.reshape(())
     lead, M = g.shape[:-2], g.shape[-2]
     wide = torch.float64 if g.dtype == torch.float64 else torch.float32
     signs = lambda words, K, dim: unpack_words(words, K, dim, g.dtype, -1.0, 1.0)
     gf, qf, kf = _flat(g), _flat(q), _flat(k)
     sq, sk, sv = signs(qf, D, 2), signs(kf, D, 2), signs(_flat(v), L, 1)
     G = gf.shape[0]
+    bq, bk = sq * by, sk * by
     gq, gk, gv = torch.empty_like(sq), torch.zeros_like(sk, dtype=wide), torch.zeros_like(sv, dtype=wide)
     g_scale = torch.zeros((), dtype=wide, device=g.device)
     allowed = None if mask is None else _mask_blocks(mask, lead)
@@ -172,20 +182,18 @@ def _bool_grads(ctx: Any, g: Tensor) -> tuple:
     for a in range(0, G, groups):
         for m in range(0, M, rows):
             at, of = slice(a, a + groups), slice(m, m + rows)
-            dots = ops.bits_gemm(qf[at, of].contiguous(), kf[None, at], None, D, [-2], [0], 0, D, False, *NONE, ops.OUT_I32)
-            dots = dots.to(g.dtype)
-            scores = dots * by
-            on, passes = (scores >= 0 if ctx.tie else scores > 0), scores.abs() < 1
+            qs, ks = qf[at, of].contiguous(), kf[at]
+            on, low, high = (_score_bits(t, qs, ks, by, (D, L), g) for t in (AT_LEAST if ctx.tie else ABOVE, *PASSES))
+            passes = low & high
             if allowed is not None:
-                here = allowed(at, of)
+                here = _mask_bits(allowed(at, of), L)
                 on, passes = on & here, passes & here
-            gv[at] += on.to(g.dtype).transpose(1, 2) @ gf[at, of]
-            gs = (gf[at, of] @ sv[at].transpose(1, 2)) * passes
-            if ctx.needs_input_grad[3]:
-                g_scale += (gs * dots).sum(dtype=wide)
-            gs = gs * by
-            gq[at, of] = gs @ sk[at]
-            gk[at] += gs.transpose(1, 2) @ sq[at, of]
+            gv[at] += unpack_words(on, L, 2, g.dtype, 0.0, 1.0).transpose(1, 2) @ gf[at, of]
+            gs = masked(gf[at, of] @ sv[at].transpose(1, 2), passes, 2, owned=True)
+            gq[at, of] = gs @ bk[at]
+            gk[at] += gs.transpose(1, 2) @ bq[at, of]
+            if ctx.needs_input_grad[3]:  # gs times the dots, summed over keys first
+                g_scale += ((gs.to(wide) @ sk[at].to(wide)) * sq[at, of]).sum()
     back = lambda t, rest, bits, dim: masked(t.to(g.dtype).reshape(*lead, *rest), bits, dim)
     return (
         back(gq, (M, D), q_mask, last),

@@ -123,7 +123,7 @@ def test_bool_scores_become_bits(dtype: torch.dtype, tie: str, isa: str, monkeyp
         monkeypatch.setattr(attention, "BLOCK", block)
         for learned in (False, True):
             leaves = [t.to(dtype).clone().requires_grad_() for t in (q, k, v)]
-            scale = torch.full((1, 1), number, dtype=dtype).requires_grad_() if learned else number
+            scale = torch.full((1,) * 4, number, dtype=dtype).requires_grad_() if learned else number
             y = B.binary_attention(*leaves, probability="bool", scale=scale, mask=mask, tie=tie)
             g = rand(*y.shape, seed=6).to(dtype)
             y.backward(g)
