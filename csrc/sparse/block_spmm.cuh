@@ -11,22 +11,24 @@ struct BlockParams {
   const void *a, *b, *diag;
   void* out;
   IndexRef rowptr, col, eid, pair;
-  int64_t N, E, p, q, r;  // r: features, or the inner dimension of block_matmul
+  int64_t N, Nu, E, p, q, r;  // r: features, or the inner dimension of block_matmul
   double alpha;
-  int transpose, pair_a, pair_b, transpose_a, transpose_b;
+  int transpose, batch_first, pair_a, pair_b, transpose_a, transpose_b;
 };
 
-// Thread (v, i, f).
+// Thread (v, i, f), or (f, v, i) with the batch first: in the order of the result.
 template <class T> __global__ void __launch_bounds__(kBlockThreads) block_product(const BlockParams p) {
   using A = Acc<T>;
-  const int64_t si = p.transpose ? 1 : p.q, sj = p.transpose ? p.p : 1, total = p.N * p.p * p.r;
+  const int64_t si = p.transpose ? 1 : p.q, sj = p.transpose ? p.p : 1, rows = p.N * p.p, total = rows * p.r;
+  const int64_t step = p.batch_first ? 1 : p.r;
   for (int64_t n = int64_t(blockIdx.x) * kBlockThreads + threadIdx.x; n < total; n += int64_t(gridDim.x) * kBlockThreads) {
-    const int64_t f = n % p.r, i = n / p.r % p.p, v = n / p.r / p.p;
+    const int64_t row = p.batch_first ? n % rows : n / p.r, i = row % p.p, v = row / p.p;
+    const T* const from = static_cast<const T*>(p.a) + (p.batch_first ? n / rows * p.Nu * p.q : n % p.r);
     const auto dot = [&](const void* blocks, int64_t j, int64_t u) {
       const T* const m = static_cast<const T*>(blocks) + j * p.p * p.q + i * si;
-      const T* const x = static_cast<const T*>(p.a) + u * p.q * p.r + f;
+      const T* const x = from + u * p.q * step;
       A sum = 0;
-      for (int64_t c = 0; c < p.q; ++c) sum += widen(m[c * sj]) * widen(x[c * p.r]);
+      for (int64_t c = 0; c < p.q; ++c) sum += widen(m[c * sj]) * widen(x[c * step]);
       return sum;
     };
     A sum = 0;
@@ -50,10 +52,11 @@ template <class T> __global__ void __launch_bounds__(kBlockThreads) block_outer(
       if (p.rowptr.at(mid) <= k) lo = mid; else hi = mid;
     }
     const int64_t u = p.col.data ? p.col.at(k) : k, e = p.eid.data ? p.eid.at(k) : k;
-    const T* const l = static_cast<const T*>(p.a) + (lo * p.p + i) * p.r;
-    const T* const r = static_cast<const T*>(p.b) + (u * p.q + j) * p.r;
+    const int64_t at = p.batch_first ? 1 : p.r, step_l = p.batch_first ? p.N * p.p : 1, step_r = p.batch_first ? p.Nu * p.q : 1;
+    const T* const l = static_cast<const T*>(p.a) + (lo * p.p + i) * at;
+    const T* const r = static_cast<const T*>(p.b) + (u * p.q + j) * at;
     A sum = 0;
-    for (int64_t f = 0; f < p.r; ++f) sum += widen(l[f]) * widen(r[f]);
+    for (int64_t f = 0; f < p.r; ++f) sum += widen(l[f * step_l]) * widen(r[f * step_r]);
     static_cast<T*>(p.out)[e * size + (p.transpose ? j * p.p + i : i * p.q + j)] = Narrow<T>::to(A(p.alpha) * sum);
   }
 }

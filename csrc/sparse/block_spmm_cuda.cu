@@ -8,9 +8,10 @@ void block_spmm_fwd(const BlockSpmmArgs& a, const CudaContext& ctx) {
   BlockParams p{};
   p.a = a.x; p.b = a.blocks; p.diag = a.diag; p.out = a.out;
   p.rowptr = ref(a.rowptr); p.col = ref(a.col); p.eid = ref(a.eid);
-  p.N = a.N; p.E = a.E; p.p = a.p; p.q = a.q; p.r = a.f;
+  p.N = a.N; p.Nu = a.Nu; p.E = a.E; p.p = a.p; p.q = a.q; p.r = a.f;
   p.alpha = a.alpha;
   p.transpose = a.transpose;
+  p.batch_first = a.batch_first;
   const int64_t total = a.N * a.p * a.f;
   if (total == 0) return;
   with_float("block_spmm", a.dtype, [&](auto* t) {
@@ -22,9 +23,10 @@ void block_sddmm_fwd(const BlockSddmmArgs& a, const CudaContext& ctx) {
   BlockParams p{};
   p.a = a.lhs; p.b = a.rhs; p.out = a.out;
   p.rowptr = ref(a.rowptr); p.col = ref(a.col); p.eid = ref(a.eid);
-  p.N = a.N; p.E = a.E; p.p = a.p; p.q = a.q; p.r = a.f;
+  p.N = a.N; p.Nu = a.Nu; p.E = a.E; p.p = a.p; p.q = a.q; p.r = a.f;
   p.alpha = a.alpha;
   p.transpose = a.transpose;
+  p.batch_first = a.batch_first;
   const int64_t total = a.E * a.p * a.q;
   if (total == 0) return;
   with_float("block_sddmm", a.dtype, [&](auto* t) {

@@ -14,12 +14,13 @@ namespace structops {
   return c.row < N && c.k > rowptr[c.row] ? c.row + 1 : c.row;
 }
 
-// Calls f(batch * pieces + piece, first row, last row) for the row_pieces(N, E) pieces of every batch: about equally many rows and
-// edges each, every row in one of them. `cost`: elementary operations per edge.
+// Calls f(batch * pieces + piece, first row, last row) for the pieces of every batch, row_pieces(N, E) of them unless `chunk` says how
+// large: about equally many rows and edges each, every row in one of them. `cost`: elementary operations per edge.
 template <class F>
 [[gnu::always_inline]] inline void for_row_pieces(const Index& rowptr, int64_t N, int64_t E, int64_t cost, const ParallelFor& pf, F f,
-                                                  int64_t batches = 1) {
-  const int64_t chunk = spmm_chunk(N, E), pieces = row_pieces(N, E);
+                                                  int64_t batches = 1, int64_t chunk = 0) {
+  chunk = chunk ? chunk : spmm_chunk(N, E);
+  const int64_t pieces = (N + E + chunk - 1) / chunk;
   auto body = [&](int64_t begin, int64_t end) {
     for (int64_t task = begin; task < end; ++task)
       f(task, piece_row(rowptr, N, E, chunk, task % pieces), piece_row(rowptr, N, E, chunk, task % pieces + 1));

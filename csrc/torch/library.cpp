@@ -49,11 +49,11 @@ STABLE_TORCH_LIBRARY(structops, m) {
   m.def("segment_attention_bwd(Tensor query, Tensor key, Tensor value, Tensor? bias, Tensor out, Tensor lse, Tensor grad, Tensor qptr, "
         "Tensor kptr, Tensor? offset, float scale) -> (Tensor, Tensor, Tensor, Tensor)");
 
-  // Blocks [E, p, q] at the edges, x [rows, q, f]; see block_spmm.h. pair: an involution of [0, E).
+  // Blocks [E, p, q] at the edges, x [rows, q, f], or [f, rows, q] with the batch first; see block_spmm.h. pair: an involution of [0, E).
   m.def("block_spmm(Tensor x, Tensor blocks, Tensor? diag, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, "
-        "Tensor? eid_t, float alpha, bool transpose) -> Tensor");
+        "Tensor? eid_t, float alpha, bool transpose, bool batch_first) -> Tensor");
   m.def("block_sddmm(Tensor lhs, Tensor rhs, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, Tensor? row_t, Tensor? eid_t, "
-        "int num_edges, float alpha, bool transpose) -> Tensor");
+        "int num_edges, float alpha, bool transpose, bool batch_first) -> Tensor");
   m.def("block_matmul(Tensor a, Tensor b, Tensor? pair, bool pair_a, bool pair_b, bool transpose_a, bool transpose_b) -> Tensor");
   // x [num_src, F], y [num_dst, F]; see difference.h.
   m.def("difference_rows(Tensor x, Tensor y, Tensor? weight, Tensor? h, Tensor rowptr, Tensor? col, Tensor? eid, Tensor? colptr, "

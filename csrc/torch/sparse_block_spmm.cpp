@@ -28,7 +28,7 @@ const void* block_data(const char* op, const Tensor& t, const Tensor& like) {
 
 template <bool cuda>
 Tensor block_spmm(Tensor x, Tensor blocks, OptTensor diag, Tensor rowptr, OptTensor col, OptTensor eid, OptTensor, OptTensor, OptTensor,
-                  double alpha, bool transpose) {
+                  double alpha, bool transpose, bool batch_first) {
   BlockSpmmArgs a{};
   a.x = block_data("block_spmm", x, x);
   a.blocks = block_data("block_spmm", blocks, x);
@@ -37,16 +37,18 @@ Tensor block_spmm(Tensor x, Tensor blocks, OptTensor diag, Tensor rowptr, OptTen
   a.alpha = alpha;
   a.p = blocks.size(transpose ? 2 : 1);
   a.q = blocks.size(transpose ? 1 : 2);
-  a.f = x.size(2);
-  STRUCTOPS_CHECK(x.size(1) == a.q, "block_spmm: x must be [rows, ", a.q, ", f]");
+  a.batch_first = batch_first;
+  a.f = x.size(batch_first ? 0 : 2);
+  a.Nu = x.size(batch_first ? 1 : 0);
+  STRUCTOPS_CHECK(x.size(batch_first ? 2 : 1) == a.q, "block_spmm: x must have ", a.q, " numbers for the columns of a block");
   set_structure("block_spmm", a, rowptr, col, eid, blocks.size(0));
   if (diag) {
     a.diag = block_data("block_spmm", *diag, x);
-    STRUCTOPS_CHECK(diag->size(0) == a.N && x.size(0) == a.N && diag->size(1) == blocks.size(1) && diag->size(2) == blocks.size(2),
+    STRUCTOPS_CHECK(diag->size(0) == a.N && a.Nu == a.N && diag->size(1) == blocks.size(1) && diag->size(2) == blocks.size(2),
                     "block_spmm: diag must be [N, ., .] with the blocks' sizes, and x have N rows");
   }
-  STRUCTOPS_CHECK(col || x.size(0) == a.E, "block_spmm: x must have a row for every edge");
-  Tensor out = new_empty(x, {a.N, a.p, a.f}, x.scalar_type());
+  STRUCTOPS_CHECK(col || a.Nu == a.E, "block_spmm: x must have a row for every edge");
+  Tensor out = batch_first ? new_empty(x, {a.f, a.N, a.p}, x.scalar_type()) : new_empty(x, {a.N, a.p, a.f}, x.scalar_type());
   a.out = out.mutable_data_ptr();
   launch<cuda>(x, a, [](auto& s, auto pf) { block_spmm_fwd(s, pf); }, [](auto& s, auto ctx) { cuda::block_spmm_fwd(s, ctx); });
   return out;
@@ -54,7 +56,7 @@ Tensor block_spmm(Tensor x, Tensor blocks, OptTensor diag, Tensor rowptr, OptTen
 
 template <bool cuda>
 Tensor block_sddmm(Tensor lhs, Tensor rhs, Tensor rowptr, OptTensor col, OptTensor eid, OptTensor, OptTensor, OptTensor,
-                   int64_t num_edges, double alpha, bool transpose) {
+                   int64_t num_edges, double alpha, bool transpose, bool batch_first) {
   BlockSddmmArgs a{};
   STRUCTOPS_CHECK(num_edges >= 0, "block_sddmm: num_edges must not be negative");
   a.lhs = block_data("block_sddmm", lhs, lhs);
@@ -62,12 +64,15 @@ Tensor block_sddmm(Tensor lhs, Tensor rhs, Tensor rowptr, OptTensor col, OptTens
   a.dtype = dtype_of(lhs);
   a.transpose = transpose;
   a.alpha = alpha;
-  a.p = lhs.size(1);
-  a.q = rhs.size(1);
-  a.f = lhs.size(2);
-  STRUCTOPS_CHECK(rhs.size(2) == a.f, "block_sddmm: lhs and rhs differ in features");
+  a.batch_first = batch_first;
+  const int rows = batch_first ? 1 : 0, batch = batch_first ? 0 : 2;
+  a.p = lhs.size(rows + 1);
+  a.q = rhs.size(rows + 1);
+  a.f = lhs.size(batch);
+  a.Nu = rhs.size(rows);
+  STRUCTOPS_CHECK(rhs.size(batch) == a.f, "block_sddmm: lhs and rhs differ in features");
   set_structure("block_sddmm", a, rowptr, col, eid, num_edges);
-  STRUCTOPS_CHECK(lhs.size(0) == a.N && (col || rhs.size(0) == a.E), "block_sddmm: lhs must be [N, p, f], rhs have a row for every edge");
+  STRUCTOPS_CHECK(lhs.size(rows) == a.N && (col || a.Nu == a.E), "block_sddmm: lhs must have N rows, rhs one for every edge");
   Tensor out = new_empty(lhs, {a.E, transpose ? a.q : a.p, transpose ? a.p : a.q}, lhs.scalar_type());
   a.out = out.mutable_data_ptr();
   launch<cuda>(lhs, a, [](auto& s, auto pf) { block_sddmm_fwd(s, pf); }, [](auto& s, auto ctx) { cuda::block_sddmm_fwd(s, ctx); });

@@ -18,8 +18,11 @@ def wide(t: Tensor) -> Tensor:
     return t.to(torch.promote_types(t.dtype, torch.float32))
 
 
-def block_spmm(x, blocks, diag, rowptr, col, eid, colptr, row_t, eid_t, alpha, transpose):
+def block_spmm(x, blocks, diag, rowptr, col, eid, colptr, row_t, eid_t, alpha, transpose, batch_first):
     """Same signature and results as torch.ops.structops.block_spmm."""
+    if batch_first:
+        s = (rowptr, col, eid, colptr, row_t, eid_t)
+        return block_spmm(x.movedim(0, 2), blocks, diag, *s, alpha, transpose, False).movedim(2, 0).contiguous()
     v, u, j = ends(rowptr, col, eid, blocks.shape[0])
     m = wide(blocks).mT if transpose else wide(blocks)
     out = wide(x).new_zeros(rowptr.numel() - 1, m.shape[1], x.shape[2])
@@ -30,8 +33,10 @@ def block_spmm(x, blocks, diag, rowptr, col, eid, colptr, row_t, eid_t, alpha, t
     return out.to(x.dtype)
 
 
-def block_sddmm(lhs, rhs, rowptr, col, eid, colptr, row_t, eid_t, num_edges, alpha, transpose):
+def block_sddmm(lhs, rhs, rowptr, col, eid, colptr, row_t, eid_t, num_edges, alpha, transpose, batch_first):
     """Same signature and results as torch.ops.structops.block_sddmm."""
+    if batch_first:
+        lhs, rhs = lhs.movedim(0, 2), rhs.movedim(0, 2)
     v, u, j = ends(rowptr, col, eid, num_edges)
     m = alpha * torch.einsum("epf,eqf->epq", wide(lhs)[v], wide(rhs)[u])
     m = m.mT if transpose else m

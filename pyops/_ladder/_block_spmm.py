@@ -26,49 +26,52 @@ def both_ways(s: tuple, num_src: int) -> tuple:
     return rowptr, col, eid, ptr, rows, eid
 
 
-def _spmm_fake(x, blocks, diag, rowptr, col, eid, colptr, row_t, eid_t, alpha, transpose):
-    return x.new_empty([rowptr.shape[0] - 1, blocks.shape[2 if transpose else 1], x.shape[2]])
+def _spmm_fake(x, blocks, diag, rowptr, col, eid, colptr, row_t, eid_t, alpha, transpose, batch_first):
+    N, p = rowptr.shape[0] - 1, blocks.shape[2 if transpose else 1]
+    return x.new_empty([x.shape[0], N, p] if batch_first else [N, p, x.shape[2]])
 
 
 def _spmm_setup(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:9])
-    ctx.alpha, ctx.transpose = inputs[9:]
+    ctx.options = inputs[9:]
 
 
 def _spmm_backward(ctx, g):
     x, blocks, diag, *structure = ctx.saved_tensors
-    s, g, alpha, transpose = tuple(structure), g.contiguous(), ctx.alpha, ctx.transpose
+    s, g = tuple(structure), g.contiguous()
+    alpha, transpose, batch_first = ctx.options
     dx = dblocks = ddiag = None
     if ctx.needs_input_grad[0]:
-        s = both_ways(s, x.shape[0])
-        dx = block_spmm(g, blocks, diag, *common.reverse(s), alpha, not transpose)
+        s = both_ways(s, x.shape[batch_first])
+        dx = block_spmm(g, blocks, diag, *common.reverse(s), alpha, not transpose, batch_first)
     if ctx.needs_input_grad[1]:
-        dblocks = block_sddmm(g, x, *s, blocks.shape[0], alpha, transpose)
+        dblocks = block_sddmm(g, x, *s, blocks.shape[0], alpha, transpose, batch_first)
     if ctx.needs_input_grad[2]:
-        ddiag = block_sddmm(g, x, *identity(s[0]), g.shape[0], 1.0, transpose)
-    return dx, dblocks, ddiag, *(None,) * 8
+        ddiag = block_sddmm(g, x, *identity(s[0]), g.shape[batch_first], 1.0, transpose, batch_first)
+    return dx, dblocks, ddiag, *(None,) * 9
 
 
-def _sddmm_fake(lhs, rhs, rowptr, col, eid, colptr, row_t, eid_t, num_edges, alpha, transpose):
-    p, q = lhs.shape[1], rhs.shape[1]
+def _sddmm_fake(lhs, rhs, rowptr, col, eid, colptr, row_t, eid_t, num_edges, alpha, transpose, batch_first):
+    p, q = lhs.shape[1 + batch_first], rhs.shape[1 + batch_first]
     return lhs.new_empty([num_edges, q, p] if transpose else [num_edges, p, q])
 
 
 def _sddmm_setup(ctx, inputs, output):
     ctx.save_for_backward(*inputs[:8])
-    ctx.alpha, ctx.transpose = inputs[9:]
+    ctx.options = inputs[9:]
 
 
 def _sddmm_backward(ctx, g):
     lhs, rhs, *structure = ctx.saved_tensors
-    s, g, alpha, transpose = tuple(structure), g.contiguous(), ctx.alpha, ctx.transpose
+    s, g = tuple(structure), g.contiguous()
+    alpha, transpose, batch_first = ctx.options
     dl = dr = None
     if ctx.needs_input_grad[1]:
-        s = both_ways(s, rhs.shape[0])
-        dr = block_spmm(lhs, g, None, *common.reverse(s), alpha, not transpose)
+        s = both_ways(s, rhs.shape[batch_first])
+        dr = block_spmm(lhs, g, None, *common.reverse(s), alpha, not transpose, batch_first)
     if ctx.needs_input_grad[0]:
-        dl = block_spmm(rhs, g, None, *s, alpha, transpose)
-    return dl, dr, *(None,) * 9
+        dl = block_spmm(rhs, g, None, *s, alpha, transpose, batch_first)
+    return dl, dr, *(None,) * 10
 
 
 def _matmul_fake(a, b, pair, pair_a, pair_b, transpose_a, transpose_b):

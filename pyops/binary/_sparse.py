@@ -71,8 +71,8 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
         x: ``[*, J * b]``, J the sources of graph. blocks: ``[E, a, b]`` in the order of the graph. bias: ``[I * a]``.
 
     Returns:
-        ``[*, I * a]``, I the destinations. Differentiable to any order; the gradient of blocks is on them only. Beside the result
-        one transposed copy of x is made, and saved with blocks. Deterministic.
+        ``[*, I * a]``, I the destinations. Differentiable to any order; the gradient of blocks is on them only. Saves x and
+        blocks. Deterministic.
 
     >>> import torch, structops
     >>> g = structops.binary.mask_graph(torch.tensor([[0, 1], [1, 0]]))
@@ -90,9 +90,8 @@ def block_sparse_linear(x: Tensor, graph: Graph, blocks: Tensor, bias: Tensor | 
         check.fail(ValueError, op, f"x [.., {graph.num_src * b}]", list(x.shape))
     if bias is not None and tuple(bias.shape) != (graph.num_dst * a,):
         check.fail(ValueError, op, f"bias [{graph.num_dst * a}]", list(bias.shape))
-    y = block_spmm(graph, blocks, x.reshape(-1, x.shape[-1]).t().reshape(graph.num_src, b, -1)).reshape(graph.num_dst * a, -1).t()
-    y = y if bias is None else y + bias
-    return y.reshape(*x.shape[:-1], graph.num_dst * a)
+    y = block_spmm(graph, blocks, x.reshape(*x.shape[:-1], graph.num_src, b), batch_first=True).flatten(-2)
+    return y if bias is None else y + bias
 
 
 @autocast.promotes

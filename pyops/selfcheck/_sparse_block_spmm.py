@@ -19,12 +19,14 @@ def cases(op: str, g: torch.Generator) -> Iterator[tuple]:
         s = (*structure(g, N, M, E, itype), *none)
         if op == "block_spmm":
             for p, q, f in ((2, 2, 64), (5, 5, 19), (9, 3, 4)):
-                yield rand(dtype, M, q, f), rand(dtype, E, p, q), None, *s, 1.0, False
-                yield rand(dtype, M, q, f), rand(dtype, E, q, p), None, *s, -2.0, True
+                yield rand(dtype, M, q, f), rand(dtype, E, p, q), None, *s, 1.0, False, False
+                yield rand(dtype, M, q, f), rand(dtype, E, q, p), None, *s, -2.0, True, False
+                yield rand(dtype, f, M, q), rand(dtype, E, p, q), None, *s, 1.0, False, True
         elif op == "block_sddmm":
             for p, q, f in ((2, 2, 64), (5, 6, 19)):
-                yield rand(dtype, N, p, f), rand(dtype, M, q, f), *s, E, 1.0, False
-                yield rand(dtype, N, p, f), rand(dtype, M, q, f), *s, E, 0.5, True
+                yield rand(dtype, N, p, f), rand(dtype, M, q, f), *s, E, 1.0, False, False
+                yield rand(dtype, N, p, f), rand(dtype, M, q, f), *s, E, 0.5, True, False
+                yield rand(dtype, f, N, p), rand(dtype, f, M, q), *s, E, 0.5, True, True
         elif op == "block_matmul":
             pair = torch.arange(E).reshape(-1, 2).flip(1).reshape(-1).to(itype)
             for d in (2, 3, 6):

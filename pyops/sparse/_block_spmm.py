@@ -17,7 +17,7 @@ from ._spmm import spmm
 
 
 @autocast.promotes
-def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = False) -> Tensor:
+def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = False, batch_first: bool = False) -> Tensor:
     """Product with a block-sparse matrix: every edge carries a number, a diagonal or a matrix.
 
     ``out[v] = sum over edges k: u -> v of blocks[k] @ x[u]``
@@ -28,10 +28,12 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
             or float16, as x. Accumulated in float32 (float64 for float64).
         x: ``[num_src, *features]``, ``[num_src, d, *features]`` or ``[num_src, q, *features]``.
         transpose: multiply by the transposed blocks: x is ``[num_src, p, *features]``.
+        batch_first: x is ``[*batch, num_src, q]``, and the result ``[*batch, num_dst, p]``: a linear layer with a block-sparse weight.
+            For matrices.
 
     Returns:
         ``[num_dst, *features]``, ``[num_dst, d, *features]`` or ``[num_dst, p, *features]`` (transposed: q). Destinations without
-        edges get 0. Tiles of up to 8 block rows stay in registers; a last feature dimension that fills vectors is fastest.
+        edges get 0. Tiles of up to 8 block rows stay in registers; features, or a batch, that fill vectors are fastest.
 
     Differentiable in ``blocks`` and ``x`` to any order; saves its two operands. Deterministic.
 
@@ -49,26 +51,31 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
     """
     op = "block_spmm"
     checked_graph(op, graph)
-    check.flags(op, transpose=transpose)
+    check.flags(op, transpose=transpose, batch_first=batch_first)
     operand(op, "blocks", blocks, graph, graph.num_edges, 0)
-    operand(op, "x", x, graph, graph.num_src, 0)
+    operand(op, "x", x, graph, graph.num_src, max(x.dim() - 2, 0) if batch_first and isinstance(x, Tensor) else 0)
     if blocks.dim() > 3:
         check.fail(ValueError, op, f"blocks of shape [{graph.num_edges}], [.., d] or [.., p, q]", list(blocks.shape))
     if blocks.dtype != x.dtype:
         check.fail(TypeError, op, f"x of dtype {blocks.dtype}, as blocks", x.dtype)
+    if batch_first and blocks.dim() < 3:
+        check.fail(ValueError, op, f"blocks [{graph.num_edges}, p, q] where the batch is first", list(blocks.shape))
     if blocks.dim() < 3:
         if blocks.dim() == 2 and (x.dim() < 2 or x.shape[1] != blocks.shape[1]):
             check.fail(ValueError, op, f"x of shape [{graph.num_src}, {blocks.shape[1]}, *features]", list(x.shape))
         return cast(Tensor, spmm(graph, x, blocks.reshape(*blocks.shape, *(1,) * (x.dim() - blocks.dim()))))
     p, q = (blocks.shape[2], blocks.shape[1]) if transpose else (blocks.shape[1], blocks.shape[2])
-    if x.dim() < 2 or x.shape[1] != q:
-        check.fail(ValueError, op, f"x of shape [{graph.num_src}, {q}, *features]", list(x.shape))
-    features = x.shape[2:]
+    if x.dim() < 2 or x.shape[-1 if batch_first else 1] != q:
+        want = f"[*batch, {graph.num_src}, {q}]" if batch_first else f"[{graph.num_src}, {q}, *features]"
+        check.fail(ValueError, op, f"x of shape {want}", list(x.shape))
     analyse(graph, x, blocks)
-    out = ladder.block_spmm(
-        x.reshape(graph.num_src, q, math.prod(features)).contiguous(), blocks.contiguous(), None, *graph.structure, 1.0, transpose
-    )  # fmt: skip
-    return out.reshape(graph.num_dst, p, *features)
+    if batch_first:
+        flat, shape = x.reshape(math.prod(x.shape[:-2]), graph.num_src, q), (*x.shape[:-2], graph.num_dst, p)
+    else:
+        flat, shape = x.reshape(graph.num_src, q, math.prod(x.shape[2:])), (graph.num_dst, p, *x.shape[2:])
+    return ladder.block_spmm(
+        flat.contiguous(), blocks.contiguous(), None, *graph.structure, 1.0, transpose, batch_first
+    ).reshape(shape)  # fmt: skip
 
 
 @autocast.promotes
@@ -110,7 +117,7 @@ def block_sddmm(graph: Graph, lhs: Tensor, rhs: Tensor) -> Tensor:
     f = math.prod(lhs.shape[2:])
     analyse(graph, lhs, rhs)
     lhs, rhs = (t.reshape(*t.shape[:2], f).contiguous() for t in (lhs, rhs))
-    return ladder.block_sddmm(lhs, rhs, *graph.structure, graph.num_edges, 1.0, False)
+    return ladder.block_sddmm(lhs, rhs, *graph.structure, graph.num_edges, 1.0, False, False)
 
 
 def from_bsr(matrix: Any) -> tuple[Graph, Tensor]:

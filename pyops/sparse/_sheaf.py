@@ -132,7 +132,7 @@ def sheaf_laplacian(graph: SheafGraph, maps: Tensor, x: Tensor, normalised: bool
     between = ladder.block_matmul(maps, maps, pair, False, True, True, False)
     analyse(g, x, maps)
     flat = x.reshape(g.num_dst, d, math.prod(x.shape[2:])).contiguous()
-    return ladder.block_spmm(flat, between, own, *g.structure, -1.0, False).reshape(x.shape)
+    return ladder.block_spmm(flat, between, own, *g.structure, -1.0, False, False).reshape(x.shape)
 
 
 def _own_blocks(g: Graph, maps: Tensor) -> Tensor:

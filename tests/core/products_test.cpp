@@ -9,30 +9,33 @@
 namespace structops::tests {
 namespace {
 
-void test_blocks(const Structure& s, Dtype t, int64_t p, int64_t q, int64_t f, bool transpose, bool diag, bool wide, Rng& rng) {
+void test_blocks(const Structure& s, Dtype t, int64_t p, int64_t q, int64_t f, bool transpose, bool batch_first, bool diag, bool wide,
+                 Rng& rng) {
   const Array x = random_array(t, s.M * q * f, rng, Values::quarters), lhs = random_array(t, s.N * p * f, rng, Values::quarters);
   const Array m = random_array(t, s.E * p * q, rng, Values::quarters), d = random_array(t, s.N * p * q, rng, Values::quarters);
   const auto at = [&](int64_t e, int64_t i, int64_t j) { return transpose ? (e * q + j) * p + i : (e * p + i) * q + j; };
   BlockSpmmArgs a{};
-  a.dtype = t; a.transpose = transpose; a.alpha = 0.5; a.N = s.N; a.E = s.E; a.p = p; a.q = q; a.f = f;
+  // Number i of row r of n, each of c, in either layout.
+  const auto in = [&](int64_t r, int64_t n, int64_t i, int64_t c, int64_t k) { return batch_first ? (k * n + r) * c + i : (r * c + i) * f + k; };
+  a.dtype = t; a.transpose = transpose; a.batch_first = batch_first; a.alpha = 0.5; a.Nu = s.M; a.N = s.N; a.E = s.E; a.p = p; a.q = q; a.f = f;
   a.rowptr = s.rowptr.index(wide); a.col = s.col.index(wide); a.eid = s.eid.index(wide);
   a.x = x.data(); a.blocks = m.data(); a.diag = diag ? d.data() : nullptr;
   BlockSddmmArgs b{};
-  b.dtype = t; b.transpose = transpose; b.alpha = 0.5; b.N = s.N; b.E = s.E; b.p = p; b.q = q; b.f = f;
+  b.dtype = t; b.transpose = transpose; b.batch_first = batch_first; b.alpha = 0.5; b.Nu = s.M; b.N = s.N; b.E = s.E; b.p = p; b.q = q; b.f = f;
   b.rowptr = a.rowptr; b.col = a.col; b.eid = a.eid;
   b.lhs = lhs.data(); b.rhs = x.data();
   std::vector<double> want(size_t(s.N * p * f), 0), outer(size_t(s.E * p * q), 0);
   for (int64_t v = 0; v < s.N; ++v)
     for (int64_t i = 0; i < p; ++i)
       for (int64_t c = 0; c < f; ++c) {
-        double& w = want[size_t((v * p + i) * f + c)];
+        double& w = want[size_t(in(v, s.N, i, p, c))];
         // The diagonal's vectors are x[v]: rows that have one.
-        for (int64_t j = 0; diag && j < q; ++j) w += d.get(at(v, i, j)) * x.get((v * q + j) * f + c);
+        for (int64_t j = 0; diag && j < q; ++j) w += d.get(at(v, i, j)) * x.get(in(v, s.M, j, q, c));
         for (int64_t k = s.rowptr[v]; k < s.rowptr[v + 1]; ++k)
           for (int64_t j = 0; j < q; ++j) {
-            const int64_t u = (s.col[k] * q + j) * f + c;
+            const int64_t u = in(s.col[k], s.M, j, q, c);
             w += 0.5 * m.get(at(s.eid[k], i, j)) * x.get(u);
-            outer[size_t(at(s.eid[k], i, j))] += 0.5 * lhs.get((v * p + i) * f + c) * x.get(u);
+            outer[size_t(at(s.eid[k], i, j))] += 0.5 * lhs.get(in(v, s.N, i, p, c)) * x.get(u);
           }
       }
   expect_run(t, want, double(s.E), 4, "block_spmm", [&](void* to, auto pf) { a.out = to; block_spmm_fwd(a, pf); });
@@ -139,8 +142,8 @@ void test_products_all(Rng& rng) {
     for (int64_t p : {1, 2, 3, 5})
       for (int64_t f : {1, 4, 19}) {
         ++turn;
-        test_blocks(s, t, p, p, f, turn % 2, turn % 3, turn % 5 < 2, rng);
-        test_blocks(s, t, p, 3, f, turn % 2 == 0, false, turn % 5 > 2, rng);
+        test_blocks(s, t, p, p, f, turn % 2, turn % 7 > 3, turn % 3, turn % 5 < 2, rng);
+        test_blocks(s, t, p, 3, f, turn % 2 == 0, turn % 7 < 3, false, turn % 5 > 2, rng);
         test_block_products(t, p, 1 + turn % 4, 2, turn % 16, rng);
       }
     test_edge(s, t, 3, 5, 7, false, rng);

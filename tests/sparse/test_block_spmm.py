@@ -27,7 +27,14 @@ SHAPES = [
     (11, 9, 20),
     (6, 1, 8),
     (1, 4, 3),
+    (32, 32, 70),
+    (20, 37, 6),
 ]
+
+
+def batched(t: Tensor) -> Tensor:
+    """[rows, q, f] with the batch f first."""
+    return t.movedim(2, 0).contiguous()
 
 
 def wide(*tensors: Tensor | None) -> list[Tensor | None]:
@@ -43,12 +50,14 @@ def test_raw_values(isa: str, dtype: torch.dtype, poison: None, on_threads) -> N
         x, g = values(M, q, f, dtype=dtype, seed=1), values(N, p, f, dtype=dtype, seed=2)
         for e in (eid, None):
             s = (rowptr, col, e, *NONE)
-            out = on_threads(lambda: ops.block_spmm(x, m, None, *s, alpha, transpose))
-            want = ref.block_spmm(*wide(x, m), None, *s, alpha, transpose)
-            assert_close(out, want, dtype, terms=60 * q, what=(p, q, f))
-            out = on_threads(lambda: ops.block_sddmm(g, x, *s, E, alpha, transpose))
-            want = ref.block_sddmm(*wide(g, x), *s, E, alpha, transpose)
-            assert_close(out, want, dtype, terms=4 * f, what=(p, q, f))
+            want = ref.block_spmm(*wide(x, m), None, *s, alpha, transpose, False)
+            outer = ref.block_sddmm(*wide(g, x), *s, E, alpha, transpose, False)
+            for first in (False, True):
+                xs, gs, to = (batched(x), batched(g), batched(want)) if first else (x, g, want)
+                out = on_threads(lambda: ops.block_spmm(xs, m, None, *s, alpha, transpose, first))
+                assert_close(out, to, dtype, terms=60 * q, what=(p, q, f, first))
+                out = on_threads(lambda: ops.block_sddmm(gs, xs, *s, E, alpha, transpose, first))
+                assert_close(out, outer, dtype, terms=4 * f, what=(p, q, f, first))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -58,11 +67,12 @@ def test_diagonal_blocks_and_rows_of_positions(isa: str, dtype: torch.dtype, poi
     for p, f in ((3, 64), (5, 19), (9, 4)):
         m, diag, x = values(E, p, p, dtype=dtype), values(N, p, p, dtype=dtype, seed=1), values(N, p, f, dtype=dtype, seed=2)
         for transpose in (False, True):
-            args = (x, m, diag, rowptr, col, eid, *NONE, -1.0, transpose)
-            want = ref.block_spmm(*wide(x, m, diag), *args[3:])
-            assert_close(on_threads(lambda: ops.block_spmm(*args)), want, dtype, terms=60 * p)
+            args = (m, diag, rowptr, col, eid, *NONE, -1.0, transpose)
+            want = ref.block_spmm(*wide(x, m, diag), *args[2:], False)
+            assert_close(on_threads(lambda: ops.block_spmm(x, *args, False)), want, dtype, terms=60 * p)
+            assert_close(on_threads(lambda: ops.block_spmm(batched(x), *args, True)), batched(want), dtype, terms=60 * p)
         edge = values(E, p, f, dtype=dtype, seed=3)
-        args = (edge, m, None, rowptr, None, None, *NONE, 1.0, False)
+        args = (edge, m, None, rowptr, None, None, *NONE, 1.0, False, False)
         assert_close(ops.block_spmm(*args), ref.block_spmm(*wide(edge, m), *args[2:]), dtype, terms=60 * p)
 
 
@@ -116,13 +126,16 @@ def test_raw_gradients() -> None:
     leaf = lambda *shape, seed=0: values(*shape, seed=seed).requires_grad_()
     for transpose in (False, True):
         shape = (3, 2) if transpose else (2, 3)
-        product = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, col, eid, *NONE, -0.5, t)
-        outer = lambda a, b, t=transpose: ops.block_sddmm(a, b, rowptr, col, eid, *NONE, 9, -0.5, t)
-        both = lambda x, m, d, t=transpose: ops.block_spmm(x, m, d, rowptr, col, eid, *NONE, -0.5, t)
-        edges = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, None, None, *NONE, 2.0, t)
+        product = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, col, eid, *NONE, -0.5, t, False)
+        outer = lambda a, b, t=transpose: ops.block_sddmm(a, b, rowptr, col, eid, *NONE, 9, -0.5, t, False)
+        both = lambda x, m, d, t=transpose: ops.block_spmm(x, m, d, rowptr, col, eid, *NONE, -0.5, t, False)
+        edges = lambda x, m, t=transpose: ops.block_spmm(x, m, None, rowptr, None, None, *NONE, 2.0, t, False)
+        first = lambda x, m, d, t=transpose: ops.block_spmm(x, m, d, rowptr, col, eid, *NONE, -0.5, t, True)
+        outer_first = lambda a, b, t=transpose: ops.block_sddmm(a, b, rowptr, col, eid, *NONE, 9, -0.5, t, True)
         cases = [
             (product, (leaf(5, 3, 2), leaf(9, *shape, seed=1))), (outer, (leaf(5, 2, 3), leaf(5, 3, 3, seed=1))),
             (both, (leaf(5, 2, 2), leaf(9, 2, 2, seed=1), leaf(5, 2, 2, seed=2))), (edges, (leaf(9, 3, 2), leaf(9, *shape, seed=1))),
+            (first, (leaf(2, 5, 2), leaf(9, 2, 2, seed=1), leaf(5, 2, 2, seed=2))), (outer_first, (leaf(3, 5, 2), leaf(3, 5, 3, seed=1))),
         ]  # fmt: skip
         for fn, inputs in cases:
             assert gradcheck(fn, inputs)
@@ -174,6 +187,10 @@ def test_bad_input() -> None:
     for bad in ((m, x[:, :2]), (m[1:], x), (m, x[1:]), (m[..., None], x), (torch.zeros(E, 2), x), (m, torch.zeros(M))):
         with pytest.raises(ValueError, match="block_spmm"):
             sparse.block_spmm(graph, *bad)
+    xb = torch.zeros(4, M, 3)
+    for bad in ((m, x), (m, xb[:, 1:]), (m, xb[..., 1:]), (m, torch.zeros(M)), (m[:, 0], xb), (m[:, 0, 0], xb)):
+        with pytest.raises(ValueError, match="block_spmm"):
+            sparse.block_spmm(graph, *bad, batch_first=True)
     for bad in ((m.double(), x), (m.int(), x), (None, x)):
         with pytest.raises(TypeError, match="block_spmm"):
             sparse.block_spmm(graph, *bad)
@@ -206,7 +223,10 @@ def test_many_rows_and_a_hub(isa: str, poison: None, on_threads) -> None:
         m, x, g = values(edges, p, p), values(50, p, f, seed=1), values(700, p, f, seed=2)
         s = (rowptr, col, eid, *NONE)
         for dtype in (torch.float32, torch.float64):
-            out = on_threads(lambda: ops.block_spmm(x.to(dtype), m.to(dtype), None, *s, 1.0, False))
-            assert_close(out, ref.block_spmm(x, m, None, *s, 1.0, False), dtype, terms=2500 * p)
-            out = on_threads(lambda: ops.block_sddmm(g.to(dtype), x.to(dtype), *s, edges, 1.0, False))
-            assert_close(out, ref.block_sddmm(g, x, *s, edges, 1.0, False), dtype, terms=4 * f)
+            out = on_threads(lambda: ops.block_spmm(x.to(dtype), m.to(dtype), None, *s, 1.0, False, False))
+            want = ref.block_spmm(x, m, None, *s, 1.0, False, False)
+            assert_close(out, want, dtype, terms=2500 * p)
+            out = on_threads(lambda: ops.block_spmm(batched(x.to(dtype)), m.to(dtype), None, *s, 1.0, False, True))
+            assert_close(out, batched(want), dtype, terms=2500 * p)
+            out = on_threads(lambda: ops.block_sddmm(g.to(dtype), x.to(dtype), *s, edges, 1.0, False, False))
+            assert_close(out, ref.block_sddmm(g, x, *s, edges, 1.0, False, False), dtype, terms=4 * f)
