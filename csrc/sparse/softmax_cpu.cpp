@@ -45,7 +45,7 @@ template <class A> void flat_fwd(A* buf, int n, int F, bool log) {
   Vec<A> s{};
   for (int i = 0; i < n; i += L) {
     const Vec<A> e = vexp<A>(at(i, A(-INFINITY)) - m);
-    s += i + L <= n ? e : keep<A>(e, n - i, A(0));
+    s += e;  // beyond the row exp(-inf)
     if (!log) put(i, e);
   }
   s = fold<A>(s, F, [](A a, A b) { return a + b; });
