@@ -29,4 +29,4 @@ OPS: dict[str, str] = {
 }
 
 # On a GPU these run in Triton before the compiled CUDA kernels: products on tensor cores.
-TRITON_FIRST = ("edge_block",)
+TRITON_FIRST = ("edge_block", "edge_block_bwd", "so2_conv", "so2_conv_wgrad")

@@ -4,37 +4,25 @@
     K2, per order m   gate on load, second convolution -> mid
     K3, per node      envelope, rotate back, sum over the node's edges in blocks of 16: no atomics
 
-The products take their operands as they are (``ieee``), in TF32 (``tf32``) or in bfloat16 (``bf16``), and add in float32; float64
-stays float64. ``MODE`` chooses: the environment variable STRUCTOPS_SO2_DOT, or None for torch's ``allow_tf32``.
+The backward is in edge_block_bwd_triton.py.
 """
 
 from __future__ import annotations
 
-import os
-
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
+from .. import backends
 from ..sparse import common_triton as ct
+from ..sparse.typed_matmul_triton import block
+from .common_triton import dot, mode, packed_at, tiles
+from .edge_block_bwd_triton import edge_block_bwd
 from .edge_block_ref import edges
 from .so2_conv_ref import matrices
-from .wigner_ref import kept, order, packed_size, so2_wigner
+from .wigner_ref import kept, order, packed_size
 
-MODES = ("ieee", "tf32", "bf16")
-MODE: str | None = os.environ.get("STRUCTOPS_SO2_DOT") or None
-
-
-@triton.jit
-def _dot(a, w, acc, MODE: tl.constexpr):
-    if MODE == "bf16":
-        acc = tl.dot(a.to(tl.bfloat16), w.to(tl.bfloat16), acc)
-    elif MODE == "bf16 rounded":  # the interpreter has no bfloat16 products; those of rounded float32 are the same numbers
-        acc = tl.dot(a.to(tl.bfloat16).to(tl.float32), w.to(tl.bfloat16).to(tl.float32), acc, input_precision="ieee")
-    else:
-        acc = tl.dot(a, w, acc, input_precision=MODE)
-    return acc
+__all__ = ["edge_block", "edge_block_bwd"]
 
 
 @triton.jit
@@ -47,8 +35,7 @@ def _conv1_degree(
     inside = k < E
     KL: tl.constexpr = l if l < M else M
     SIZE: tl.constexpr = 2 * l + 1
-    FULL: tl.constexpr = l if l < M + 1 else M + 1  # degrees below l that keep all their rows
-    AT: tl.constexpr = FULL * (2 * FULL - 1) * (2 * FULL + 1) // 3 + (2 * M + 1) * (l * l - FULL * FULL)
+    AT = packed_at(l, M)
     for side in tl.static_range(2):
         node = tl.load((src_ptr if side == 0 else dst_ptr) + k, inside, 0)
         for c0 in range(0, C, BK):
@@ -68,12 +55,12 @@ def _conv1_degree(
                 a_minus *= s
             good = (c < C)[:, None] & (n < N)[None, :]
             w1 = tl.load(w_ptr + n[None, :] * K + depth[:, None], good, 0)  # [BK, BN]
-            plus = _dot(a_plus, w1, plus, MODE)
+            plus = dot(a_plus, w1, plus, MODE)
             if ORDER > 0:
                 w2 = tl.load(w_ptr + (N + n)[None, :] * K + depth[:, None], good, 0)
-                plus = _dot(-a_minus, w2, plus, MODE)
-                minus = _dot(a_minus, w1, minus, MODE)
-                minus = _dot(a_plus, w2, minus, MODE)
+                plus = dot(-a_minus, w2, plus, MODE)
+                minus = dot(a_minus, w1, minus, MODE)
+                minus = dot(a_plus, w2, minus, MODE)
     return plus, minus
 
 
@@ -84,8 +71,9 @@ def conv1(
     BE: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """pre[:, out_at + ..] of one order: N outputs (of +m, then as many of -m) from K inputs."""
-    k = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    columns = tl.cdiv(N, BN)
+    k = (tl.program_id(0) // columns).to(tl.int64) * BE + tl.arange(0, BE)
+    n = (tl.program_id(0) % columns) * BN + tl.arange(0, BN)
     inside = k < E
     j = tl.load(j_ptr + k, inside, 0)
     plus = tl.zeros([BE, BN], x_ptr.dtype.element_ty)
@@ -110,8 +98,9 @@ def conv2(
     L: tl.constexpr, ORDER: tl.constexpr, MODE: tl.constexpr, BE: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """mid[:, out_at + ..] of one order from gated rows; row_at is the first row of +m in the edge frame."""
-    k = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
-    n = tl.program_id(1) * BN + tl.arange(0, BN)
+    columns = tl.cdiv(N, BN)
+    k = (tl.program_id(0) // columns).to(tl.int64) * BE + tl.arange(0, BE)
+    n = (tl.program_id(0) % columns) * BN + tl.arange(0, BN)
     inside = k < E
     plus = tl.zeros([BE, BN], pre_ptr.dtype.element_ty)
     minus = tl.zeros([BE, BN], pre_ptr.dtype.element_ty)
@@ -129,13 +118,13 @@ def conv2(
             good = (c < H)[:, None] & (n < N)[None, :]
             depth = (l - ORDER) * H + c
             w1 = tl.load(w_ptr + n[None, :] * K + depth[:, None], good, 0)  # [BK, BN]
-            plus = _dot(a_plus, w1, plus, MODE)
+            plus = dot(a_plus, w1, plus, MODE)
             if ORDER > 0:
                 a_minus = tl.load(row + (L + row_at + (L + 1 - ORDER) + l - ORDER) * H, ok, 0) * gate
                 w2 = tl.load(w_ptr + (N + n)[None, :] * K + depth[:, None], good, 0)
-                plus = _dot(-a_minus, w2, plus, MODE)
-                minus = _dot(a_minus, w1, minus, MODE)
-                minus = _dot(a_plus, w2, minus, MODE)
+                plus = dot(-a_minus, w2, plus, MODE)
+                minus = dot(a_minus, w1, minus, MODE)
+                minus = dot(a_plus, w2, minus, MODE)
     out = mid_ptr + k[:, None] * out_width + out_at + n[None, :]
     store = inside[:, None] & (n < N)[None, :]
     if ORDER == 0:
@@ -152,8 +141,9 @@ def rotate_sum(
     BC: tl.constexpr,
 ):  # fmt: skip
     """A program per node and channel tile: out[v, l^2 + s] = sum_k env D^T mid, for one degree."""
-    v = tl.program_id(0).to(tl.int64)
-    c = tl.program_id(1) * BC + tl.arange(0, BC)
+    columns = tl.cdiv(C, BC)
+    v = (tl.program_id(0) // columns).to(tl.int64)
+    c = (tl.program_id(0) % columns) * BC + tl.arange(0, BC)
     ok = c < C
     size: tl.constexpr = 2 * l + 1
     begin, end = tl.load(rowptr_ptr + v), tl.load(rowptr_ptr + v + 1)
@@ -173,83 +163,48 @@ def rotate_sum(
         tl.store(out_ptr + (v * ((L + 1) * (L + 1)) + l * l + s) * C + c, total, ok)
 
 
-def _mode(dtype: torch.dtype) -> str:
-    if dtype == torch.float64:
-        return "ieee"
-    if MODE is not None and MODE not in MODES:
-        raise ValueError(f"edge_block: expected STRUCTOPS_SO2_DOT to be one of {', '.join(MODES)}, got {MODE!r}")
-    if MODE == "bf16" and os.environ.get("TRITON_INTERPRET") == "1":
-        return "bf16 rounded"
-    return MODE or ("tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee")
-
-
-def _block(n: int, most: int) -> int:
-    return max(16, min(triton.next_power_of_2(max(n, 1)), most))
-
-
 def edge_block(x, vec, radial, radial_weight, radial_bias, envelope, weight1, bias1, weight2, bias2, rowptr, col, eid, lmax, mmax,
                hidden, three, keep):  # fmt: skip
     """Same signature and results as torch.ops.structops.edge_block; ``three`` is not used, the products are on tensor cores."""
     ct.check_device("edge_block", x)
     L, M, C, H, N, E = lmax, mmax, x.shape[2], hidden, x.shape[0], col.shape[0]
     rows = order(L, M)
-    n, R, mode = len(rows), packed_size(L, M), _mode(x.dtype)
+    n, R, products = len(rows), packed_size(L, M), mode("edge_block", x.dtype)
     pre, mid, out = x.new_empty(E, (L + n) * H), x.new_empty(E, n * C), torch.zeros_like(x)
+    tile, step, options = tiles(x.dtype, products)
     empty = x.new_empty(0, 0)
     if E == 0 or C == 0:
         return (out, pre, mid) if keep else (out, empty, empty)
     src, dst, j = edges(rowptr, col, eid)
-    D = _wigner(vec[j], L, M)
+    D = backends.implementation("so2_wigner", x.device.type)(vec[j], None, L, M)
     s = radial
     if radial_weight is not None:
         s = torch.nn.functional.linear(radial, radial_weight, radial_bias)
-    launch = _Launcher(x)
     for m, w1 in enumerate(matrices(weight1, L, M, 2 * C, H, L * H)):
         row = rows.index((m, m)) if m else 0
         scale_at = sum((L + 1 - i) * 2 * C for i in range(m))
         n1 = (L + 1 - m) * H + (0 if m else L * H)
-        BE, BN, BK = _block(E, 64), _block(n1, 64), _block(C, 32)
-        launch(
-            conv1, (triton.cdiv(E, BE), triton.cdiv(n1, BN)), x, D, x if s is None else s, w1, bias1, pre, src, dst, j, E, C, n1,
-            w1.shape[1], (L + n) * H, (L + row) * H if m else 0, scale_at, 0 if s is None else s.shape[1],
-            L=L, M=M, R=R, ORDER=m, SCALED=s is not None, MODE=mode, BE=BE, BN=BN, BK=BK,
+        BE, BN, BK = block(E, tile), block(n1, tile), block(C, step)
+        ct.launch(
+            conv1, "edge_block", x, triton.cdiv(E, BE) * triton.cdiv(n1, BN), x, D, x if s is None else s, w1, bias1, pre, src,
+            dst, j, E, C, n1, w1.shape[1], (L + n) * H, (L + row) * H if m else 0, scale_at, 0 if s is None else s.shape[1],
+            L=L, M=M, R=R, ORDER=m, SCALED=s is not None, MODE=products, BE=BE, BN=BN, BK=BK, **{**options, "num_stages": 2},
         )  # fmt: skip
     for m, w2 in enumerate(matrices(weight2, L, M, H, C, 0)):
         row, n2 = rows.index((m, m)) if m else 0, (L + 1 - m) * C
-        BE, BN, BK = _block(E, 64), _block(n2, 64), _block(H, 32)
-        launch(
-            conv2, (triton.cdiv(E, BE), triton.cdiv(n2, BN)), pre, w2, bias2, mid, E, H, n2, w2.shape[1], (L + n) * H, row, row * C,
-            n * C, L=L, ORDER=m, MODE=mode, BE=BE, BN=BN, BK=BK,
+        BE, BN, BK = block(E, tile), block(n2, tile), block(H, step)
+        ct.launch(
+            conv2, "edge_block", x, triton.cdiv(E, BE) * triton.cdiv(n2, BN), pre, w2, bias2, mid, E, H, n2, w2.shape[1],
+            (L + n) * H, row, row * C, n * C, L=L, ORDER=m, MODE=products, BE=BE, BN=BN, BK=BK, **options,
         )  # fmt: skip
     at = 0
     for l in range(L + 1):
         k = min(l, M)
         place = torch.tensor([rows.index((l, m)) for m in range(-k, k + 1)], device=x.device)
-        BC = _block(C, 128)
-        launch(
-            rotate_sum, (N, triton.cdiv(C, BC)), mid, D, x if envelope is None else envelope, j, rowptr, place, out, C, R, n,
-            l=l, KL=k, L=L, D_AT=at, HAS_ENV=envelope is not None, BE=16, BC=BC,
+        BC = block(C, 128)
+        ct.launch(
+            rotate_sum, "edge_block", x, N * triton.cdiv(C, BC), mid, D, x if envelope is None else envelope, j, rowptr, place,
+            out, C, R, n, l=l, KL=k, L=L, D_AT=at, HAS_ENV=envelope is not None, BE=16, BC=BC,
         )  # fmt: skip
         at += kept(l, M) * (2 * l + 1)
     return (out, pre, mid) if keep else (out, empty, empty)
-
-
-def _wigner(vec: Tensor, L: int, M: int) -> Tensor:
-    """The compiled operator where there is one for the device."""
-    if vec.is_cuda and hasattr(torch.ops.structops, "so2_wigner"):
-        return torch.ops.structops.so2_wigner(vec, None, L, M)
-    return so2_wigner(vec, None, L, M)
-
-
-class _Launcher:
-    def __init__(self, like: Tensor):
-        self.device = like.device
-
-    def __call__(self, kernel, grid: tuple[int, int], *args, **constants) -> None:
-        if 0 in grid:
-            return
-        if self.device.type == "cuda":
-            with torch.cuda.device(self.device):
-                kernel[grid](*args, **constants)
-        else:
-            kernel[grid](*args, **constants)
