@@ -15,7 +15,6 @@ from structops import backends, so2
 from structops.kernels.so2 import edge_block_ref as ref
 from structops.kernels.so2 import so2_conv_ref
 from structops.so2._conv_ops import so2_conv, weight_numel
-from torch.autograd import gradcheck, gradgradcheck
 
 pytest.importorskip("triton", reason="triton is not installed")
 
@@ -39,7 +38,7 @@ CASES = [  # small: the interpreter is slow
     ((1, 1, 17, 18, 1, 18, "none", False), torch.float64, "ieee", 1e-11),
     ((3, 2, 1, 2, 2, 3, "scale", True), torch.float64, "ieee", 1e-11),
     ((2, 1, 2, 2, 3, 0, "none", True), torch.float32, "ieee", 1e-5),
-    ((2, 2, 2, 3, 6, 20, "fused", True), torch.float64, "ieee", 1e-11),
+    ((2, 2, 1, 2, 6, 18, "fused", True), torch.float64, "ieee", 1e-11),
     ((0, 0, 3, 2, 3, 5, "scale", True), torch.float64, "ieee", 1e-11),
     ((2, 1, 2, 0, 3, 5, "fused", True), torch.float64, "ieee", 1e-11),
     ((1, 1, 0, 2, 3, 5, "fused", True), torch.float64, "ieee", 1e-11),
@@ -179,23 +178,28 @@ def test_so2_conv_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @interpreted
-def test_derivatives_of_any_order() -> None:
-    with backends.override(**dict.fromkeys(OPS, "triton")):
-        shape = (1, 1, 2, 1, 1)
-        leaf = lambda *s: torch.randn(*s, dtype=torch.float64, generator=torch.Generator().manual_seed(len(s) + s[0])).requires_grad_()
-        args = leaf(3, 8), leaf(weight_numel(*shape)), leaf(3)
-        conv = lambda x, w, b: so2_conv(x, w, b, *shape, False, False)
-        assert gradcheck(conv, args, fast_mode=True) and gradgradcheck(conv, args, fast_mode=True)
-        p = problem(1, 1, 1, 1, N=3, E=3)
+def test_second_derivatives() -> None:
+    """Those of the compiled operators, and each kernel runs."""
+    shape = (1, 1, 2, 1, 1)
+    rand = lambda *s: torch.randn(*s, dtype=torch.float64, generator=torch.Generator().manual_seed(len(s) + s[0]))
+    p = problem(1, 1, 1, 1, N=3, E=6)
 
-        def block(x, vec, w1):
-            return so2.edge_block(
-                x, vec, p.graph, w1, p.b1, p.leaves()[8], p.b2, lmax=1, radial=p.radial, radial_weight=p.radial_weight,
-                radial_bias=p.radial_bias, envelope=p.envelope,
-            )  # fmt: skip
+    def block(x, vec, w1, b1):
+        return so2.edge_block(
+            x, vec, p.graph, w1, b1, p.leaves()[8], p.b2, lmax=1, radial=p.radial, radial_weight=p.radial_weight,
+            radial_bias=p.radial_bias, envelope=p.envelope,
+        )  # fmt: skip
 
-        leaves = [t.clone().requires_grad_() for t in (p.x, p.vec, p.leaves()[6])]
-        assert gradcheck(block, leaves, fast_mode=True) and gradgradcheck(block, leaves, fast_mode=True)
+    conv = lambda x, w, b: so2_conv(x, w, b, *shape, False, False)
+    for fn, args in ((conv, (rand(3, 8), rand(weight_numel(*shape)), rand(3))), (block, (p.x, p.vec, p.leaves()[6], p.b1))):
+        found = []
+        for backend in ("cpp", "triton"):
+            with backends.override(**dict.fromkeys(OPS, backend)):
+                leaves = [t.clone().requires_grad_() for t in args]
+                first = torch.autograd.grad(fn(*leaves).sin().sum(), leaves, create_graph=True)
+                found.append((*first, *torch.autograd.grad(sum(t.square().sum() for t in first), leaves)))
+        for got, want in zip(*reversed(found), strict=True):
+            assert (got - want).abs().max() < 1e-10 * want.abs().max()
 
 
 @interpreted
