@@ -5,12 +5,15 @@ Chunks of edges in order of k, so that scratch does not grow with E:
     rotate      both ends into the edge frame: z, and z s; grad of the destination: u = env D grad
     gate_rows   h, and from dh = conv2^T u the gradient of pre
     convolve    the products (so2_conv_triton.py); conv1^T also multiplies by the scales and finds their gradient
+    pull_back   D^T dz of both ends, and the torque for the gradient of vec
     sum_rows    what D^T dz adds to the nodes: a program per group of the chunk's edges that share one, no atomics
 
 Edges are grouped by destination as they come, by source after one stable sort of (chunk, source) for all chunks.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import torch
 import triton
@@ -22,9 +25,9 @@ from ..sparse import common_triton as ct
 from .common_triton import frame_row, packed_at, scale_row
 from .edge_block_ref import edges
 from .so2_conv_triton import convolve, so2_conv_wgrad
-from .wigner_ref import order, packed_size
+from .wigner_ref import generators, order, packed_size
 
-CHUNK = 8192
+SCRATCH = 1 << 30  # bytes that a chunk of edges may take
 BITS = (1, 1, 2, 8, 8, 4, 8, 8, 8, 8)  # of ``wanted``, for x to bias2
 
 
@@ -118,6 +121,75 @@ def gate_rows(
 
 
 @triton.jit
+def _pull_degree(
+    t_x, t_y, t_z, z_ptr, x_ptr, d_ptr, g_ptr, back_ptr, node, k, c, ok, inside, side, sides, C,
+    l: tl.constexpr, L: tl.constexpr, M: tl.constexpr, R: tl.constexpr, ROWS: tl.constexpr, STORE: tl.constexpr, BE: tl.constexpr,
+    BC: tl.constexpr,
+):  # fmt: skip
+    """X = D^T z of one degree, kept with STORE; adds the terms of <X, G_j x[node]> to t_j [BE, BC]."""
+    KL: tl.constexpr = l if l < M else M
+    SIZE: tl.constexpr = 2 * l + 1
+    S: tl.constexpr = (L + 1) * (L + 1)
+    for s in range(SIZE):
+        a = tl.zeros([BE, BC], x_ptr.dtype.element_ty)
+        for r in tl.static_range(2 * KL + 1):
+            d = tl.load(d_ptr + k * R + packed_at(l, M) + r * SIZE + s, inside, 0)
+            place = (k * ROWS + frame_row(l, r - KL, L))[:, None] * (sides * C) + side * C + c[None, :]
+            a += d[:, None] * tl.load(z_ptr + place, ok, 0)
+        if STORE:
+            tl.store(back_ptr + (k * S + l * l + s)[:, None] * (sides * C) + side * C + c[None, :], a, ok)
+        if l > 0:
+            for t in range(SIZE):
+                v = a * tl.load(x_ptr + (node * S + l * l + t)[:, None] * C + c[None, :], ok, 0)
+                g = g_ptr + (l * l + s) * S + l * l + t
+                t_x += v * tl.load(g)
+                t_y += v * tl.load(g + S * S)
+                t_z += v * tl.load(g + 2 * S * S)
+    return t_x, t_y, t_z
+
+
+@triton.jit
+def pull_back(
+    dz_ptr, o_ptr, x_ptr, grad_ptr, d_ptr, g_ptr, env_ptr, node_ptr, back_ptr, torque_ptr, T, E, C,
+    L: tl.constexpr, M: tl.constexpr, R: tl.constexpr, ROWS: tl.constexpr, HAS_ENV: tl.constexpr, BE: tl.constexpr,
+    BC: tl.constexpr,
+):  # fmt: skip
+    """back [T, S, 2 C] = D^T dz; torque [T, 3] = -env <D^T o, G_j grad[dst]> - <back, G_j x>: G_j is antisymmetric. node [2, E]."""
+    k = tl.program_id(0).to(tl.int64) * BE + tl.arange(0, BE)
+    inside = k < T
+    t_x = tl.zeros([BE, BC], x_ptr.dtype.element_ty)
+    t_y = tl.zeros([BE, BC], x_ptr.dtype.element_ty)
+    t_z = tl.zeros([BE, BC], x_ptr.dtype.element_ty)
+    dst = tl.load(node_ptr + E + k, inside, 0)
+    for c0 in range(0, C, BC):
+        c = c0 + tl.arange(0, BC)
+        ok = inside[:, None] & (c < C)[None, :]
+        for l in tl.static_range(1, L + 1):
+            t_x, t_y, t_z = _pull_degree(
+                t_x, t_y, t_z, o_ptr, grad_ptr, d_ptr, g_ptr, back_ptr, dst, k, c, ok, inside, 0, 1, C,
+                l, L, M, R, ROWS, False, BE, BC,
+            )  # fmt: skip
+    if HAS_ENV:
+        env = tl.load(env_ptr + k, inside, 0)[:, None]
+        t_x *= env
+        t_y *= env
+        t_z *= env
+    for side in tl.static_range(2):
+        node = tl.load(node_ptr + side * E + k, inside, 0)
+        for c0 in range(0, C, BC):
+            c = c0 + tl.arange(0, BC)
+            ok = inside[:, None] & (c < C)[None, :]
+            for l in tl.static_range(L + 1):
+                t_x, t_y, t_z = _pull_degree(
+                    t_x, t_y, t_z, dz_ptr, x_ptr, d_ptr, g_ptr, back_ptr, node, k, c, ok, inside, side, 2, C,
+                    l, L, M, R, ROWS, True, BE, BC,
+                )  # fmt: skip
+    tl.store(torque_ptr + k * 3, -tl.sum(t_x, 1), inside)
+    tl.store(torque_ptr + k * 3 + 1, -tl.sum(t_y, 1), inside)
+    tl.store(torque_ptr + k * 3 + 2, -tl.sum(t_z, 1), inside)
+
+
+@triton.jit
 def sum_rows(
     rows_ptr, key_ptr, end_ptr, order_ptr, out_ptr, first, N, S, C, side,
     HAS_ORDER: tl.constexpr, BE: tl.constexpr, BC: tl.constexpr,
@@ -142,18 +214,23 @@ def sum_rows(
     tl.store(out, total, ok)
 
 
-class _Chunk:
-    """Launches for the edges first..last of a block."""
+@cache
+def _generators(L: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    return generators(L).to(device, dtype)
 
-    def __init__(self, like: Tensor, D: Tensor, L: int, M: int):
-        self.like, self.D, self.L, self.M, self.n = like, D, L, M, len(order(L, M))
+
+class _Chunk:
+    """Launches for some edges of a block, in their frames D."""
+
+    def __init__(self, D: Tensor, L: int, M: int):
+        self.D, self.L, self.M, self.n = D, L, M, len(order(L, M))
 
     def rotate(self, x: Tensor, nodes: Tensor, s: Tensor | None, raw: bool) -> tuple[Tensor | None, Tensor]:
         """(D x of every side, or None; the same times s, which is per edge or per row)."""
         sides, E, T, C = nodes.shape[0], nodes.stride(0), nodes.shape[1], x.shape[2]
         out = x.new_empty(T, self.n * sides * C)
         before = torch.empty_like(out) if raw and s is not None else out
-        BE, BC = ct.tile(max(C, 1))
+        BE, BC = ct.tile(C)
         scale = "none" if s is None else "edge" if s.dim() == 1 else "radial"
         ct.launch(
             rotate, "edge_block_bwd", x, triton.cdiv(T, BE) * triton.cdiv(C, BC) * sides, x, self.D, x if s is None else s, nodes,
@@ -173,6 +250,19 @@ class _Chunk:
         )  # fmt: skip
         return h, dp
 
+    def pull_back(self, dz: Tensor, o: Tensor, x: Tensor, grad: Tensor, env: Tensor | None, ends: Tensor, torque: Tensor) -> Tensor:
+        """D^T dz; fills torque."""
+        T, C = ends.shape[1], x.shape[2]
+        back = x.new_empty(T, x.shape[1], 2 * C)
+        BE, BC = ct.tile(C)
+        BE //= 2  # three sums of a tile stay in registers
+        ct.launch(
+            pull_back, "edge_block_bwd", x, triton.cdiv(T, BE), dz, o, x, grad, self.D,
+            _generators(self.L, x.dtype, x.device), x if env is None else env, ends, back, torque, T, ends.stride(0), C,
+            L=self.L, M=self.M, R=packed_size(self.L, self.M), ROWS=self.n, HAS_ENV=env is not None, BE=BE, BC=BC,
+        )  # fmt: skip
+        return back
+
 
 def _sum_rows(rows: Tensor, key: Tensor, end: Tensor, position: Tensor | None, out: Tensor, first: int, side: int) -> None:
     N, S, C = out.shape
@@ -181,6 +271,13 @@ def _sum_rows(rows: Tensor, key: Tensor, end: Tensor, position: Tensor | None, o
         sum_rows, "edge_block_bwd", rows, rows.shape[0] * triton.cdiv(S * C, BC), rows, key, end,
         key if position is None else position, out, first, N, S, C, side, HAS_ORDER=position is not None, BE=8, BC=BC,
     )  # fmt: skip
+
+
+def _step(E: int, L: int, M: int, C: int, H: int, size: int) -> int:
+    """Edges of a chunk: as few chunks as SCRATCH allows, of one length."""
+    n = len(order(L, M))
+    chunks = triton.cdiv(E, max(8, SCRATCH // (size * max(1, 10 * n * C + 4 * (L + n) * H))))
+    return triton.cdiv(E, chunks)
 
 
 def _across(torque: Tensor, vec: Tensor) -> Tensor:
@@ -212,19 +309,17 @@ def edge_block_bwd(grad, x, vec, radial, radial_weight, radial_bias, envelope, w
     conv1, conv2 = (L, M, 2 * C, H, L * H), (L, M, H, C, 0)
     src, dst, j = edges(rowptr, col, eid)
     ends = torch.stack([src, dst])
-    wigner, rotate_back, torque_of = (
-        backends.implementation(op, x.device.type) for op in ("so2_wigner", "so2_rotate_back", "so3_torque")
-    )
+    wigner = backends.implementation("so2_wigner", x.device.type)
+    step = _step(E, L, M, C, H, x.element_size())
     if nodes:
         torque = x.new_empty(E, 3)
-        chunk = torch.arange(E, device=x.device) // CHUNK * N
+        chunk = torch.arange(E, device=x.device) // step * N
         into, (out_of, position) = chunk + dst, torch.sort(chunk + src, stable=True)
         into_end, out_end = (torch.searchsorted(key, key, right=True) for key in (into, out_of))
-    for first in range(0, E, CHUNK):
-        part = slice(first, min(first + CHUNK, E))
-        now, T = j[part], min(CHUNK, E - first)
-        D = wigner(vec[now], None, L, M)
-        c = _Chunk(x, D, L, M)
+    for first in range(0, E, step):
+        part = slice(first, first + step)
+        now = j[part]
+        c = _Chunk(wigner(vec[now], None, L, M), L, M)
         env, s = None if envelope is None else envelope[now], None
         if radial is not None:
             near = radial[now]
@@ -259,10 +354,7 @@ def edge_block_bwd(grad, x, vec, radial, radial_weight, radial_bias, envelope, w
                 if radial_bias is not None:
                     d_br += ds.sum(0)
         if nodes:
-            turned = torque_of(grad[dst[part]], rotate_back(o.reshape(T, c.n, C), D, L, M), L, -1)
-            back = rotate_back(dz.reshape(T, c.n, 2 * C), D, L, M)
-            both = torch.cat([x[src[part]], x[dst[part]]], 2)
-            torque[part] = (turned if env is None else turned * env[:, None]) - torque_of(back, both, L, -1)
+            back = c.pull_back(dz, o, x, grad, env, ends[:, part], torque[part])
             _sum_rows(back, into, into_end, None, d_x, first, 1)
             _sum_rows(back, out_of, out_end, position, d_x, first, 0)
     if nodes:

@@ -54,7 +54,7 @@ def chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     if INTERPRETER:
         from structops.kernels.so2 import edge_block_bwd_triton
 
-        monkeypatch.setattr(edge_block_bwd_triton, "CHUNK", 8)
+        monkeypatch.setattr(edge_block_bwd_triton, "SCRATCH", 0)
 
 
 def set_mode(monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
@@ -268,6 +268,7 @@ def test_compiles_for_a_gpu_that_need_not_be_there(arch: int, dtype: torch.dtype
             build(edge_block_bwd_triton.rotate, L=1, M=1, R=10, ROWS=4, SCALE=scale, RAW=True, **tile)
         build(edge_block_bwd_triton.gate_rows, L=2, M=1, ROWS=7, HAS_H=True, HAS_DH=True, **tile)
         build(edge_block_bwd_triton.gate_rows, L=2, M=1, ROWS=7, HAS_H=True, HAS_DH=False, **tile)
+        build(edge_block_bwd_triton.pull_back, L=2, M=1, R=25, ROWS=7, HAS_ENV=True, BE=4, BC=128)
         for ordered in (True, False):
             build(edge_block_bwd_triton.sum_rows, HAS_ORDER=ordered, BE=8, BC=256)
 
