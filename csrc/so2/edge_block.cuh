@@ -1,5 +1,6 @@
 // CUDA SO(2) maps and the steps of the edge block: device code. The contracts are so2_conv.h and edge_block.h.
-// One clear kernel per step, a thread per number of the result, sums in a fixed order; the Triton kernels are the fast path.
+// One clear kernel per step, a thread per number of the result, sums in a fixed order: what runs where Triton is not
+// installed, and under torch.compile. The fast path is kernels/so2/so2_conv_triton.py and edge_block*_triton.py.
 #pragma once
 #include "so2/wigner.cuh"
 

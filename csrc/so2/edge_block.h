@@ -14,10 +14,11 @@
 //        It needs no derivative of a frame and is exact at every direction, because the block does not depend on the turn of
 //        the frame about the edge. The part of |vec| comes through s and env, which are the caller's functions of it.
 //
-// Tiles of 84 edges; nothing of size [E, ..] is kept between kernels but pre and o where the caller gives memory for them
-// (keep): the backward then repeats neither product of the forward. Without, it recomputes both.
+// Tiles of 84 edges (on a GPU, chunks); nothing of size [E, ..] is kept between kernels but pre and o where the caller gives
+// memory for them (keep): the backward then repeats neither product of the forward. Without, it recomputes both.
 // Order of summation: edges of a row in order of k. Gradients of nodes and weights: edges in order within at most 8 slices of
-// rows, cut by (N, E) alone, then the slices in order.
+// rows, cut by (N, E) alone, then the slices in order. Triton: chunk by chunk, each chunk's edges in order for nodes and in
+// slices for weights; chunks and slices follow from the shapes alone.
 // Source: eSCN (arXiv:2302.03655), the edge-wise layer of EquiformerV2 and UMA.
 #pragma once
 #include "so2/so2_conv.h"

@@ -10,8 +10,9 @@
 //   wgrad:  w-shaped sum over edges of the products of g and x;  bias gradient in the caller
 // three: the complex product by three multiplications, (W1 + W2)(x_+ + x_-) in place of two of the four. A quarter fewer
 // operations for m > 0, about one bit less accurate.
-// Sums: over the inputs in blocks of 256 in order; wgrad adds edges in order within at most 8 slices fixed by E, then the
-// slices. Weights are packed at every call, so they are never stale. Source: Passaro and Zitnick, arXiv:2302.03655.
+// Sums: over the inputs in blocks of 256 in order; wgrad adds edges in order within at most 8 slices fixed by E (Triton: at
+// most 16, fixed by the shapes), then the slices. Weights are packed at every call, so they are never stale.
+// Source: Passaro and Zitnick, arXiv:2302.03655.
 #pragma once
 #include "core/parallel.h"
 #include "core/types.h"

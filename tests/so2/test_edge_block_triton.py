@@ -273,9 +273,9 @@ def test_compiles_for_a_gpu_that_need_not_be_there(arch: int, dtype: torch.dtype
             build(edge_block_bwd_triton.sum_rows, HAS_ORDER=ordered, BE=8, BC=256)
 
 
-def test_a_gpu_takes_triton_first() -> None:
-    if not INTERPRETER:
-        pytest.skip("Triton is available here only in the interpreter")
+@interpreted
+def test_a_gpu_takes_triton_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "cuda_kernels", lambda: True)
     for op in OPS:
         assert backends.implementation(op, "cuda").__module__.endswith("_triton")
         assert "triton" not in getattr(backends.implementation(op, "cpu"), "__module__", "")
