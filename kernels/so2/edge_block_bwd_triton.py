@@ -321,7 +321,7 @@ def edge_block_bwd(grad, x, vec, radial, radial_weight, radial_bias, envelope, w
         now = j[part]
         c = _Chunk(wigner(vec[now], None, L, M), L, M)
         env, s = None if envelope is None else envelope[now], None
-        if radial is not None:
+        if radial is not None and need_pre:
             near = radial[now]
             s = near if radial_weight is None else torch.nn.functional.linear(near, radial_weight, radial_bias)
         z = zs = h = None

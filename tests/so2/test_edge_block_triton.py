@@ -38,7 +38,7 @@ CASES = [  # small: the interpreter is slow
     ((1, 1, 17, 18, 1, 18, "none", False), torch.float64, "ieee", 1e-11),
     ((3, 2, 1, 2, 2, 3, "scale", True), torch.float64, "ieee", 1e-11),
     ((2, 1, 2, 2, 3, 0, "none", True), torch.float32, "ieee", 1e-5),
-    ((2, 2, 1, 2, 6, 18, "fused", True), torch.float64, "ieee", 1e-11),
+    ((2, 2, 1, 2, 6, 10, "fused", True), torch.float64, "ieee", 1e-11),
     ((0, 0, 3, 2, 3, 5, "scale", True), torch.float64, "ieee", 1e-11),
     ((2, 1, 2, 0, 3, 5, "fused", True), torch.float64, "ieee", 1e-11),
     ((1, 1, 0, 2, 3, 5, "fused", True), torch.float64, "ieee", 1e-11),
@@ -79,14 +79,15 @@ def test_values_and_gradients(case, dtype, mode, tolerance, poison: None, chunks
             assert (a.double() - b).abs().max() < tolerance * max(1.0, float(b.abs().max()))
     want = ref.edge_block_bwd(grad.double(), *exact.leaves(), *p.structure(), None, None, *options, ALL)
     for kept in ((None, None), rows[1:]):
-        found, again = (kernels.edge_block_bwd(grad, *p.leaves(), *p.structure(), *kept, *options, ALL) for _ in range(2))
-        for a, b, twice, name in zip(found, want, again, NAMES, strict=True):
+        found = kernels.edge_block_bwd(grad, *p.leaves(), *p.structure(), *kept, *options, ALL)
+        for a, b, name in zip(found, want, NAMES, strict=True):
             assert a.shape == b.shape and a.dtype == dtype, name
-            assert_same(a, twice)
             if b.numel():
                 # The reference differentiates through the frame: near a pole its float64 has that much error and no more.
                 most = max(tolerance, 1e-9) if name == "vec" else tolerance
                 assert (a.double() - b).abs().max() < most * max(1.0, float(b.abs().max())), (name, kept[0] is None)
+    for a, twice in zip(found, kernels.edge_block_bwd(grad, *p.leaves(), *p.structure(), *kept, *options, ALL), strict=True):
+        assert_same(a, twice)
 
 
 @interpreted
@@ -103,7 +104,7 @@ def test_only_what_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     grad = torch.randn(p.x.shape, dtype=torch.float64)
     full = kernels.edge_block_bwd(grad, *p.leaves(), *tail, ALL)
     never = {0: "", 1: "conv_weight_grad", 2: "conv_weight_grad sum_rows", 4: "conv_weight_grad sum_rows gate_rows conv_rows", 8: "sum_rows"}
-    for wanted in range(16):
+    for wanted in (0, 1, 2, 4, 6, 8, 9, ALL):
         for structure in (tail, kept):
             launched.clear()
             for got, all_, bit in zip(kernels.edge_block_bwd(grad, *p.leaves(), *structure, wanted), full, (1, 1, 2, 8, 8, 4, 8, 8, 8, 8), strict=True):
