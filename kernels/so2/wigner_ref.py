@@ -120,6 +120,11 @@ def _sparse(full: Tensor, L: int, M: int) -> Tensor:
 @cache
 def generators(L: int) -> Tensor:
     """G_x, G_y, G_z on degrees 0..L, float64 [3, S, S]: the derivative of D along rotations about an axis, at the identity."""
+    with torch.inference_mode(False), torch.device("cpu"):  # kept, whatever the process's defaults
+        return _generators(L)
+
+
+def _generators(L: int) -> Tensor:
     eye = torch.eye(3, dtype=torch.float64)
     levi = torch.stack([torch.linalg.cross(eye[j].expand(3, 3), eye, dim=1).T for j in range(3)])
 
