@@ -28,8 +28,7 @@ def block_spmm(graph: Graph, blocks: Tensor, x: Tensor, *, transpose: bool = Fal
             or float16, as x. Accumulated in float32 (float64 for float64).
         x: ``[num_src, *features]``, ``[num_src, d, *features]`` or ``[num_src, q, *features]``.
         transpose: multiply by the transposed blocks: x is ``[num_src, p, *features]``.
-        batch_first: x is ``[*batch, num_src, q]``, and the result ``[*batch, num_dst, p]``: a linear layer with a block-sparse weight.
-            For matrices.
+        batch_first: x is ``[*batch, num_src, q]``, the result ``[*batch, num_dst, p]``: a block-sparse linear layer. For matrices.
 
     Returns:
         ``[num_dst, *features]``, ``[num_dst, d, *features]`` or ``[num_dst, p, *features]`` (transposed: q). Destinations without
