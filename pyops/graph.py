@@ -159,25 +159,13 @@ class Graph:
         graph.__dict__["reversed_structure"] = (self.rowptr, self.col, self.eid)
         return graph
 
-    @cached_property
-    @lasting()
-    def _in_degrees(self) -> Tensor:
+    def in_degrees(self) -> Tensor:
+        """Edges into every destination, ``[num_dst]``, a tensor of its own."""
         return self.rowptr.diff()
 
-    def in_degrees(self) -> Tensor:
-        """Edges into every destination, ``[num_dst]``."""
-        if torch.compiler.is_compiling():  # which cannot trace the lock of a cached property
-            return self.__dict__.get("_in_degrees", self.rowptr.diff())
-        return self._in_degrees
-
-    @cached_property
-    @lasting()
-    def _out_degrees(self) -> Tensor:
-        return self.reversed_structure[0].diff()
-
     def out_degrees(self) -> Tensor:
-        """Edges out of every source, ``[num_src]``."""
-        return self._out_degrees
+        """Edges out of every source, ``[num_src]``, a tensor of its own."""
+        return self.reversed_structure[0].diff()
 
     def edge_index(self) -> Tensor:
         """``[2, E]`` in the caller's edge order."""

@@ -51,7 +51,6 @@ class DagSchedule:
         waiting = graph.in_degrees().long()
         front = (waiting == 0).nonzero()[:, 0]
         done, depth = 0, 0
-        waiting = waiting.clone()
         while front.numel():
             level[front] = depth
             done += front.numel()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import scipy.sparse
@@ -135,6 +136,13 @@ def test_structure_is_not_shared_with_the_caller(dtype: torch.dtype) -> None:
             t.fill_(10**6)
         assert_same(graph.rowptr, before[0])
         assert_same(graph.col, before[1])
+
+
+@pytest.mark.parametrize("degrees", [Graph.in_degrees, Graph.out_degrees])
+def test_degrees_are_the_callers_own(degrees: Callable) -> None:
+    graph = Graph(COO, num_src=NUM_SRC, num_dst=NUM_DST)
+    degrees(graph).fill_(10**6)
+    consistent(graph, COO)
 
 
 def test_noncontiguous_and_expanded_indices() -> None:
