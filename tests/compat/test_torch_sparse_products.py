@@ -193,6 +193,16 @@ def test_spspmm_of_duplicates():
             close(out.to_dense().detach(), (merged.to_dense() @ merged.to_dense()).detach())
 
 
+@pytest.mark.parametrize("rowptr", [[0, 1, 5], [0, 5, 2], [-1, 1, 2], [1, 1, 2]])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_spspmm_refuses_trusted_pointers_that_are_wrong(rowptr, reverse):
+    index, value = torch.tensor([1, 0]), torch.ones(2)
+    wrong = ts.SparseTensor(rowptr=torch.tensor(rowptr), col=index, value=value, sparse_sizes=(2, 2), is_sorted=True, trust_data=True)
+    right = ts.SparseTensor(row=torch.tensor([0, 1]), col=index, value=value, sparse_sizes=(2, 2))
+    with pytest.raises(ValueError, match="rowptr"):
+        right @ wrong if reverse else wrong @ right
+
+
 def test_spspmm_gradients():
     (a, da), (b, db) = matrix(5, 7), matrix(7, 4, seed=4)
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ... import _check as check
 from ..._dispatch import is_eager
+from ...graph import checked_indptr
 from ...sparse import segment_reduce
 from . import _index
 
@@ -23,6 +24,8 @@ def sparse_product(
         if v is not None and v.dim() != 1:
             check.fail(ValueError, "spspmm", f"values of {name} of shape [E]", list(v.shape))
     M = rowptr.numel() - 1
+    checked_indptr("spspmm", "rowptr of src", rowptr.contiguous(), col.numel())
+    checked_indptr("spspmm", "rowptr of other", rowptr_b.contiguous(), col_b.numel())
     _index.in_range("spspmm", "col of src", col, rowptr_b.numel() - 1)
     _index.in_range("spspmm", "col of other", col_b, N)
     if _suits_mkl(value, value_b, col, col_b):
@@ -66,11 +69,12 @@ def _by_mkl(a: tuple, b: tuple, sizes: tuple[int, int, int]) -> tuple[Tensor, Te
     """None where duplicates in the operands have left duplicates in the product."""
     M, K, N = sizes
     dtype = next((v.dtype for *_, v in (a, b) if v is not None), torch.float32)
-    a_csr, b_csr = (
-        torch.sparse_csr_tensor(ptr, col, torch.ones_like(col, dtype=dtype) if v is None else v.detach(), size)
-        for (ptr, col, v), size in ((a, (M, K)), (b, (K, N)))
-    )
-    out = torch.sparse.mm(a_csr, b_csr)
+
+    def matrix(ptr: Tensor, col: Tensor, value: Tensor | None, *size: int) -> Tensor:
+        value = torch.ones_like(col, dtype=dtype) if value is None else value.detach()
+        return torch.sparse_csr_tensor(ptr, col, value, size, check_invariants=False)  # checked by the caller
+
+    out = torch.sparse.mm(matrix(*a, M, K), matrix(*b, K, N))
     col, value = out.col_indices(), out.values()
     row = _index.ptr2ind(out.crow_indices(), col.numel())
     if not _index.is_sorted(row, col):
