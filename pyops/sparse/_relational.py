@@ -98,9 +98,9 @@ class RelationalGraph:
         return self.graph.rowptr, self.graph.col, self.graph.eid, self.kind, *known
 
     def edge_type(self) -> Tensor:
-        """``[E]`` in the caller's edge order."""
+        """``[E]`` in the caller's edge order, a tensor of its own."""
         if self.graph.eid is None:
-            return self.kind
+            return self.kind.clone()
         out = torch.empty_like(self.kind)
         out[self.graph.eid.long()] = self.kind
         return out

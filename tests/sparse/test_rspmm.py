@@ -299,6 +299,13 @@ def test_structure() -> None:
     assert RelationalGraph(COO, KIND).num_relations == R
 
 
+def test_edge_types_are_the_callers_own() -> None:
+    g = RelationalGraph(torch.tensor([[0, 1], [0, 1]]), torch.tensor([1, 0]))
+    assert g.graph.eid is None
+    g.edge_type().fill_(10**6)
+    assert g.edge_type().tolist() == [1, 0]
+
+
 def test_no_messages_are_saved() -> None:
     rel, x, weight = (t.requires_grad_() for t in operands(8))
     for reduce, extra in (("sum", []), ("max", [N * 8]), ("pna", [4 * N * 8, 2 * N * 8]), ("logsumexp", [N * 8])):
