@@ -37,7 +37,7 @@ def consecutive(bcast: Tensor, Fe: int) -> bool:
 def reduce_features(t: Tensor, e: Tensor, bcast) -> Tensor:
     """t [.., F] summed over the features that e [.., Fe] broadcasts."""
     if bcast is None:
-        return t.sum(-1, keepdim=True) if features(e) == 1 and features(t) > 1 else t
+        return t.sum(-1, keepdim=True) if features(e) == 1 and features(t) != 1 else t
     out = t.new_zeros(*t.shape[:-1], features(e))
     return out.index_add(-1, bcast[1].long(), t)
 
@@ -67,10 +67,10 @@ def wide_e(e: Tensor, F: int, bcast) -> Tensor:
 
 def as_shape(t: Tensor, shape) -> Tensor:
     """``t`` summed over a broadcast batch and broadcast features, in ``shape``."""
-    if t.dim() == 3 and (len(shape) < 3 or shape[0] == 1) and t.shape[0] > 1:
+    if t.dim() == 3 and (len(shape) < 3 or shape[0] == 1) and t.shape[0] != 1:
         t = t.sum(0, keepdim=True)
     F = 1 if len(shape) == 1 else shape[-1]
-    if F == 1 and t.dim() > 1 and t.shape[-1] > 1:
+    if F == 1 and t.dim() > 1 and t.shape[-1] != 1:
         t = t.sum(-1, keepdim=True)
     return t.reshape(shape)
 
@@ -81,7 +81,7 @@ def three(t: Tensor) -> Tensor:
 
 def beside(t: Tensor) -> Tensor:
     """[rows], [rows, F] or [B, rows, F] as [rows, features], those of the batches side by side."""
-    return t[:, None] if t.dim() == 1 else t if t.dim() == 2 else t.transpose(0, 1).flatten(1)
+    return t[:, None] if t.dim() == 1 else t if t.dim() == 2 else t.transpose(0, 1).flatten(1).contiguous()
 
 
 def masked(k: Tensor, edges: int) -> Tensor:

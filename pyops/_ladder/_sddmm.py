@@ -99,6 +99,8 @@ def to_edges(s: tuple, t: Tensor, num_edges: int) -> Tensor:
 def edge_dot(s: tuple, x: Tensor, g: Tensor, e: Tensor, bcast) -> Tensor:
     """sum over the features that e broadcasts of x[u] * g[v], as [E, Fe]."""
     Fe, F = common.features(e), common.features(g)
+    if F == 0:
+        return torch.zeros_like(e)
     table = None
     if bcast is not None and not common.consecutive(bcast, Fe):
         order = torch.argsort(bcast[1], stable=True).to(torch.int32)

@@ -170,8 +170,10 @@ class Cotangent:
         count = s[0].diff().clamp(min=1).to(a.dtype)[:, None]
         rest = _difference.difference_rows(x, near, None, None, *s, 1.0, True) / -count
         sums = _difference.difference_rows(near, x, None, a, *t, 1.0, True) - _spmm.aggregate(t, a * rest, None, C.COPY_U)
-        B = self.x.shape[0] if self.x.dim() == 3 else 1
-        return sums.reshape(-1, B, sums.shape[1] // max(B, 1)).transpose(0, 1) if self.x.dim() == 3 else sums.reshape(self.x.shape)
+        if self.x.dim() < 3:
+            return sums.reshape(self.x.shape)
+        B, n, F = self.x.shape
+        return sums.reshape(n, B, F).transpose(0, 1)
 
     def product(self, g):
         s, m = self.s, self.message

@@ -128,6 +128,36 @@ def test_batches(kind: str, who: str, reduce: str) -> None:
         assert_close(a, b, terms=256, magnitude=max(b.abs().max().item(), 1.0))
 
 
+@pytest.mark.parametrize("reduce", ["var", "std"])
+@pytest.mark.parametrize("features", [(), (1,), (1, 1)])
+def test_batches_of_one_feature(features: tuple, reduce: str) -> None:
+    g = Graph(random_coo(5, 4, 12, seed=8), num_src=5, num_dst=4)
+    x = values(2, 5, *features).requires_grad_()
+    call = lambda x: spmm(g, x, reduce=reduce, batch_dims=1)
+    gradcheck(call, (x,))
+    assert_close(torch.autograd.grad(call(x).sum(), x)[0], torch.stack([apart(g, row, reduce) for row in x]))
+
+
+def apart(g: Graph, row: Tensor, reduce: str) -> Tensor:
+    row = row.detach().requires_grad_()
+    return torch.autograd.grad(spmm(g, row, reduce=reduce).sum(), row)[0]
+
+
+@pytest.mark.parametrize("reduce", REDUCES)
+@pytest.mark.parametrize("kind", ["mul", "div"])
+@pytest.mark.parametrize(("batch", "features"), [((), (0,)), ((), (2, 0)), ((2,), (0,)), ((0,), (3,)), ((0,), (0,))])
+def test_gradients_of_nothing(batch: tuple, features: tuple, kind: str, reduce: str) -> None:
+    g = Graph(random_coo(5, 4, 12, seed=8), num_src=5, num_dst=4)
+    x = values(*batch, 5, *features).requires_grad_()
+    for weight in (features, (*features[:-1], 1)):
+        w = values(12, *weight).requires_grad_()
+        out = spmm(g, x, w, kind, reduce, batch_dims=len(batch))
+        dx, dw = torch.autograd.grad(out.sum(), (x, w))
+        assert dx.shape == x.shape and dw.shape == w.shape and not dw.any()
+    out = spmm(g, x, reduce=reduce, batch_dims=len(batch))
+    assert torch.autograd.grad(out.sum(), x)[0].shape == x.shape
+
+
 def test_two_batch_dims() -> None:
     graph, coo = small_graph()
     x = values(2, 3, NUM_SRC, 4, 2).requires_grad_()
