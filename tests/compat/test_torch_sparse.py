@@ -283,6 +283,10 @@ def test_add_and_mul_dense():
     assert a.mul_nnz(nnz, "coo").storage.value().equal(a.storage.value() * nnz)
     assert a.add_nnz(nnz, "csr").storage.value().equal(a.storage.value() + nnz)
     assert pattern.mul_nnz(nnz, "coo").storage.value().equal(nnz)
+    by_column = nnz[a.storage.csr2csc()]
+    for name in ("mul_nnz", "add_nnz", "mul_nnz_", "add_nnz_"):
+        assert getattr(a.clone(), name)(by_column, "csc") == getattr(a.clone(), name)(nnz, "coo")
+        assert getattr(pattern.clone(), name)(by_column, "csc") == getattr(pattern.clone(), name)(nnz, "coo")
     assert a.clone().mul_nnz_(nnz, "coo") == a.mul_nnz(nnz, "coo")
     assert a.clone().add_nnz_(nnz, "coo") == a.add_nnz(nnz, "coo")
 

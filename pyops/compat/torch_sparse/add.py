@@ -5,7 +5,7 @@
 import torch
 from torch import Tensor
 
-from ._dense import entries_of
+from ._dense import entries_in_order, entries_of
 from .tensor import SparseTensor
 
 
@@ -52,12 +52,14 @@ def add_(src: SparseTensor, other: Tensor) -> SparseTensor:
 
 
 def add_nnz(src: SparseTensor, other: Tensor, layout: str | None = None) -> SparseTensor:
-    """``src`` with ``other [E, *]`` added to its values."""
+    """``src`` with ``other [E, *]``, in the order of ``layout``, added to its values."""
     value = src.storage.value()
-    return src.set_value(other + 1 if value is None else value + other.to(value.dtype), layout)
+    other = entries_in_order(src, other, layout)
+    return src.set_value(other + 1 if value is None else value + other.to(value.dtype), "coo")
 
 
 def add_nnz_(src: SparseTensor, other: Tensor, layout: str | None = None) -> SparseTensor:
     """:func:`add_nnz` in place."""
     value = src.storage.value()
-    return src.set_value_(other + 1 if value is None else value.add_(other.to(value.dtype)), layout)
+    other = entries_in_order(src, other, layout)
+    return src.set_value_(other + 1 if value is None else value.add_(other.to(value.dtype)), "coo")

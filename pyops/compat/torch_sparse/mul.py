@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _index
-from ._dense import entries_of
+from ._dense import entries_in_order, entries_of
 from .tensor import SparseTensor
 
 
@@ -56,12 +56,14 @@ def mul_(src: SparseTensor, other: Tensor) -> SparseTensor:
 
 
 def mul_nnz(src: SparseTensor, other: Tensor, layout: str | None = None) -> SparseTensor:
-    """``src`` with its values multiplied by ``other [E, *]``."""
+    """``src`` with its values multiplied by ``other [E, *]``, in the order of ``layout``."""
     value = src.storage.value()
-    return src.set_value(other if value is None else value * other.to(value.dtype), layout)
+    other = entries_in_order(src, other, layout)
+    return src.set_value(other if value is None else value * other.to(value.dtype), "coo")
 
 
 def mul_nnz_(src: SparseTensor, other: Tensor, layout: str | None = None) -> SparseTensor:
     """:func:`mul_nnz` in place."""
     value = src.storage.value()
-    return src.set_value_(other if value is None else value.mul_(other.to(value.dtype)), layout)
+    other = entries_in_order(src, other, layout)
+    return src.set_value_(other if value is None else value.mul_(other.to(value.dtype)), "coo")
