@@ -374,6 +374,7 @@ A = matrix(5, 7)[0]
 ROW, COL, VALUE = A.coo()
 ERRORS = [
     (ValueError, "expected col", lambda: SparseTensor(row=ROW)),
+    (ValueError, "row and rowptr that agree", lambda: SparseTensor(row=torch.tensor([0]), rowptr=torch.tensor([0, 0, 1]), col=COL[:1])),
     (ValueError, "row or rowptr", lambda: SparseTensor(col=COL)),
     (TypeError, "dtype int64", lambda: SparseTensor(row=ROW.float(), col=COL)),
     (ValueError, "row of shape", lambda: SparseTensor(row=ROW[1:], col=COL)),

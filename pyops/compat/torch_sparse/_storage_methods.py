@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ... import _check as check
+from ... import _ladder as ladder
 from ...graph import Graph, checked_indptr
 from . import _index
 
@@ -34,6 +35,8 @@ class StorageMethods:
             check.fail(ValueError, op, "row to be ascending, as is_sorted says", "a decreasing pair")
         if self._rowptr is not None:
             checked_indptr(op, "rowptr", self._rowptr, self._col.numel())
+            if self._row is not None and not torch.equal(ladder.csr_build(self._row, M)[0].long(), self._rowptr):
+                check.fail(ValueError, op, "row and rowptr that agree", "others")
         _index.in_range(op, "col", self._col, N)
 
     def graph(self) -> Graph:
