@@ -190,6 +190,12 @@ def test_transpose_permute_narrow(size):
         same(a.permute(perm), dense[perm][:, perm])
 
 
+def test_getitem_of_nothing():
+    a, dense = matrix(5, 7)
+    same(a[[]], dense[:0])
+    same(a[:, ()], dense[:, :0])
+
+
 def test_index_select_and_mask_entries():
     a, dense = matrix(5, 7)
     row, col, value = a.coo()

@@ -209,7 +209,7 @@ for _name, _dtype in {
 
 def _picked(src, dim: int, item: Any):
     if isinstance(item, (list, tuple)):
-        item = torch.tensor(item, device=src.device())
+        item = torch.tensor(item, dtype=None if len(item) else torch.int64, device=src.device())
     elif isinstance(item, np.ndarray):
         item = torch.from_numpy(item).to(src.device())
     if isinstance(item, slice):
