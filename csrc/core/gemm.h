@@ -6,6 +6,7 @@
 // Include only from *_cpu.cpp.
 #pragma once
 #include "core/simd.h"
+#include "core/transpose.h"
 
 namespace structops::STRUCTOPS_ISA {
 namespace {
@@ -116,11 +117,26 @@ void gemm_transposed(int64_t M, int64_t N, int64_t K, const A* a, int64_t lda, c
 template <class A, class T>
 void pack_panel(A* packed, int64_t p, int64_t K, int64_t N, const T* w, int64_t ldn, int64_t ldk, A alpha, int64_t k_begin,
                 int64_t k_total) {
-  constexpr int NR = kNR<A>;
+  constexpr int NR = kNR<A>, L = W<A>;
   const int64_t n0 = p * NR, n = N - n0 < NR ? N - n0 : NR;
   A* const out = packed + (p * k_total + k_begin) * NR;
+  const T* const from = w + n0 * ldn;
+  if (ldn == 1) {
+    for (int64_t k = 0; k < K; ++k)
+      for (int64_t j = 0; j < NR; j += L) {
+        const T* const at = from + k * ldk + j;
+        store(out + k * NR + j, n - j >= L ? alpha * load(at) : n > j ? alpha * load_n(at, int(n - j)) : Vec<A>{});
+      }
+    return;
+  }
+  if (__is_same(T, float) && ldk == 1) {
+    for (int64_t i = 0; n < NR && i < K * NR; i += L) store(out + i, Vec<A>{});
+    transpose(from, ldn, n, K, out, NR);
+    for (int64_t i = 0; alpha != 1 && i < K * NR; i += L) store(out + i, alpha * load(out + i));
+    return;
+  }
   for (int64_t k = 0; k < K; ++k)
-    for (int64_t j = 0; j < NR; ++j) out[k * NR + j] = j < n ? alpha * widen(w[(n0 + j) * ldn + k * ldk]) : A(0);
+    for (int64_t j = 0; j < NR; ++j) out[k * NR + j] = j < n ? alpha * widen(from[j * ldn + k * ldk]) : A(0);
 }
 
 }  // namespace
