@@ -195,19 +195,31 @@ template <class V> STRUCTOPS_INLINE void pin(V& v) {
 #endif
 }
 
+// Lane i ^ w in the place of lane i.
+template <class A> STRUCTOPS_INLINE Vec<A> exchanged(Vec<A> v, int w) {
+#ifdef __clang__
+  Vec<A> moved;
+  for (int i = 0; i < W<A>; ++i) moved[i] = v[i ^ w];
+  return moved;
+#else
+  Vec<Int<A>> other;
+  for (int i = 0; i < W<A>; ++i) other[i] = i ^ w;
+  return __builtin_shuffle(v, other);
+#endif
+}
+
 // Tree-ordered, so that the rounding does not depend on how the compiler schedules it.
 template <class A> STRUCTOPS_INLINE A hsum(Vec<A> v) {
 #pragma GCC unroll 4
+  for (int w = W<A> / 2; w >= 1; w /= 2) v += exchanged<A>(v, w);
+  return v[0];
+}
+
+template <class A> STRUCTOPS_INLINE A hmax(Vec<A> v) {  // of numbers without NaN
+#pragma GCC unroll 4
   for (int w = W<A> / 2; w >= 1; w /= 2) {
-    Vec<Int<A>> other;
-    for (int i = 0; i < W<A>; ++i) other[i] = i ^ w;
-#ifdef __clang__
-    Vec<A> moved;
-    for (int i = 0; i < W<A>; ++i) moved[i] = v[i ^ w];
-    v += moved;
-#else
-    v += __builtin_shuffle(v, other);
-#endif
+    const Vec<A> other = exchanged<A>(v, w);
+    v = other > v ? other : v;
   }
   return v[0];
 }

@@ -115,8 +115,8 @@ template <class T, Score score> void forward_part(const AttentionArgs& a, Scratc
       pad(s, n, A(-INFINITY));
       const A m = largest(s, n, x.m[h]);
       if (m > x.m[h]) {
-        const A shrink = vexp<A>(splat(x.m[h] - m))[0];
         if (x.l[h] != 0) {
+          const A shrink = vexp<A>(splat(x.m[h] - m))[0];
           x.l[h] *= shrink;
           each_block(a.value_blocks, H, h, [&](int64_t at, int64_t n) { for (int64_t j = at; j < at + n; ++j) x.sum_value[j] *= shrink; });
         }

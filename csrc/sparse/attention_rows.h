@@ -80,9 +80,7 @@ template <class A> STRUCTOPS_INLINE A exponentials(A* s, A shift, int n) {
 template <class A> STRUCTOPS_INLINE A largest(const A* s, int n, A start) {
   Vec<A> m = splat(start);
   for (int i = 0; i < n; i += W<A>) m = load(s + i) > m ? load(s + i) : m;
-  A r = m[0];
-  for (int i = 1; i < W<A>; ++i) r = m[i] > r ? m[i] : r;
-  return r;
+  return hmax<A>(m);
 }
 
 // ds into s, from the weights in s and <g, value> in dp.

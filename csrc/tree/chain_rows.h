@@ -11,12 +11,6 @@ namespace {
 
 template <class A> STRUCTOPS_INLINE int padded(int64_t T) { return int((T + W<A> - 1) / W<A> * W<A>); }
 
-template <class A> STRUCTOPS_INLINE A hmax(Vec<A> v) {  // of numbers without NaN
-  A m = v[0];
-  for (int i = 1; i < W<A>; ++i) m = v[i] > m ? v[i] : m;
-  return m;
-}
-
 template <class A> STRUCTOPS_INLINE A row_max(const A* row, int Tp) {
   Vec<A> m = load(row);
   for (int c = W<A>; c < Tp; c += W<A>) {

@@ -35,11 +35,6 @@ template <class A> STRUCTOPS_INLINE void max_to(A* p, Vec<A> x) {
   const Vec<A> y = load(p);
   store(p, x > y ? x : y);
 }
-template <class A> STRUCTOPS_INLINE A hmax(Vec<A> v) {
-  A most = v[0];
-  for (int l = 1; l < W<A>; ++l) most = v[l] > most ? v[l] : most;
-  return most;
-}
 template <class A> STRUCTOPS_INLINE Vec<Int<A>> lane_numbers() {
   Vec<Int<A>> n{};
   for (int l = 0; l < W<A>; ++l) n[l] = l;
