@@ -52,7 +52,8 @@ template <class A> STRUCTOPS_INLINE Vec<A> vexp(Vec<A> x) {
   using VI = Vec<I>;
   const ExpParts<A> e = exp_parts<A>(x, C::exp_lo);
   const VI n = bitcast<VI>(e.n) - bitcast<I>(C::magic), half = n >> 1;
-  return e.p * bitcast<Vec<A>>((half + I(C::bias)) << C::mantissa) * bitcast<Vec<A>>((n - half + I(C::bias)) << C::mantissa);
+  const Vec<A> p = x < C::exp_lo ? Vec<A>{} : e.p;  // exp(-inf) by underflow would cost more than all else here
+  return p * bitcast<Vec<A>>((half + I(C::bias)) << C::mantissa) * bitcast<Vec<A>>((n - half + I(C::bias)) << C::mantissa);
 }
 
 // 1 / (1 + e^-z): one scaling is enough beside 1. Subnormal results are 0.
