@@ -13,6 +13,8 @@ namespace {
 
 template <class A>
 constexpr int kBlock = 4 * kNR<A>;
+template <class A>
+constexpr int kTileLanes = (kTile + W<A> - 1) / W<A> * W<A>;  // rows of a tile in whole vectors
 
 // Queries or keys: what the scores are made of, a [n, H, K], and what goes with it, b [n, H, D]: values, or gradients of the queries.
 template <class T> struct Side {
@@ -37,7 +39,7 @@ template <class A> struct Scratch {
   Memory<A> memory;
   A *a, *b, *sum_a, *sum_b;  // [kTile, lda] or [kTile, ldb]: the held rows and the sums
   A *s, *dp;                 // [kTile, kBlock]
-  A *m, *l;                  // [kTile]: maximum and sum of the rows
+  A *m, *l;                  // [kTileLanes]: maximum and sum of the rows
   A *lse, *delta;            // [kBlock] of the block's queries
   A* packed;
   explicit Scratch(const SegmentAttentionArgs& args)
@@ -46,20 +48,31 @@ template <class A> struct Scratch {
     auto take = [&](int64_t n) { A* const r = p; p += n; return r; };
     a = take(kTile * lda); b = take(kTile * ldb); sum_a = take(kTile * lda); sum_b = take(kTile * ldb);
     s = take(kTile * kBlock<A>); dp = take(kTile * kBlock<A>);
-    m = take(kTile); l = take(kTile); lse = take(kBlock<A>); delta = take(kBlock<A>);
+    m = take(kTileLanes<A>); l = take(kTileLanes<A>); lse = take(kBlock<A>); delta = take(kBlock<A>);
     packed = p;
     for (A* q = memory.p; q < packed; ++q) *q = 0;  // rows that only fill up a product are numbers too
   }
   int64_t total(const SegmentAttentionArgs& args) const {
     const int64_t widest = panels<A>(args.K > args.D ? args.K : args.D) * kNR<A>;
-    return kTile * (2 * (lda + ldb) + 2 * kBlock<A> + 2) + (2 + widest) * kBlock<A> + kSlack;
+    return kTile * (2 * (lda + ldb) + 2 * kBlock<A>) + 2 * kTileLanes<A> + (2 + widest) * kBlock<A> + kSlack;
   }
 };
+
+// Rows [begin, end) of one head, apart in memory, are asked for together: nothing else would fetch them ahead.
+template <class T> void prefetch(const T* rows, int64_t begin, int64_t end, int64_t h, int64_t H, int64_t width) {
+  for (int64_t i = begin; i < end; ++i)
+    for (int64_t j = 0; j < width; j += int64_t(64 / sizeof(T))) __builtin_prefetch(rows + (i * H + h) * width + j);
+}
+template <class T> void prefetch(const Side<T>& side, const SegmentAttentionArgs& a, int64_t begin, int64_t end, int64_t h) {
+  prefetch(side.a, begin, end, h, a.H, a.K);
+  if (side.b) prefetch(side.b, begin, end, h, a.H, a.D);
+}
 
 // The tile's rows of `rows`, [n, H, width], widened.
 template <class T> void hold(Acc<T>* to, int64_t ld, const T* rows, const Tile& t, int64_t H, int64_t width) {
   for (int64_t i = t.begin; i < t.end; ++i, to += ld) add_row<T>(to, rows + (i * H + t.h) * width, width, Acc<T>(1), true);
 }
+template <class A> void clear(A* sum, int64_t ld, const Tile& t) { std::memset(sum, 0, size_t((t.end - t.begin) * ld) * sizeof(A)); }
 template <class T> void give(T* rows, const Acc<T>* from, int64_t ld, const Tile& t, int64_t H, int64_t width) {
   for (int64_t i = t.begin; i < t.end; ++i, from += ld) copy_out(rows + (i * H + t.h) * width, from, width);
 }
@@ -74,14 +87,14 @@ void products(Scratch<Acc<T>>& x, Acc<T>* to, const Acc<T>* held, int64_t ld, co
   gemm<A>(whole<A>(t.end - t.begin), n, width, held, ld, x.packed, to, kBlock<A>, alpha, false);
 }
 
-// sum [kTile, ld] += alpha weight [kTile, kBlock] rows, for n rows of head h from c.
+// sum [kTile, ld] = alpha weight [kTile, kBlock] rows, for n rows of head h from c, or += after the first block.
 template <class T>
 void add_products(Scratch<Acc<T>>& x, Acc<T>* sum, int64_t ld, const Acc<T>* weight, const T* rows, const Tile& t, int64_t c, int64_t n,
-                  int64_t H, int64_t width, Acc<T> alpha) {
+                  int64_t H, int64_t width, Acc<T> alpha, bool first) {
   using A = Acc<T>;
   for (int64_t p = 0; p < panels<A>(width); ++p)
     pack_panel(x.packed, p, n, width, rows + (c * H + t.h) * width, 1, H * width, A(1), 0, n);
-  gemm<A>(whole<A>(t.end - t.begin), width, n, weight, kBlock<A>, x.packed, sum, ld, alpha, true);
+  gemm<A>(whole<A>(t.end - t.begin), width, n, weight, kBlock<A>, x.packed, sum, ld, alpha, !first);
 }
 
 // Where the pair of the tile's row i and the block's row j stands in bias: first + i * down + j * right.
@@ -113,11 +126,13 @@ void scores(const SegmentAttentionArgs& a, Scratch<Acc<T>>& x, const Side<T>& fa
 
 template <class T> void forward_tile(const SegmentAttentionArgs& a, const Sides<T>& sides, Scratch<Acc<T>>& x, const Tile& t) {
   using A = Acc<T>;
-  const int64_t rows = t.end - t.begin, end = a.kptr[t.segment + 1];
+  const int64_t rows = t.end - t.begin, start = a.kptr[t.segment], end = a.kptr[t.segment + 1];
+  prefetch(sides.queries, a, t.begin, t.end, t.h);
+  prefetch(sides.keys, a, start, least(end, start + kBlock<A>), t.h);
   hold(x.a, x.lda, sides.queries.a, t, a.H, a.K);
-  for (int64_t i = 0; i < kTile * x.ldb; ++i) x.sum_b[i] = 0;
+  if (start == end) clear(x.sum_b, x.ldb, t);
   for (int64_t i = 0; i < rows; ++i) { x.m[i] = A(-INFINITY); x.l[i] = 0; }
-  for (int64_t c = a.kptr[t.segment]; c < end; c += kBlock<A>) {
+  for (int64_t c = start; c < end; c += kBlock<A>) {
     const int64_t n = least(end - c, kBlock<A>);
     scores(a, x, sides.keys, t, false, c, n);
     for (int64_t i = 0; i < rows; ++i) {
@@ -133,12 +148,16 @@ template <class T> void forward_tile(const SegmentAttentionArgs& a, const Sides<
       }
       x.l[i] += exponentials(s, finite_or_zero(m), int(n));
     }
-    add_products<T>(x, x.sum_b, x.ldb, x.s, sides.keys.b, t, c, n, a.H, a.D, A(1));
+    add_products<T>(x, x.sum_b, x.ldb, x.s, sides.keys.b, t, c, n, a.H, a.D, A(1), c == start);
+  }
+  for (int64_t i = 0; i < rows; i += W<A>) {
+    const Vec<A> l = load(x.l + i);
+    store(x.m + i, l == 0 ? splat(A(-INFINITY)) : load(x.m + i) + vlog<A>(l));
+    store(x.l + i, l == 0 ? Vec<A>{} : 1 / l);
   }
   for (int64_t i = 0; i < rows; ++i) {
-    const A l = x.l[i], inverse = l == 0 ? A(0) : 1 / l;
-    for (int64_t j = 0; j < a.D; ++j) x.sum_b[i * x.ldb + j] *= inverse;
-    static_cast<A*>(a.lse)[(t.begin + i) * a.H + t.h] = l == 0 ? A(-INFINITY) : x.m[i] + vlog<A>(splat(l))[0];
+    for (int64_t j = 0; j < a.D; ++j) x.sum_b[i * x.ldb + j] *= x.l[i];
+    static_cast<A*>(a.lse)[(t.begin + i) * a.H + t.h] = x.m[i];
   }
   give(static_cast<T*>(a.out), x.sum_b, x.ldb, t, a.H, a.D);
 }
@@ -181,20 +200,24 @@ void weights(const SegmentAttentionArgs& a, Scratch<Acc<T>>& x, const Tile& t, i
 template <class T, bool by_keys> void backward_tile(const SegmentAttentionArgs& a, const Sides<T>& sides, Scratch<Acc<T>>& x, const Tile& t) {
   using A = Acc<T>;
   const Side<T>&held = by_keys ? sides.keys : sides.queries, &far = by_keys ? sides.queries : sides.keys;
-  const int64_t rows = t.end - t.begin, end = far.ptr[t.segment + 1];
+  const int64_t rows = t.end - t.begin, start = far.ptr[t.segment], end = far.ptr[t.segment + 1];
   T* const d_bias = by_keys ? nullptr : static_cast<T*>(a.d_bias);
+  prefetch(held, a, t.begin, t.end, t.h);
+  prefetch(far, a, start, least(end, start + kBlock<A>), t.h);
   hold(x.a, x.lda, held.a, t, a.H, a.K);
   hold(x.b, x.ldb, held.b, t, a.H, a.D);
   if (!by_keys) tile_delta<T>(a, x, t);
-  for (int64_t i = 0; i < kTile * x.lda; ++i) x.sum_a[i] = 0;
-  for (int64_t i = 0; i < kTile * x.ldb; ++i) x.sum_b[i] = 0;
-  for (int64_t c = far.ptr[t.segment]; c < end; c += kBlock<A>) {
+  if (start == end) {
+    clear(x.sum_a, x.lda, t);
+    clear(x.sum_b, x.ldb, t);
+  }
+  for (int64_t c = start; c < end; c += kBlock<A>) {
     const int64_t n = least(end - c, kBlock<A>);
     scores(a, x, far, t, by_keys, c, n);
     products<T>(x, x.dp, x.b, x.ldb, far.b, t, c, n, a.H, a.D, A(1));
     weights<T, by_keys>(a, x, t, c, n);
-    if (by_keys) add_products<T>(x, x.sum_b, x.ldb, x.s, far.b, t, c, n, a.H, a.D, A(1));
-    add_products<T>(x, x.sum_a, x.lda, x.dp, far.a, t, c, n, a.H, a.K, A(a.scale));
+    if (by_keys) add_products<T>(x, x.sum_b, x.ldb, x.s, far.b, t, c, n, a.H, a.D, A(1), c == start);
+    add_products<T>(x, x.sum_a, x.lda, x.dp, far.a, t, c, n, a.H, a.K, A(a.scale), c == start);
     if (!d_bias) continue;
     const Pairs at(a, t, by_keys, c);
     for (int64_t i = 0; i < rows; ++i)
@@ -204,13 +227,13 @@ template <class T, bool by_keys> void backward_tile(const SegmentAttentionArgs& 
   if (by_keys) give(static_cast<T*>(a.d_value), x.sum_b, x.ldb, t, a.H, a.D);
 }
 
-// Calls f(scratch, tile) for all rows of a side, cut at every kTile rows and between segments.
+// Calls f(scratch, tile) for all rows of a side, cut at every kTile rows and between segments: the heads of a tile one after the other.
 template <class A, class F> void for_tiles(const SegmentAttentionArgs& a, const Index& ptr, int64_t n, const ParallelFor& pf, F f) {
   const int64_t chunks = (n + kTile - 1) / kTile;
   auto body = [&](int64_t begin, int64_t end) {
     Scratch<A> x(a);
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t first = task % chunks * kTile, last = least(first + kTile, n);
+      const int64_t first = task / a.H * kTile, last = least(first + kTile, n);
       int64_t lo = 0, hi = a.S;  // the first segment that ends behind `first`
       while (lo < hi) {
         const int64_t mid = (lo + hi) / 2;
@@ -218,7 +241,7 @@ template <class A, class F> void for_tiles(const SegmentAttentionArgs& a, const 
       }
       for (int64_t at = first; at < last; ++lo) {
         const int64_t stop = least(ptr[lo + 1], last);
-        if (stop > at) f(x, Tile{lo, at, stop, task / chunks});
+        if (stop > at) f(x, Tile{lo, at, stop, task % a.H});
         at = stop;
       }
     }
