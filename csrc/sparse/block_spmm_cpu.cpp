@@ -117,26 +117,36 @@ template <class T> void product(const BlockSpmmArgs& a, int64_t first, int64_t l
   }
 }
 
+// A batch in panels of `step` features, [count, Nu q, step].
+template <class T> struct Panels {
+  const BlockSpmmArgs& a;
+  const int64_t width = a.Nu * a.q, step = a.f < kPanel<T> ? a.f : kPanel<T>;
+  const int64_t count = (a.f + step - 1) / step;
+  int64_t features(int64_t panel) const { return a.f - panel * step < step ? a.f - panel * step : step; }
+};
+
 // The same of one panel of a batch.
-template <class T> void panel_product(const BlockSpmmArgs& a, const T* panels, int64_t panel, int64_t first, int64_t last) {
+template <class T> void panel_product(const Panels<T>& s, const T* panels, int64_t panel, int64_t first, int64_t last) {
   constexpr int64_t most = 32;  // block rows at a time
-  const int64_t f0 = panel * kPanel<T>, n = a.f - f0 < kPanel<T> ? a.f - f0 : kPanel<T>;
+  const BlockSpmmArgs& a = s.a;
+  const int64_t f0 = panel * s.step, n = s.features(panel);
   T rows[most * kPanel<T>];
   for (int64_t v = first; v < last; ++v) {
-    const Row<T> r = row_of(a, v, panels + f0 * a.Nu * a.q, n, kPanel<T>);
+    const Row<T> r = row_of(a, v, panels + f0 * s.width, n, s.step);
     for (int64_t i0 = 0; i0 < a.p; i0 += most) {
       const int64_t count = a.p - i0 < most ? a.p - i0 : most;
-      for (int64_t i = 0; i < count; i += 8) rows_of_block(r, i0 + i, rows + i * kPanel<T>);
-      transpose_by_lines(rows, kPanel<T>, count, n, static_cast<T*>(a.out) + (f0 * a.N + v) * a.p + i0, a.N * a.p);
+      for (int64_t i = 0; i < count; i += 8) rows_of_block(r, i0 + i, rows + i * s.step);
+      transpose_by_lines(rows, s.step, count, n, static_cast<T*>(a.out) + (f0 * a.N + v) * a.p + i0, a.N * a.p);
     }
   }
 }
 
-// Columns [begin, end) of x [f, width] in panels [f / kPanel, width, kPanel]: the last one's tail is left as it is.
-template <class T> void pack_panels(const T* x, T* panels, int64_t f, int64_t width, int64_t begin, int64_t end) {
-  for (int64_t f0 = 0; f0 < f; f0 += kPanel<T>)
-    transpose_by_lines(x + f0 * width + begin, width, f - f0 < kPanel<T> ? f - f0 : kPanel<T>, end - begin,
-                       panels + f0 * width + begin * kPanel<T>, kPanel<T>);
+// Columns [begin, end) of x into its panels; the last one's tail is left as it is.
+template <class T> void pack_panels(const Panels<T>& s, T* panels, int64_t begin, int64_t end) {
+  for (int64_t panel = 0; panel < s.count; ++panel) {
+    const int64_t at = panel * s.step * s.width;
+    transpose_by_lines(static_cast<const T*>(s.a.x) + at + begin, s.width, s.features(panel), end - begin, panels + at + begin * s.step, s.step);
+  }
 }
 
 // Dots of P rows of l with Q rows of r, [P, Q] with strides si and sj.
@@ -309,12 +319,12 @@ template <class Args, class F> void for_pieces(const Args& a, const ParallelFor&
 }
 
 template <class T> void batch_product(const BlockSpmmArgs& a, const ParallelFor& pf) {
-  const int64_t count = (a.f + kPanel<T> - 1) / kPanel<T>, width = a.Nu * a.q;
-  T* const panels = allocate<T>(size_t(count * kPanel<T> * width));
-  auto pack = [&](int64_t begin, int64_t end) { pack_panels(static_cast<const T*>(a.x), panels, a.f, width, begin, end); };
-  parallel_for(pf, width, 32768 / a.f + 1, pack);
+  const Panels<T> s{a};
+  T* const panels = allocate<T>(size_t(s.count * s.step * s.width));
+  auto pack = [&](int64_t begin, int64_t end) { pack_panels(s, panels, begin, end); };
+  parallel_for(pf, s.width, 32768 / a.f + 1, pack);
   for_pieces(
-      a, pf, [&](int64_t panel, int64_t first, int64_t last) { panel_product<T>(a, panels, panel, first, last); }, count);
+      a, pf, [&](int64_t panel, int64_t first, int64_t last) { panel_product(s, panels, panel, first, last); }, s.count);
   std::free(panels);
 }
 
