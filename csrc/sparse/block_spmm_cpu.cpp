@@ -6,6 +6,7 @@
 #include "core/simd.h"
 #include "core/transpose.h"
 #include "sparse/block_spmm.h"
+#include "sparse/product_tile.h"
 #include "sparse/row_pieces.h"
 
 namespace structops::STRUCTOPS_ISA {
@@ -320,32 +321,30 @@ template <class Args, class F> void for_pieces(const Args& a, const ParallelFor&
 
 template <class T> void batch_product(const BlockSpmmArgs& a, const ParallelFor& pf) {
   const Panels<T> s{a};
-  T* const panels = allocate<T>(size_t(s.count * s.step * s.width));
-  auto pack = [&](int64_t begin, int64_t end) { pack_panels(s, panels, begin, end); };
+  const Memory<T> memory(s.count * s.step * s.width);
+  T* const to = memory.p;
+  auto pack = [&](int64_t begin, int64_t end) { pack_panels(s, to, begin, end); };
   parallel_for(pf, s.width, 32768 / a.f + 1, pack);
   for_pieces(
-      a, pf, [&](int64_t panel, int64_t first, int64_t last) { panel_product(s, panels, panel, first, last); }, s.count);
-  std::free(panels);
+      a, pf, [&](int64_t panel, int64_t first, int64_t last) { panel_product(s, to, panel, first, last); }, s.count);
 }
 
 // Dots along the batch, of its transposes.
 template <class T> void transposed_outer(const BlockSddmmArgs& a, const ParallelFor& pf) {
   const int64_t wl = a.N * a.p, wr = a.Nu * a.q;
-  T *const l = allocate<T>(size_t(a.f * wl)), *const r = allocate<T>(size_t(a.f * wr));
+  const Memory<T> l(a.f * wl), r(a.f * wr);
   const auto turn = [&](const void* from, T* to, int64_t width) {
     auto body = [&](int64_t begin, int64_t end) {
       transpose_by_lines(static_cast<const T*>(from) + begin, width, a.f, end - begin, to + begin * a.f, a.f);
     };
     parallel_for(pf, width, 32768 / (a.f + 1) + 1, body);
   };
-  turn(a.lhs, l, wl);
-  turn(a.rhs, r, wr);
+  turn(a.lhs, l.p, wl);
+  turn(a.rhs, r.p, wr);
   BlockSddmmArgs turned = a;
-  turned.lhs = l;
-  turned.rhs = r;
+  turned.lhs = l.p;
+  turned.rhs = r.p;
   for_pieces(a, pf, [&](int64_t, int64_t first, int64_t last) { outer<T>(turned, first, last); });
-  std::free(l);
-  std::free(r);
 }
 
 }  // namespace
